@@ -1,0 +1,1 @@
+"""Generalist-Bench: train, attack and compare adversarially robust classifiers."""

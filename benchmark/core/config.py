@@ -1,0 +1,85 @@
+"""The typed schema's base class and what every configuration needs: hashing and clear errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.core.errors import ConfigError
+from benchmark.core.registry import did_you_mean
+
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def parse(cls: type[C], data: Mapping[str, Any], where: str = "", **context: Any) -> C:
+    """Validate ``data`` as ``cls``; ``where`` names the source in the error message.
+
+    Raises:
+        ConfigError: naming every wrong key, with near misses for unknown ones.
+    """
+    try:
+        return cls.model_validate(dict(data), context=context or None)
+    except ValidationError as error:
+        raise ConfigError(explain(error, cls, where)) from error
+
+
+def explain(error: ValidationError, cls: type[BaseModel], where: str = "") -> str:
+    """One line per wrong key, in the words of a user rather than of the validator."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            fields = _fields_at(cls, item["loc"][:-1])
+            lines.append(f"unknown key {key!r}; {did_you_mean(str(item['loc'][-1]), fields)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message}" if key else message)
+    prefix = f"{where}: " if where else ""
+    return prefix + "; ".join(lines)
+
+
+def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The field names valid at ``path`` below ``cls`` (for near misses only)."""
+    current: type[BaseModel] | None = cls
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if current is None or part not in current.model_fields:
+            continue
+        current = _model_in(current.model_fields[part].annotation)
+    return list(current.model_fields) if current else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) is not None or isinstance(annotation, types.UnionType):
+        for argument in typing.get_args(annotation):
+            found = _model_in(argument)
+            if found:
+                return found
+    return None
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal configurations give equal text."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def config_hash(value: Any) -> str:
+    """The first 10 hexadecimal digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:10]

@@ -1,0 +1,27 @@
+"""Errors meant for the person at the keyboard: one sentence on what is wrong, one on what to do."""
+
+from __future__ import annotations
+
+
+class BenchmarkError(Exception):
+    """Base of every error raised on purpose. The command line prints it without a traceback."""
+
+
+class ConfigError(BenchmarkError):
+    """A configuration, a command-line value or a name that cannot be used."""
+
+
+class DataError(BenchmarkError):
+    """A data set that is missing, damaged or not of the declared form."""
+
+
+class CheckpointError(BenchmarkError):
+    """A checkpoint that is missing, damaged or made by another configuration."""
+
+
+class RunLockedError(BenchmarkError):
+    """Another process is writing the same run directory."""
+
+
+class DivergenceError(BenchmarkError):
+    """Training produced a loss that is not finite."""

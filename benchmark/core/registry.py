@@ -1,0 +1,91 @@
+"""One registry for everything that is chosen by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from benchmark.core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A closing phrase for an error message: near misses of ``word``, or all known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(repr(name) for name in near) + "?"
+    return "known: " + ", ".join(names) if names else "none is registered."
+
+
+class Registry(Generic[T]):
+    """Names to objects, filled by ``register`` and by the entry points of one group.
+
+    Args:
+        kind: what is registered, in the singular, for error messages ("method").
+        group: entry-point group searched on first use, so that an installed package can add
+            a name without touching this repository. None if the registry is closed.
+    """
+
+    def __init__(self, kind: str, group: str | None = None) -> None:
+        self.kind = kind
+        self._group = group
+        self._items: dict[str, T | EntryPoint] = {}
+        self._scanned = group is None
+
+    def register(self, name: str, item: T) -> T:
+        """Add ``item``. Raises ConfigError if another object already has the name."""
+        if name in self._items and self._items[name] is not item:
+            raise ConfigError(f"{self.kind} {name!r} is registered twice")
+        self._items[name] = item
+        return item
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        self._scanned = True
+        for point in entry_points(group=self._group):
+            known = self._items.get(point.name)
+            if isinstance(known, EntryPoint) and known.value != point.value:
+                raise ConfigError(
+                    f"{self.kind} {point.name!r} is offered by {known.value} and by {point.value}; "
+                    "uninstall one of them"
+                )
+            self._items.setdefault(point.name, point)
+
+    def names(self) -> list[str]:
+        """All names, sorted; nothing is imported."""
+        self._scan()
+        return sorted(self._items)
+
+    def __contains__(self, name: str) -> bool:
+        self._scan()
+        return name in self._items
+
+    def get(self, name: str) -> T:
+        """The object of that name, imported now if it comes from an entry point.
+
+        Raises:
+            ConfigError: unknown name (with near misses), or an entry point that cannot be imported.
+        """
+        self._scan()
+        if name not in self._items:
+            raise ConfigError(f"unknown {self.kind} {name!r}; {did_you_mean(name, self._items)}")
+        item = self._items[name]
+        if isinstance(item, EntryPoint):
+            try:
+                loaded = cast(T, item.load())
+            except (ImportError, AttributeError) as error:
+                raise ConfigError(
+                    f"{self.kind} {name!r} cannot be imported from {item.value}: {error}"
+                ) from error
+            self._items[name] = loaded
+            return loaded
+        return item
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """(name, object) in order of name."""
+        return [(name, self.get(name)) for name in self.names()]
