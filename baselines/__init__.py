@@ -1,0 +1,1 @@
+"""Baselines: one short file per method or family, each to be read beside its paper."""

@@ -1,0 +1,42 @@
+"""The plain joint loss: natural and adversarial cross-entropy in one network."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from benchmark.attacks import pgd
+from benchmark.core.objective import Objective, Step
+from benchmark.core.threat import Threat
+
+
+class Joint(Objective):
+    """Joint training: min_theta E[ (1 - share) * CE(f(x), y) + share * CE(f(x + d), y) ].
+
+    Half natural, half adversarial, as in Goodfellow et al. (1412.6572, section 6, with PGD in place
+    of FGSM). It is the baseline that a method mixing separate learners has to beat: same two
+    tasks, one network.
+
+    Attributes:
+        share: weight of the adversarial term.
+        threat: training threat model; d is the last PGD iterate on the cross-entropy.
+    """
+
+    share: float = Field(default=0.5, ge=0, le=1)
+    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """The last PGD iterate."""
+        return pgd(model, x, y, self.threat, loss="ce", start="uniform", generator=step.generator)
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
+        """(1 - share) * CE(f(x), y) + share * CE(f(x_adv), y)."""
+        natural = F.cross_entropy(model(x), y)
+        adversarial = F.cross_entropy(model(x_adv), y)
+        return (1 - self.share) * natural + self.share * adversarial
+
+    @property
+    def passes(self) -> float:
+        """The attack's steps, and two training passes."""
+        return self.threat.steps + 2

@@ -1,0 +1,29 @@
+"""Natural training: empirical risk minimisation on clean images."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.core.objective import Objective, Step
+
+
+class Natural(Objective):
+    """Natural training: min_theta E[ CE(f(x), y) ].
+
+    The upper end of natural accuracy and the lower end of robustness. Also the natural base learner
+    of Generalist (2303.13813).
+    """
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """The clean images."""
+        return x
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
+        """CE(f(x), y)."""
+        return F.cross_entropy(model(x), y)
+
+    @property
+    def passes(self) -> float:
+        """One forward and backward pass."""
+        return 1

@@ -1,0 +1,40 @@
+"""PGD adversarial training (Madry et al., 1706.06083; Rice et al., 2002.11569)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.attacks import pgd
+from benchmark.core.objective import Objective, Step
+from benchmark.core.threat import Threat
+
+
+class PGDAT(Objective):
+    """PGD adversarial training: min_theta E[ max_{||d|| <= eps} CE(f(x + d), y) ].
+
+    The inner maximum is approximated by PGD on the cross-entropy from a uniform random start; only
+    the adversarial images are trained on.
+
+    Attributes:
+        threat: training threat model; a name refers to the suite's ("linf", "l2", "l1").
+        batchnorm: "eval" here, as in the Generalist code; robust_overfitting crafts in train mode
+            ("batch" has its normalisation, without its update of the running statistics).
+    """
+
+    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """The last PGD iterate."""
+        return pgd(model, x, y, self.threat, loss="ce", start="uniform", generator=step.generator)
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
+        """CE(f(x_adv), y)."""
+        return F.cross_entropy(model(x_adv), y)
+
+    @property
+    def passes(self) -> float:
+        """The attack's steps and one training pass."""
+        return self.threat.steps + 1
+
+

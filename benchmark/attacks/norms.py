@@ -1,0 +1,143 @@
+"""Norm balls as objects: an attack is written once against ``project``, ``ascend`` and
+``random_start``.
+
+Perturbations ``delta`` and gradients have shape [n, c, h, w]; lengths are in pixel units, images in
+[0, 1]. Intersecting with the image box is the attack's business: clipping an image in the box only
+shrinks ``delta``, so the result stays in the ball.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from benchmark.core.errors import ConfigError
+from benchmark.core.registry import did_you_mean
+
+# Below this a gradient counts as zero: dividing by it would turn rounding noise into a direction.
+_TINY = 1e-12
+
+
+def _per_example(value: Tensor, like: Tensor) -> Tensor:
+    """[n] to [n, 1, 1, 1] so that it broadcasts over ``like``."""
+    return value.view(-1, *[1] * (like.dim() - 1))
+
+
+class Norm(ABC):
+    """One norm: its length, its ball and its steepest ascent direction."""
+
+    name: str
+
+    @abstractmethod
+    def length(self, delta: Tensor) -> Tensor:
+        """The norm of each example's perturbation, shape [n]."""
+
+    @abstractmethod
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        """The nearest point of the ball of radius ``eps`` (Euclidean projection)."""
+
+    @abstractmethod
+    def ascend(self, grad: Tensor) -> Tensor:
+        """A direction of norm 1 along which the linearised loss grows; zero where ``grad`` is."""
+
+    @abstractmethod
+    def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        """A random perturbation inside the ball, of the shape, dtype and device of ``like``."""
+
+
+class Linf(Norm):
+    """Largest absolute change of a pixel channel."""
+
+    name = "linf"
+
+    def length(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().amax(1)
+
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        return delta.clamp(-eps, eps)
+
+    def ascend(self, grad: Tensor) -> Tensor:
+        return grad.sign()
+
+    def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        """Uniform in the cube (Madry et al., 1706.06083)."""
+        return torch.empty_like(like).uniform_(-eps, eps, generator=generator)
+
+
+class L2(Norm):
+    """Euclidean length."""
+
+    name = "l2"
+
+    def length(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).norm(dim=1)
+
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        factor = (eps / self.length(delta).clamp_min(_TINY)).clamp_max(1.0)
+        return delta * _per_example(factor, delta)
+
+    def ascend(self, grad: Tensor) -> Tensor:
+        return grad / _per_example(self.length(grad).clamp_min(_TINY), grad)
+
+    def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        """Normal direction, radius uniform in [0, eps] (robust_overfitting, 2002.11569)."""
+        direction = self.ascend(torch.empty_like(like).normal_(generator=generator))
+        radius = torch.empty(len(like), device=like.device, dtype=like.dtype)
+        return direction * _per_example(radius.uniform_(0, eps, generator=generator), like)
+
+
+class L1(Norm):
+    """Sum of absolute changes.
+
+    The steepest l_1 step moves a single coordinate, which is hopelessly slow; ``ascend`` therefore
+    moves the top ``1 - sparsity`` share of the coordinates by equal amounts, as the SLIDE attack
+    does (Tramer & Boneh, 1904.13000, section 2; default sparsity 0.99).
+    """
+
+    name = "l1"
+
+    def __init__(self, sparsity: float = 0.99) -> None:
+        self.sparsity = sparsity
+
+    def length(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().sum(1)
+
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        """Soft-thresholding by the simplex projection of Duchi et al. (ICML 2008, figure 1)."""
+        flat = delta.flatten(1)
+        magnitude = flat.abs()
+        ordered = magnitude.sort(dim=1, descending=True).values
+        excess = ordered.cumsum(1) - eps
+        rank = torch.arange(1, flat.shape[1] + 1, device=flat.device, dtype=flat.dtype)
+        active = (ordered * rank > excess).sum(1, keepdim=True).clamp_min(1)
+        threshold = excess.gather(1, active - 1) / active
+        shrunk = flat.sign() * (magnitude - threshold.clamp_min(0)).clamp_min(0)
+        inside = magnitude.sum(1, keepdim=True) <= eps
+        return torch.where(inside, flat, shrunk).view_as(delta)
+
+    def ascend(self, grad: Tensor) -> Tensor:
+        flat = grad.flatten(1)
+        count = max(1, round((1 - self.sparsity) * flat.shape[1]))
+        smallest = flat.abs().topk(count, dim=1).values[:, -1:]
+        sparse = torch.where(flat.abs() >= smallest, flat.sign(), torch.zeros_like(flat))
+        return (sparse / sparse.abs().sum(1, keepdim=True).clamp_min(1)).view_as(grad)
+
+    def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        """Laplace direction (uniform on the l_1 sphere's faces), radius uniform in [0, eps]."""
+        sign = torch.empty_like(like).uniform_(-1, 1, generator=generator).sign()
+        size = torch.empty_like(like).exponential_(generator=generator)
+        direction = sign * size / _per_example(self.length(size).clamp_min(_TINY), size)
+        radius = torch.empty(len(like), device=like.device, dtype=like.dtype)
+        return direction * _per_example(radius.uniform_(0, eps, generator=generator), like)
+
+
+NORMS: dict[str, Norm] = {norm.name: norm for norm in (Linf(), L2(), L1())}
+
+
+def norm_of(name: str) -> Norm:
+    """The norm of that name; ConfigError with near misses otherwise."""
+    if name not in NORMS:
+        raise ConfigError(f"unknown norm {name!r}; {did_you_mean(name, NORMS)}")
+    return NORMS[name]

@@ -1,0 +1,107 @@
+"""Projected gradient descent and its relatives, written once against a ``Norm``.
+
+Sources: PGD, Madry et al. 1706.06083; momentum (MIM), Dong et al. 1710.06081; the margin loss (CW),
+Carlini & Wagner 1608.04644; the KL loss, Zhang et al. (TRADES) 1901.08573.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.attacks.norms import norm_of
+from benchmark.core.errors import BenchmarkError
+from benchmark.core.threat import ThreatModel
+
+Loss = Literal["ce", "kl", "cw"]
+Start = Literal["uniform", "gaussian", "none"]
+AttackLoss = Callable[[Tensor], Tensor]  # logits [n, k] -> summed loss to maximise
+
+# TRADES and its descendants start this far (standard deviation, in pixel units) from the image:
+# at the image itself the gradient of the KL divergence is zero.
+GAUSSIAN_START = 0.001
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """max over k != y of z_k, minus z_y, per example [n]: positive iff misclassified."""
+    right = logits.gather(1, y[:, None]).squeeze(1)
+    others = logits.scatter(1, y[:, None], -torch.inf)
+    return others.amax(1) - right
+
+
+def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> AttackLoss:
+    """The loss an attack maximises, summed over the batch so that no example depends on another.
+
+    ``kl`` is KL(p_clean : p_adv), with p_clean fixed; it needs ``clean_logits``.
+    """
+    if loss == "ce":
+        return lambda logits: F.cross_entropy(logits, y, reduction="sum")
+    if loss == "cw":
+        return lambda logits: margin(logits, y).sum()
+    if clean_logits is None:
+        raise BenchmarkError("the kl attack loss needs the logits of the clean images")
+    target = clean_logits.softmax(1)
+    return lambda logits: F.kl_div(logits.log_softmax(1), target, reduction="sum")
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    loss: Loss = "ce",
+    start: Start = "uniform",
+    momentum: float = 0.0,
+    generator: torch.Generator | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """The last iterate of ``threat.steps`` projected gradient-ascent steps.
+
+    The model is used as it is: the caller puts it in the right mode (``core.crafting``).
+
+    Args:
+        model: [n, c, h, w] in [0, 1] to logits [n, k].
+        x: images in [0, 1]; y: labels [n].
+        threat: norm, eps, step size and number of gradient steps.
+        start: ``uniform`` in the ball, ``gaussian`` (x + 0.001 * normal, TRADES), or ``none``.
+        momentum: 0 for PGD; 1.0 for MIM, where gradients are divided by their mean size and summed.
+        on_step: called after each step, for progress.
+
+    Returns:
+        x_adv of the shape of ``x``, inside the ball and inside [0, 1], without gradient history.
+    """
+    norm, eps, step = norm_of(threat.norm), float(threat.eps), float(threat.step)
+    x = x.detach()
+    target = None
+    if loss == "kl":
+        with torch.no_grad():
+            target = model(x)
+    objective = attack_loss(loss, y, target)
+    if start == "uniform":
+        x_adv = x + norm.random_start(x, eps, generator)
+    elif start == "gaussian":
+        noise = torch.empty_like(x).normal_(generator=generator)
+        x_adv = x + norm.project(GAUSSIAN_START * noise, eps)
+    else:
+        x_adv = x.clone()
+    x_adv = x_adv.clamp_(0, 1)
+    velocity = torch.zeros_like(x) if momentum else None
+    for _ in range(threat.steps):
+        x_adv.requires_grad_()
+        with torch.enable_grad():
+            (grad,) = torch.autograd.grad(objective(model(x_adv)), x_adv)
+        with torch.no_grad():
+            if velocity is not None:
+                size = grad.flatten(1).abs().mean(1).clamp_min(1e-12)
+                velocity = momentum * velocity + grad / size.view(-1, 1, 1, 1)
+                grad = velocity
+            delta = x_adv.detach() + step * norm.ascend(grad) - x
+            x_adv = (x + norm.project(delta, eps)).clamp_(0, 1)
+        if on_step:
+            on_step()
+    return x_adv.detach()

@@ -1,0 +1,75 @@
+"""Averages of networks in weight space, and the BatchNorm statistics that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def floating_state(model: nn.Module, buffers: bool = True) -> list[Tensor]:
+    """Parameters and, if asked, floating-point buffers, in a fixed order, detached and shared."""
+    state = [parameter.detach() for parameter in model.parameters()]
+    if buffers:
+        state += [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    return state
+
+
+@torch.no_grad()
+def move_towards(
+    target: Sequence[Tensor], sources: Sequence[Sequence[Tensor]], shares: Sequence[float],
+    decay: float,
+) -> None:
+    """target <- decay * target + (1 - decay) * sum_k shares[k] * sources[k], in place.
+
+    One foreach call per learner: a Python loop over the tensors of a ResNet-18 costs ten times
+    more launches.
+    """
+    target = list(target)
+    torch._foreach_mul_(target, decay)
+    for source, share in zip(sources, shares, strict=True):
+        if share:
+            torch._foreach_add_(target, list(source), alpha=(1 - decay) * share)
+
+
+@torch.no_grad()
+def copy_state(target: Sequence[Tensor], source: Sequence[Tensor]) -> None:
+    """target <- source, in place."""
+    torch._foreach_copy_(list(target), list(source))
+
+
+@torch.no_grad()
+def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set BatchNorm running statistics to the plain average over ``batches`` of clean images.
+
+    The statistics of averaged weights are not the average of statistics; SWA (Izmailov et al.,
+    1803.05407, section 3.2) recomputes them by a pass over the training data. Does nothing without
+    BatchNorm layers.
+
+    Raises:
+        ValueError: no batches, which would leave reset statistics behind.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    training = [(module, module.training) for module in model.modules()]
+    seen = 0
+    try:
+        model.eval()
+        for layer in layers:
+            layer.train()
+            layer.reset_running_stats()
+            layer.momentum = None  # cumulative average
+        for x in batches:
+            model(x)
+            seen += 1
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, flag in training:
+            module.training = flag
+    if not seen:
+        raise ValueError("BatchNorm re-estimation needs at least one batch of training images")

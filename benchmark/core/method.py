@@ -1,0 +1,130 @@
+"""The contract of a method: one or more learners, and the rule that says what is deployed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from benchmark.core.config import Config
+from benchmark.core.errors import ConfigError
+from benchmark.core.learner import Learner, LearnerConfig, learner_names
+from benchmark.core.objective import METHODS, is_objective
+from benchmark.core.setting import Setting
+
+Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] in [0, 1], labels [n]
+
+
+class Method(ABC):
+    """A method in training. Subclasses fill ``learners`` and say which model is deployed."""
+
+    learners: dict[str, Learner]
+
+    def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """One step of every learner on the batch.
+
+        Returns:
+            The loss of each learner, as 0-d tensors: reading them out is left to the caller, since
+            on an accelerator it waits for the device.
+        """
+        x, y = batch
+        return {
+            f"loss/{name}": learner.step(x, y, progress) for name, learner in self.learners.items()
+        }
+
+    @abstractmethod
+    def deployed(self) -> nn.Module:
+        """The model that is evaluated and shipped: images in [0, 1] to logits (or log-probs).
+
+        It may share storage with the method's state, so use it before the next ``update``.
+        """
+
+    @property
+    def passes(self) -> float:
+        """Gradient passes per image and step, all learners together."""
+        return sum(learner.passes for learner in self.learners.values())
+
+    def diagnostics(self, progress: float) -> dict[str, float]:
+        """Further figures for the log, such as mixing ratios."""
+        return {
+            f"lr/{name}": learner.config.optimizer.lr * learner.config.schedule(progress)
+            for name, learner in self.learners.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on bit by bit."""
+        return {"learners": {name: item.state_dict() for name, item in self.learners.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        for name, learner in self.learners.items():
+            learner.load_state_dict(state["learners"][name])
+
+
+class Recipe(Config, ABC):
+    """The configuration of a method; ``build`` turns it into one."""
+
+    name: str = ""
+
+    @abstractmethod
+    def build(self, setting: Setting) -> Method:
+        """The method, untrained, in ``setting``."""
+
+
+class SingleLearner(Recipe):
+    """One learner, deployed as it is: the form of most baselines."""
+
+    learner: LearnerConfig
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        return _Single(self, setting)
+
+
+class _Single(Method):
+    def __init__(self, recipe: SingleLearner, setting: Setting) -> None:
+        self.learners = build_learners((recipe.learner,), setting)
+
+    def deployed(self) -> nn.Module:
+        (learner,) = self.learners.values()
+        return learner.model
+
+
+def build_learners(configs: tuple[LearnerConfig, ...], setting: Setting) -> dict[str, Learner]:
+    """Learners by name, in order, from one initialisation."""
+    return dict(
+        zip(learner_names(configs), (Learner(config, setting) for config in configs), strict=True)
+    )
+
+
+def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = None) -> Recipe:
+    """A validated recipe from ``{"name": ..., hyper-parameters}``.
+
+    For a method that is an objective, the objective's own fields and the learner's
+    (optimizer, schedule, grad_clip) may be given side by side.
+
+    Args:
+        context: ``threats`` (training threat models by name) and ``learner`` (default optimizer
+            and schedule), which fill what the recipe leaves open.
+
+    Raises:
+        ConfigError: unknown name. pydantic.ValidationError: wrong hyper-parameters.
+    """
+    name = data["name"]
+    entry = METHODS.get(name)
+    context = dict(context or {})
+    if is_objective(entry):
+        if "learner" in data:  # the resolved form, as recorded
+            return SingleLearner.model_validate(dict(data), context=context)
+        learner_keys = set(LearnerConfig.model_fields) - {"name", "objective"}
+        objective = {key: value for key, value in data.items() if key not in learner_keys}
+        learner = {key: value for key, value in data.items() if key in learner_keys}
+        return SingleLearner.model_validate(
+            {"name": name, "learner": {"name": name, "objective": objective, **learner}},
+            context=context,
+        )
+    if not (isinstance(entry, type) and issubclass(entry, Recipe)):
+        raise ConfigError(f"method {name!r} is neither an Objective nor a Recipe: {entry!r}")
+    return entry.model_validate(dict(data), context=context)

@@ -1,0 +1,93 @@
+"""The contract of a training objective: how to perturb a batch, and what to minimise on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo
+from torch import Tensor, nn
+
+from benchmark.core.config import Config
+from benchmark.core.crafting import BatchNormMode
+from benchmark.core.errors import ConfigError
+from benchmark.core.registry import Registry
+
+# Methods and objectives by name. An entry is an ``Objective`` subclass (a method with one learner,
+# and usable inside any learner of a multi-learner method) or a ``Recipe`` subclass.
+METHODS: Registry[Any] = Registry("method", "generalist_bench.methods")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an objective may know about the moment: the training fraction and the random draws."""
+
+    progress: float = 0.0
+    generator: torch.Generator | None = None
+
+
+class Objective(Config, ABC):
+    """(model, x, y) to a loss to minimise: a perturbation and a surrogate loss together.
+
+    Subclasses are immutable configurations; their fields are the method's hyper-parameters.
+
+    Attributes:
+        name: the registered name, filled in by the registry.
+        batchnorm: BatchNorm statistics while crafting: running averages ("eval") or the batch's.
+    """
+
+    name: str = ""
+    batchnorm: BatchNormMode = "eval"
+
+    @abstractmethod
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """Training images for ``loss``, shape and range of ``x`` ([n, c, h, w] in [0, 1]).
+
+        ``model`` is in crafting state (``core.crafting``), possibly a faster view of the learner.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
+        """The scalar to minimise, a mean over the batch; ``model`` is in train mode."""
+
+    @property
+    @abstractmethod
+    def passes(self) -> float:
+        """Gradient passes (forward + backward) per image and step, crafting included."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, step: Step | None = None) -> Tensor:
+        """Perturb and evaluate in one go on the same model, in whatever mode it is."""
+        step = step or Step()
+        return self.loss(model, x, self.perturb(model, x, y, step), y, step)
+
+
+def make_objective(value: Any, info: ValidationInfo | None = None) -> Any:
+    """An objective from its name, or from a mapping with ``name`` and hyper-parameters.
+
+    Raises:
+        ValueError: unknown name, or a method that is not an objective (it has several learners).
+    """
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        return value
+    if not value.get("name"):
+        raise ValueError("an objective needs a name")
+    try:
+        cls = METHODS.get(value["name"])
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    if not is_objective(cls):
+        raise ValueError(f"{value['name']!r} has several learners; it cannot be one's objective")
+    return cls.model_validate(dict(value), context=info.context if info else None)
+
+
+def is_objective(entry: Any) -> bool:
+    """Whether a registry entry is an ``Objective`` subclass."""
+    return isinstance(entry, type) and issubclass(entry, Objective)
+
+
+ObjectiveRef = Annotated[SerializeAsAny[Objective], BeforeValidator(make_objective)]

@@ -1,0 +1,59 @@
+"""What the trainer gives a method to build itself from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.core.crafting import BatchNormMode, crafting
+
+CraftingView = AbstractContextManager[nn.Module]
+
+
+class PlainView:
+    """The learner itself in crafting state; entered once per step."""
+
+    def __init__(self, model: nn.Module, batchnorm: BatchNormMode) -> None:
+        self._model, self._batchnorm = model, batchnorm
+        self._state: AbstractContextManager[nn.Module] | None = None
+
+    def __enter__(self) -> nn.Module:
+        self._state = crafting(self._model, self._batchnorm)
+        return self._state.__enter__()
+
+    def __exit__(self, *details: object) -> None:
+        assert self._state is not None
+        self._state.__exit__(None, None, None)
+
+
+def _no_calibration() -> Iterator[Tensor]:
+    return iter(())
+
+
+@dataclass
+class Setting:
+    """The surroundings of a method.
+
+    Attributes:
+        new_model: a fresh model on the right device. Every call gives the same initial weights,
+            so that base learners start from one initialisation as in the Generalist code.
+        total_steps, steps_per_epoch: length of training in optimiser steps.
+        generator: source of the random draws made while training.
+        calibration: iterator over clean training images [n, c, h, w] in [0, 1], for re-estimating
+            BatchNorm statistics; the same images at every call.
+        crafting_view: (model, BatchNorm mode) to a context manager that yields the model to craft
+            on. The trainer gives faster views than the plain one.
+        autocast: the context of the training forward pass (reduced precision).
+    """
+
+    new_model: Callable[[], nn.Module]
+    total_steps: int
+    steps_per_epoch: int
+    generator: torch.Generator | None = None
+    calibration: Callable[[], Iterator[Tensor]] = _no_calibration
+    crafting_view: Callable[[nn.Module, BatchNormMode], CraftingView] = PlainView
+    autocast: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)

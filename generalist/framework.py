@@ -1,0 +1,177 @@
+"""Generalist: base learners on their own sub-tasks, mixed into one global learner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from benchmark.core.averaging import copy_state, floating_state, move_towards, reestimate_batchnorm
+from benchmark.core.learner import LearnerConfig, learner_names
+from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.schedule import Duration, Schedule
+from benchmark.core.setting import Setting
+from generalist.mixing import MovingAverage, check_ratios, ratios
+
+
+class Generalist(Recipe):
+    """Generalist with any number of base learners (2303.13813, algorithm 1; 2510.13361).
+
+    At every step s, with progress p, each base learner k takes an optimiser step on its own loss,
+
+        theta_k <- step_k(theta_k, grad L_k),                                              (1)
+
+    and the global learner follows their mixture,
+
+        theta_g <- a_s * theta_g + (1 - a_s) * sum_k gamma_k(p) * theta_k;                 (2)
+
+    after a warm-up of t' epochs, every c epochs, it is handed back,
+
+        theta_k <- theta_g for all k.                                                      (3)
+
+    Only theta_g is deployed.
+
+    Departures: none known from the algorithm as described; the papers' exact breakpoints of the
+    mixing ratio are not published, so the presets take those of the released code (generalist-official
+    has its other quirks).
+
+    Attributes:
+        learners: base learners, each with its own objective, optimiser, learning rate, weight decay
+            and schedule.
+        mixing: gamma_k by learner name, as functions of progress; learners not named share the rest.
+        average: the decay a of (2).
+        warmup: t', in epochs or as a share of training.
+        every: c, in epochs or as a share of training; 0 never redistributes.
+        batchnorm: BatchNorm statistics of the global learner: "average" them like weights, "copy"
+            those of the learner with the largest ratio, or "reestimate" them on clean training
+            images before deployment.
+        optimizer_state: momentum and the like at redistribution: "keep" or "reset".
+    """
+
+    learners: tuple[LearnerConfig, ...]
+    mixing: dict[str, Schedule] = Field(default_factory=dict)
+    average: MovingAverage = MovingAverage(horizon=0.02)
+    warmup: Duration = Duration(share=75 / 120)
+    every: Duration = Duration(share=5 / 120)
+    batchnorm: Literal["average", "copy", "reestimate"] = "average"
+    optimizer_state: Literal["keep", "reset"] = "keep"
+
+    @model_validator(mode="after")
+    def _check(self) -> Generalist:
+        check_ratios(self.mixing, learner_names(self.learners))
+        return self
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        return GeneralistMethod(self, setting)
+
+
+class GeneralistMethod(Method):
+    """The state of a Generalist in training; the equations are those of ``Generalist``."""
+
+    def __init__(self, recipe: Generalist, setting: Setting) -> None:
+        self.recipe = recipe
+        self._setting = setting
+        self.learners = build_learners(recipe.learners, setting)
+        self.global_learner = copy.deepcopy(next(iter(self.learners.values())).model).eval()
+        self.global_learner.requires_grad_(False)
+        self._optimizer_start = {
+            name: copy.deepcopy(learner.optimizer.state_dict())
+            for name, learner in self.learners.items()
+        }
+        self.steps = 0
+        self._warmup = recipe.warmup.steps(setting.total_steps, setting.steps_per_epoch)
+        every = recipe.every.steps(setting.total_steps, setting.steps_per_epoch)
+        positive = bool(recipe.every.epochs or recipe.every.share)
+        self._every = max(1, every) if positive else 0
+
+    def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Equations (1), (2) and, when due, (3)."""
+        losses = super().update(batch, progress)
+        self._mix(progress)
+        self.steps += 1
+        if self._redistribution_is_due():
+            self._redistribute()
+        return losses
+
+    def _mix(self, progress: float) -> None:
+        """Equation (2)."""
+        gamma = self._ratios(progress)
+        decay = self.recipe.average.at(self.steps, self._setting.total_steps)
+        self._average(self.global_learner, [x.model for x in self.learners.values()], gamma, decay)
+
+    def _average(
+        self, target: nn.Module, models: list[nn.Module], gamma: dict[str, float], decay: float
+    ) -> None:
+        """One step of the moving average, BatchNorm statistics by the recipe's rule."""
+        shares = list(gamma.values())
+        averaged = self.recipe.batchnorm == "average"
+        move_towards(
+            floating_state(target, averaged),
+            [floating_state(model, averaged) for model in models],
+            shares,
+            decay,
+        )
+        if self.recipe.batchnorm == "copy":
+            leader = models[shares.index(max(shares))]
+            for mine, theirs in zip(target.buffers(), leader.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def _redistribution_is_due(self) -> bool:
+        """At t', t' + c, t' + 2c, ... steps (at c, 2c, ... without a warm-up)."""
+        since = self.steps - self._warmup
+        return bool(self._every) and self.steps > 0 and since >= 0 and since % self._every == 0
+
+    def _redistribute(self) -> None:
+        """Equation (3). Buffers go along, so that each learner equals the global learner."""
+        if self.recipe.batchnorm == "reestimate":
+            self._reestimate()
+        source = floating_state(self.global_learner)
+        for name, learner in self.learners.items():
+            copy_state(floating_state(learner.model), source)
+            if self.recipe.optimizer_state == "reset":
+                learner.optimizer.load_state_dict(self._optimizer_start[name])
+
+    def _reestimate(self) -> None:
+        reestimate_batchnorm(self.global_learner, self._setting.calibration())
+
+    def deployed(self) -> nn.Module:
+        """The global learner."""
+        if self.recipe.batchnorm == "reestimate":
+            self._reestimate()
+        return self.global_learner
+
+    def _ratios(self, progress: float) -> dict[str, float]:
+        return ratios(self.recipe.mixing, list(self.learners), progress)
+
+    @torch.no_grad()
+    def diagnostics(self, progress: float) -> dict[str, float]:
+        """Learning rates, mixing ratios, and the l_2 distance of each learner from the global."""
+        values = super().diagnostics(progress)
+        centre = floating_state(self.global_learner, buffers=False)
+        for name, gamma in self._ratios(progress).items():
+            values[f"mix/{name}"] = gamma
+            difference = torch._foreach_sub(
+                floating_state(self.learners[name].model, buffers=False), centre
+            )
+            norms = torch.stack(torch._foreach_norm(difference))
+            values[f"distance/{name}"] = float(norms.norm())
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Learners, global learner and step count."""
+        return {
+            **super().state_dict(),
+            "global": self.global_learner.state_dict(),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        super().load_state_dict(state)
+        self.global_learner.load_state_dict(state["global"])
+        self.steps = int(state["steps"])

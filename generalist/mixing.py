@@ -1,0 +1,74 @@
+"""How base learners are weighed and averaged into the global learner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field, model_validator
+
+from benchmark.core.config import Config
+from benchmark.core.schedule import Schedule
+
+
+class MovingAverage(Config):
+    """The decay ``a`` of theta_g <- a * theta_g + (1 - a) * sum_k gamma_k * theta_k.
+
+    Attributes:
+        decay: ``a`` itself, or None to derive it from ``horizon``.
+        horizon: mean age of the weights in the average, as a fraction of training:
+            a = 1 - 1 / (horizon * total_steps), so that a preset holds for any length.
+        warmup: use min(a, (s + 1) / (s + 10)) at step s (SEAT and the Generalist code), which
+            forgets the initial weights quickly.
+    """
+
+    decay: float | None = Field(default=None, ge=0, le=1)
+    horizon: float | None = Field(default=None, gt=0)
+    warmup: bool = True
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> MovingAverage:
+        if (self.decay is None) == (self.horizon is None):
+            raise ValueError("give the moving average either a decay or a horizon")
+        return self
+
+    def at(self, step: int, total_steps: int) -> float:
+        """The decay at optimiser step ``step`` (counted from 0)."""
+        if self.decay is not None:
+            decay = self.decay
+        else:
+            assert self.horizon is not None
+            decay = max(0.0, 1 - 1 / max(1.0, self.horizon * total_steps))
+        return min(decay, (step + 1) / (step + 10)) if self.warmup else decay
+
+
+def ratios(
+    schedules: Mapping[str, Schedule], names: Sequence[str], progress: float
+) -> dict[str, float]:
+    """gamma_k for every learner, summing to 1.
+
+    Learners without a schedule share what the others leave, in equal parts.
+    """
+    given = {name: schedule(progress) for name, schedule in schedules.items()}
+    free = [name for name in names if name not in given]
+    rest = (1 - sum(given.values())) / len(free) if free else 0.0
+    return {name: given.get(name, rest) for name in names}
+
+
+def check_ratios(schedules: Mapping[str, Schedule], names: Sequence[str]) -> None:
+    """Raise ValueError unless the ratios are in [0, 1] and sum to 1 at every moment.
+
+    A piecewise linear schedule is extreme at its points, so these are the moments to look at.
+    """
+    unknown = sorted(set(schedules) - set(names))
+    if unknown:
+        raise ValueError(f"mixing names {unknown}, but the learners are {list(names)}")
+    moments = {0.0, 1.0} | {p for schedule in schedules.values() for p, _ in schedule.points}
+    for progress in sorted(moments):
+        gamma = ratios(schedules, names, progress)
+        total = sum(gamma.values())
+        if abs(total - 1) > 1e-6 or min(gamma.values()) < -1e-9:
+            shown = {name: round(value, 4) for name, value in gamma.items()}
+            raise ValueError(
+                f"mixing ratios must lie in [0, 1] and sum to 1; at progress {progress:g} they "
+                f"are {shown}"
+            )

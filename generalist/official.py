@@ -1,0 +1,134 @@
+"""Generalist as the released code does it (PKU-ML/Generalist at f0dc153), quirks included.
+
+The released script cannot run as published; this is its evident intent. Read ``framework`` first.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+
+from benchmark.core.learner import LearnerConfig
+from benchmark.core.method import Method
+from benchmark.core.schedule import Schedule
+from benchmark.core.setting import Setting
+from generalist.framework import Generalist, GeneralistMethod
+from generalist.mixing import MovingAverage
+from generalist.presets import late_stage_decay
+
+
+def _official_learners() -> tuple[Any, ...]:
+    return (
+        {"name": "natural", "objective": "natural"},
+        {"name": "robust", "objective": "pgd-at"},
+    )
+
+
+class GeneralistOfficial(Generalist):
+    """Generalist-D as released: theta_g follows averages of averages and is handed back in bursts.
+
+    Each learner k has its own average e_k <- a_s * e_k + (1 - a_s) * theta_k with
+    a_s = min(0.999, (s + 1) / (s + 10)), and
+    theta_g <- a_s * theta_g + (1 - a_s) * (beta * e_robust + (1 - beta) * e_natural), where beta is 1
+    until two thirds of training and falls linearly to 0.4 at the end (epochs 80 and 120 of 120).
+
+    Quirks of the code, each with its switch:
+
+    * ``nested_average``: the average of averages above. False averages theta_k directly.
+    * ``burst``: redistribution stands inside the batch loop under ``epoch % c == 0``, so in those
+      epochs both learners are overwritten after *every batch* (a nearly frozen epoch).
+      False hands back once, at the start of such an epoch.
+    * ``shared_lr``: the robust learner's lr and schedule overwrite the natural learner's at every
+      step (0.01 in the paper's ResNet-18 setting). False leaves the natural learner its own.
+    * ``zero_means_one``: a ratio of exactly 0 is read as 1. The default schedule never reaches 0.
+
+    As in the code, momentum, averages and step counters survive redistribution, and buffers are
+    averaged like weights. Not reproduced: its choice of the checkpoint on the test set, and its
+    evaluation attacks, which run 10 steps whatever their name says. Learning rates come from the
+    suite (the code: SGD 0.01, weight decay 3.5e-3 robust and 5e-4 natural; eps 0.031, step 0.007).
+    """
+
+    learners: tuple[LearnerConfig, ...] = Field(default_factory=_official_learners)  # type: ignore[assignment]
+    mixing: dict[str, Schedule] = Field(
+        default_factory=lambda: {"robust": late_stage_decay(1.0, 0.4)}
+    )
+    average: MovingAverage = MovingAverage(decay=0.999)
+    nested_average: bool = True
+    burst: bool = True
+    shared_lr: bool = True
+    zero_means_one: bool = True
+
+    @model_validator(mode="after")
+    def _needs_robust(self) -> GeneralistOfficial:
+        if [learner.name for learner in self.learners] != ["natural", "robust"]:
+            raise ValueError("generalist-official has exactly two learners, natural and robust")
+        return self
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        if self.shared_lr:
+            natural, robust = self.learners
+            optimizer = natural.optimizer.model_copy(update={"lr": robust.optimizer.lr})
+            natural = natural.model_copy(
+                update={"optimizer": optimizer, "schedule": robust.schedule}
+            )
+            return _OfficialMethod(
+                self.model_copy(update={"learners": (natural, robust)}), setting
+            )
+        return _OfficialMethod(self, setting)
+
+
+class _OfficialMethod(GeneralistMethod):
+    recipe: GeneralistOfficial
+
+    def __init__(self, recipe: GeneralistOfficial, setting: Setting) -> None:
+        super().__init__(recipe, setting)
+        self.averages = {
+            name: copy.deepcopy(learner.model).eval().requires_grad_(False)
+            for name, learner in self.learners.items()
+        }
+
+    def _ratios(self, progress: float) -> dict[str, float]:
+        gamma = super()._ratios(progress)
+        if self.recipe.zero_means_one and gamma["robust"] == 0:
+            return {"natural": 0.0, "robust": 1.0}
+        return gamma
+
+    def _mix(self, progress: float) -> None:
+        if not self.recipe.nested_average:
+            super()._mix(progress)
+            return
+        decay = self.recipe.average.at(self.steps, self._setting.total_steps)
+        for name, learner in self.learners.items():
+            self._average(self.averages[name], [learner.model], {name: 1.0}, decay)
+        gamma = self._ratios(progress)
+        self._average(self.global_learner, list(self.averages.values()), gamma, decay)
+
+    def _redistribution_is_due(self) -> bool:
+        """During the whole of every c-th epoch from t' on; ``steps`` is already that of the next."""
+        if not self.recipe.burst:
+            return super()._redistribution_is_due()
+        if not self._every:
+            return False
+        # The code's unit is the epoch; with c given as a share of a short training, an "epoch" is
+        # a fifth of c, as epochs are to its c = 5.
+        epoch_steps = (
+            self._setting.steps_per_epoch
+            if self.recipe.every.epochs is not None
+            else max(1, round(self._every / 5))
+        )
+        since = self.steps - 1 - self._warmup
+        return since >= 0 and since % self._every < epoch_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        averages = {name: model.state_dict() for name, model in self.averages.items()}
+        return {**super().state_dict(), "averages": averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        for name, model in self.averages.items():
+            model.load_state_dict(state["averages"][name])

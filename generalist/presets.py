@@ -1,0 +1,67 @@
+"""The Generalist variants of the papers, as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from benchmark.core.learner import LearnerConfig
+from benchmark.core.schedule import Schedule
+from generalist.framework import Generalist
+
+
+def late_stage_decay(start: float, end: float, since: float = 2 / 3) -> Schedule:
+    """``start`` until ``since``, then linearly to ``end``: the ratio that does best in 2510.13361.
+
+    The released code decays from epoch 80 of 120, hence two thirds.
+    """
+    return Schedule(points=((0.0, start), (since, start), (1.0, end)))
+
+
+NATURAL = {"name": "natural", "objective": "natural"}
+LINF = {"name": "linf", "objective": {"name": "pgd-at", "threat": "linf"}}
+L2 = {"name": "l2", "objective": {"name": "pgd-at", "threat": "l2"}}
+
+
+def _learners(*configs: dict[str, Any]) -> Any:
+    return Field(default_factory=lambda: configs)
+
+
+class GeneralistD(Generalist):
+    """Generalist-D: a natural and an l_inf learner; the natural/robust trade-off (2303.13813).
+
+    gamma_linf is 1 until two thirds of training, then falls linearly to 0.4; gamma_natural is the
+    rest. t' = 75 and c = 5 of 120 epochs, as shares of training. See ``Generalist`` for the
+    equations.
+    """
+
+    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF)
+    mixing: dict[str, Schedule] = Field(
+        default_factory=lambda: {"linf": late_stage_decay(1.0, 0.4)}
+    )
+
+
+class GeneralistDNorms(Generalist):
+    """Generalist-D across norms: an l_inf and an l_2 learner; the cross-norm trade-off (2510.13361).
+
+    Both ratios are 0.5 throughout: the paper's schedule for this variant is not known to us.
+    """
+
+    learners: tuple[LearnerConfig, ...] = _learners(LINF, L2)
+
+
+class GeneralistT(Generalist):
+    """Generalist-T: natural, l_inf and l_2 learners (2510.13361).
+
+    The two robust ratios are 0.5 each until two thirds of training, then fall linearly to 0.3, the
+    natural one taking the rest (0.4): late-stage decay; the paper's breakpoints are not known to us.
+    """
+
+    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2)
+    mixing: dict[str, Schedule] = Field(
+        default_factory=lambda: {
+            "linf": late_stage_decay(0.5, 0.3),
+            "l2": late_stage_decay(0.5, 0.3),
+        }
+    )
