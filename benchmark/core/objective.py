@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, ValidationInfo
 from torch import Tensor, nn
 
-from benchmark.core.config import Config
+from benchmark.core.config import Config, explain
 from benchmark.core.crafting import BatchNormMode
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import Registry
@@ -82,7 +82,10 @@ def make_objective(value: Any, info: ValidationInfo | None = None) -> Any:
         raise ValueError(str(error)) from error
     if not is_objective(cls):
         raise ValueError(f"{value['name']!r} has several learners; it cannot be one's objective")
-    return cls.model_validate(dict(value), context=info.context if info else None)
+    try:
+        return cls.model_validate(dict(value), context=info.context if info else None)
+    except ValidationError as error:
+        raise ValueError(explain(error, cls)) from error
 
 
 def is_objective(entry: Any) -> bool:

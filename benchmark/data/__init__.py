@@ -1,0 +1,1 @@
+"""Data: sources (``load``), batches (``loader``) and common corruptions (``corruptions``)."""

@@ -1,0 +1,26 @@
+"""Reports: tables, plots and words rendered from records. Nothing here trains or attacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["render"]
+
+
+def render(out: Path, target: Path | None = None) -> list[Path]:
+    """Write the report of the suite in ``out`` and return the files, the index first.
+
+    Equal records give equal files. A plot whose data are absent is not written, and an older one
+    under its name is removed.
+
+    Args:
+        out: folder with suite.json and cells/.
+        target: where to write; OUT/report if None.
+
+    Raises:
+        BenchmarkError: no records, a damaged record, or a folder that cannot be written.
+    """
+    # matplotlib and pandas take a second to import; `import benchmark.report` must not
+    from benchmark.report.page import write_report
+
+    return write_report(Path(out), Path(target) if target is not None else Path(out) / "report")

@@ -1,0 +1,167 @@
+"""A faster copy of a network for crafting: BatchNorm folded into convolutions, weights frozen.
+
+In eval mode BatchNorm is affine with constants, so behind a convolution it is a change of that
+convolution's weights. The copy computes the same function up to rounding, without the BatchNorm
+passes over memory, and in channels_last layout. Measured on one thread of an AMD CPU without AMX,
+a forward and input-gradient pass: small-resnet, 128 images, 64 to 35 ms; resnet18-w16, 64 images,
+246 to 150 ms. ``refresh`` takes 0.6 and 1.6 ms there, 4 % of a forward pass or less.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A convolution of the copy and the pair of the source it stands for."""
+
+    folded: nn.Conv2d
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+
+class FoldedView(nn.Module):
+    """A frozen eval-mode copy of ``model`` that follows its weights when told to.
+
+    The graph is traced once; ``refresh`` then writes the current weights into the copy in place.
+    A BatchNorm that does not directly follow a convolution stays one (the first of every
+    pre-activation block). A network that cannot be traced is copied as it is.
+
+    Tracing records one path of Python code, so a network of unknown origin should be compared with
+    its view (``agrees``) before the view is trusted.
+
+    Args:
+        model: the source; kept by reference, never changed. Its mode does not matter.
+        channels_last: memory layout of the copy; worth it on CPUs and in half precision.
+
+    Attributes:
+        folds: number of BatchNorm layers folded; 0 if the network could not be traced.
+    """
+
+    def __init__(self, model: nn.Module, *, channels_last: bool = True) -> None:
+        super().__init__()
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        # In a tuple the source is no submodule: view.parameters() are the copy's alone.
+        self._source = (model,)
+        net: nn.Module
+        pairs: list[tuple[str, str]]
+        # Foreign forward code fails under tracing in any way it likes.
+        try:
+            net, pairs = _fold_graph(_frozen_copy(model))
+        except Exception:
+            net, pairs = _frozen_copy(model), []
+        self.net = net.to(memory_format=self._layout)
+        self._folds = [
+            _Fold(
+                self.net.get_submodule(conv),  # type: ignore[arg-type]
+                model.get_submodule(conv),  # type: ignore[arg-type]
+                model.get_submodule(norm),  # type: ignore[arg-type]
+            )
+            for conv, norm in pairs
+        ]
+        folded = {f"{conv}.{part}" for conv, _ in pairs for part in ("weight", "bias")}
+        # (tensor of the copy, module of the source, attribute): looked up anew at every refresh,
+        # because a source may replace its tensors.
+        self._copies = [
+            (tensor, model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+            for name, tensor in [*self.net.named_parameters(), *self.net.named_buffers()]
+            if name not in folded
+        ]
+        self.folds = len(self._folds)
+        super().train(False)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the current weights and BatchNorm statistics of the source."""
+        for fold in self._folds:
+            norm, conv = fold.norm, fold.conv
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = (norm.running_var + norm.eps).rsqrt()
+            if norm.weight is not None:
+                scale *= norm.weight
+            torch.mul(conv.weight, scale.view(-1, 1, 1, 1), out=fold.folded.weight)
+            mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+            bias = mean * -scale
+            if norm.bias is not None:
+                bias += norm.bias
+            assert fold.folded.bias is not None
+            fold.folded.bias.copy_(bias)
+        for tensor, module, name in self._copies:
+            tensor.copy_(getattr(module, name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the source in eval mode; differentiable in ``x``."""
+        return self.net(x.contiguous(memory_format=self._layout))
+
+    def train(self, mode: bool = True) -> FoldedView:
+        """Does nothing: the folded constants are those of eval mode."""
+        return self
+
+    @torch.no_grad()
+    def agrees(self, x: Tensor, tolerance: float = 1e-4) -> bool:
+        """Whether the source, already in eval mode, gives the same logits on ``x``.
+
+        Args:
+            tolerance: largest difference, relative to the largest logit (at least 1).
+        """
+        expected = self._source[0](x)
+        scale = max(1.0, float(expected.abs().max()))
+        return bool((self(x) - expected).abs().max() <= tolerance * scale)
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _fold_graph(model: nn.Module) -> tuple[fx.GraphModule, list[tuple[str, str]]]:
+    """Trace ``model`` and drop foldable BatchNorms; returns the (conv, norm) names of each."""
+    own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    traced = fx.symbolic_trace(model)
+    # A tensor made by forward itself, perhaps a random one, is now a constant of the graph.
+    if any(node.op == "get_attr" and node.target not in own for node in traced.graph.nodes):
+        raise ValueError("forward makes tensors of its own")
+    calls: dict[str, int] = {}
+    for node in traced.graph.nodes:
+        if node.op == "call_module":
+            calls[node.target] = calls.get(node.target, 0) + 1
+    pairs = []
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module":
+            continue
+        norm = traced.get_submodule(node.target)
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        conv = traced.get_submodule(str(before.target))
+        # Exact types: a subclass or a parametrised layer may compute something else. A layer that
+        # is called twice, or whose output is used twice, is needed as it is.
+        if (
+            type(norm) is not nn.BatchNorm2d
+            or type(conv) is not nn.Conv2d
+            or norm.running_mean is None
+            or len(before.users) != 1
+            or calls[str(before.target)] != 1
+            or _hooked(norm)
+            or _hooked(conv)
+        ):
+            continue
+        if conv.bias is None:
+            conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels), requires_grad=False)
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+        pairs.append((str(before.target), str(node.target)))
+    traced.graph.lint()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced, pairs
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

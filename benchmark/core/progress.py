@@ -1,0 +1,114 @@
+"""Progress with an estimate of the time left: a bar in a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.progress import TimeRemainingColumn
+
+# Seconds between two plain lines of one task.
+_PLAIN_INTERVAL = 15.0
+
+
+def duration(seconds: float) -> str:
+    """``95`` as ``1m35s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Task:
+    """One piece of work of known length."""
+
+    def __init__(self, name: str, total: int, done: int = 0) -> None:
+        self.name, self.total, self.done = name, total, done
+        self._first = done
+        self.started = time.monotonic()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """``count`` more units are done; ``note`` is shown beside the name."""
+        self.done += count
+
+    def eta(self) -> float | None:
+        """Seconds left at the pace so far (work done before this process is not counted)."""
+        fresh = self.done - self._first
+        if not fresh:
+            return None
+        return (time.monotonic() - self.started) / fresh * (self.total - self.done)
+
+
+class _PlainTask(Task):
+    """Prints a line every ``_PLAIN_INTERVAL`` seconds, none for work that is over sooner."""
+
+    def __init__(self, name: str, total: int, done: int = 0) -> None:
+        super().__init__(name, total, done)
+        self._last = self.started
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        super().advance(count, note)
+        now = time.monotonic()
+        if now - self._last < _PLAIN_INTERVAL:
+            return
+        self._last = now
+        left = self.eta()
+        eta = f", {duration(left)} left" if left is not None else ""
+        share = 100 * self.done / max(1, self.total)
+        tail = f"  {note}" if note else ""
+        print(f"  {self.name}: {self.done}/{self.total} ({share:.0f} %){eta}{tail}", file=sys.stderr)
+
+
+class _BarTask(Task):
+    def __init__(self, bars: RichProgress, name: str, total: int, done: int = 0) -> None:
+        super().__init__(name, total, done)
+        self._bars = bars
+        self._id = bars.add_task(name, total=total, completed=done)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        super().advance(count, note)
+        text = f"{self.name} [dim]{note}[/dim]" if note else self.name
+        self._bars.update(self._id, advance=count, description=text)
+
+
+class Progress:
+    """Where work reports to. Everything goes to standard error, so that output can be piped."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line for the person, now."""
+        if self.quiet:
+            return
+        if self._console.is_terminal:
+            self._console.print(text, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+        """A task to be advanced inside the block."""
+        if self.quiet:
+            yield Task(name, total, done)
+        elif self._console.is_terminal:
+            columns = (
+                TextColumn("  {task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+            )
+            with RichProgress(*columns, console=self._console, transient=True) as bars:
+                yield _BarTask(bars, name, total, done)
+        else:
+            yield _PlainTask(name, total, done)

@@ -1,0 +1,100 @@
+"""What a user may say about a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from benchmark.core.config import Config
+from benchmark.core.registry import did_you_mean
+
+NAMES = ("digits", "cifar10", "cifar100", "imagenet", "folder", "npz")
+WITH_PATH = ("folder", "npz")
+DIGIT_SIZES = (16, 32)
+
+# Filled in before validation, so that the canonical JSON of a run states what was used.
+# No flip where a mirrored image may change class: digits; left and right organs in MedMNIST.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"size": 16, "flip": False},
+    "imagenet": {"size": 224},
+    "npz": {"flip": False},
+}
+
+
+class DatasetConfig(Config):
+    """A data set, its validation split, its limits and its augmentation.
+
+    Attributes:
+        name: one of ``NAMES``.
+        path: for ``folder`` and ``npz`` only: absolute, or relative to the data root (else to the
+            working directory). The other sets are found by name below the data root.
+        size: side of the square images in pixels; None keeps that of the files. Digits: 16 or
+            32. Default 16 for digits, 224 for imagenet.
+        val_fraction: share of the training images held out for validation, stratified.
+        val_size: the same as a number of images; replaces ``val_fraction``.
+        split_seed: seed of the validation split and of ``train_limit``. Never touches the test set.
+        train_limit: stratified subset of what is left for training once validation is carved.
+        test_limit: the first n test images.
+        limit: cap on train, validation and test alike, for smoke tests.
+        crop: zero padding in pixels of the random crop; 0 turns it off. Default 4, and 2 for
+            digits of 16 pixels (the same share of the side as 4 of 32).
+        flip: random horizontal flip. Default True; False for digits and npz.
+        download: let torchvision download CIFAR if nothing is found.
+
+    Raises:
+        ValueError: unknown name, ``path`` missing or out of place, impossible size.
+    """
+
+    name: str = "cifar10"
+    path: str | None = None
+    size: int | None = Field(default=None, ge=8, le=1024)
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    val_size: int | None = Field(default=None, ge=1)
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
+    train_limit: int | None = Field(default=None, ge=2)
+    test_limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=2)
+    crop: int = Field(default=4, ge=0)
+    flip: bool = True
+    download: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        name = data.get("name", "cifar10")
+        defaults = dict(DEFAULTS.get(name, {})) if isinstance(name, str) else {}
+        if name == "digits" and data.get("size") in (None, 16):
+            defaults["crop"] = 2
+        # null in YAML means "the default" too
+        given = {
+            key: value
+            for key, value in data.items()
+            if value is not None or key not in ("size", "flip", "crop")
+        }
+        return {**defaults, **given}
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in NAMES:
+            raise ValueError(f"unknown dataset {name!r}; {did_you_mean(name, NAMES)}")
+        return name
+
+    @model_validator(mode="after")
+    def _check(self) -> DatasetConfig:
+        if self.name in WITH_PATH and not self.path:
+            raise ValueError(f"dataset {self.name!r} needs a path: set path")
+        if self.path and self.name not in WITH_PATH:
+            raise ValueError(
+                f"path is only for {' and '.join(WITH_PATH)}; {self.name} is looked for below the "
+                "data root (--data-root)"
+            )
+        if self.name == "digits" and self.size not in DIGIT_SIZES:
+            raise ValueError(f"size = {self.size}: digits come in 16 or 32 pixels")
+        if self.size is not None and self.crop >= self.size:
+            raise ValueError(f"crop = {self.crop} must be smaller than size = {self.size}")
+        return self

@@ -1,0 +1,19 @@
+"""What a source hands over before validation is carved and limits apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmark.data.dataset import AnySplit
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Complete splits of a source; ``val`` is None if it has no validation split of its own."""
+
+    train: AnySplit
+    val: AnySplit | None
+    test: AnySplit
+    classes: tuple[str, ...]
+    source: str
+    notes: tuple[str, ...] = ()

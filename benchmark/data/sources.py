@@ -1,0 +1,122 @@
+"""``load``: one data set by name, validated, split, limited and fingerprinted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmark.core.errors import DataError
+from benchmark.core.registry import Registry
+from benchmark.data.arrays import read_digits, read_npz
+from benchmark.data.check import check_classes, check_same_size
+from benchmark.data.cifar import read_cifar10, read_cifar100
+from benchmark.data.config import DatasetConfig
+from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fingerprint
+from benchmark.data.decode import resize_square
+from benchmark.data.folders import read_folder, read_imagenet
+from benchmark.data.raw import Raw
+from benchmark.data.splits import carve, stratified
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to read one data set. ``description`` is the line that ``list datasets`` prints."""
+
+    description: str
+    read: Callable[[DatasetConfig, Path], Raw]
+
+
+DATASETS: Registry[Source] = Registry("dataset")
+DATASETS.register(
+    "digits",
+    Source("scikit-learn's 1,797 digits, 10 classes, 16 or 32 pixels; needs no files", read_digits),
+)
+DATASETS.register(
+    "cifar10",
+    Source("CIFAR-10: torchvision batches, Hugging Face parquet or class folders", read_cifar10),
+)
+DATASETS.register(
+    "cifar100",
+    Source("CIFAR-100: torchvision batches, Hugging Face parquet or class folders", read_cifar100),
+)
+DATASETS.register(
+    "imagenet",
+    Source("ImageNet: {train,val}/<class>/* below the data root, streamed at 224", read_imagenet),
+)
+DATASETS.register(
+    "folder",
+    Source("class folders {train,val}/<class>/* at path, in memory or streamed", read_folder),
+)
+DATASETS.register("npz", Source("one .npz file in MedMNIST layout at path", read_npz))
+
+
+def load(config: DatasetConfig, data_root: Path | str) -> Dataset:
+    """Read, check and split the data set that ``config`` describes.
+
+    The validation split is carved, stratified, from the training images unless the source has
+    one; ``train_limit`` then thins what is left. Test images depend on no seed.
+
+    Raises:
+        DataError: nothing found, damaged files, or data of another form than declared.
+    """
+    raw = DATASETS.get(config.name).read(config, Path(data_root))
+    in_memory = {
+        name: split
+        for name, split in (("train", raw.train), ("val", raw.val), ("test", raw.test))
+        if isinstance(split, Split)
+    }
+    if config.size is None and in_memory:
+        check_same_size(in_memory)
+    others = {"test": raw.test} if raw.val is None else {"val": raw.val, "test": raw.test}
+    check_classes(raw.train, others, raw.classes)
+
+    notes = list(raw.notes)
+    train, val = raw.train, raw.val
+    if val is None:
+        count = config.val_size or max(1, round(config.val_fraction * len(train)))
+        kept, held_out = carve(train.labels, count, config.split_seed)
+        train, val = train.take(kept), train.take(held_out)
+        notes.append(f"validation: {len(val):,} images carved from training, stratified")
+    else:
+        notes.append(f"validation: the source's own {len(val):,} images")
+    train = _thin(train, _lowest(config.train_limit, config.limit), config.split_seed)
+    val = _thin(val, config.limit, config.split_seed)
+    test = raw.test
+    first = _lowest(config.test_limit, config.limit)
+    if first is not None and first < len(test):
+        test = test.take(torch.arange(first))
+    train, val, test = (_resized(split, config.size) for split in (train, val, test))
+    return Dataset(
+        name=config.name,
+        train=train,
+        val=val,
+        test=test,
+        classes=raw.classes,
+        fingerprint=fingerprint((train, val, test), raw.classes),
+        source=raw.source,
+        notes=tuple(notes),
+    )
+
+
+def _thin(split: AnySplit, count: int | None, seed: int) -> AnySplit:
+    """A stratified subset of ``count`` images, or the whole split if it has no more."""
+    if count is None or count >= len(split):
+        return split
+    chosen: Tensor = stratified(split.labels, count, seed)
+    if len(set(split.labels[chosen].tolist())) < 2:
+        raise DataError(f"a limit of {count} images keeps a single class; raise the limit")
+    return split.take(chosen)
+
+
+def _lowest(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _resized(split: AnySplit, size: int | None) -> AnySplit:
+    if size is None or isinstance(split, StreamedSplit):
+        return split
+    return Split(resize_square(split.images, size), split.labels)

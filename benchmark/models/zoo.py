@@ -1,0 +1,148 @@
+"""Architectures by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from benchmark.core.errors import ConfigError
+from benchmark.core.registry import Registry
+from benchmark.models.external import ResNet2B
+from benchmark.models.resnet import PreActResNet, ResNet
+from benchmark.models.wide_resnet import WideResNet
+
+if TYPE_CHECKING:
+    from benchmark.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a name stands for.
+
+    Attributes:
+        build: called as ``build(num_classes, image_size=, mean=, std=, **options)``.
+        description: one line for listings.
+        options: the keys of ModelConfig, beyond name and normalization, that ``build`` takes.
+        normalizes_itself: the normalisation is part of the architecture; mean and std stay None.
+    """
+
+    build: Callable[..., nn.Module]
+    description: str
+    options: frozenset[str] = frozenset()
+    normalizes_itself: bool = False
+
+
+MODELS: Registry[Architecture] = Registry("model")
+
+
+def build_model(
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    image_size: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """The network of ``config``: images [n, 3, h, w] in [0, 1] to logits [n, num_classes].
+
+    Args:
+        image_size: height and width of the images, in pixels.
+        mean, std: statistics of the data set per channel, for ``normalization: dataset``.
+
+    Raises:
+        ConfigError: a size that cannot be, or ``normalization: dataset`` without statistics.
+    """
+    if num_classes < 2:
+        raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
+    if image_size < 4:
+        raise ConfigError(f"images of {image_size}x{image_size} pixels are too small; 4 is least")
+    architecture = MODELS.get(config.name)
+    if config.normalization == "none":
+        mean = std = None
+    elif config.normalization == "dataset":
+        if mean is None or std is None:
+            raise ConfigError(
+                "normalization: dataset, but the data set states no mean and std; "
+                "write them out as normalization: {mean: [...], std: [...]}"
+            )
+    else:
+        mean, std = config.normalization.mean, config.normalization.std
+    options = {name: getattr(config, name) for name in architecture.options}
+    given = {name: value for name, value in options.items() if value is not None}
+    return architecture.build(num_classes, image_size=image_size, mean=mean, std=std, **given)
+
+
+def _small_resnet(
+    num_classes: int,
+    *,
+    image_size: int,
+    width: int = 16,
+    stem_stride: int | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    if stem_stride is None:
+        stem_stride = 2 if image_size >= 32 else 1
+    return ResNet(num_classes, width=width, blocks=(1, 1, 1), stem_stride=stem_stride, **kwargs)
+
+
+def _any_size(
+    network: Callable[..., nn.Module], num_classes: int, *, image_size: int, **kwargs: Any
+) -> nn.Module:
+    """For networks that end in global pooling and so do not ask for the image size."""
+    return network(num_classes, **kwargs)
+
+
+def _torchvision(network: str, num_classes: int, *, image_size: int, **kwargs: Any) -> nn.Module:
+    from benchmark.models.imagenet import torchvision_resnet  # importing torchvision takes a second
+
+    return torchvision_resnet(network, num_classes, **kwargs)
+
+
+def _resnet2b(num_classes: int, *, image_size: int, mean: None, std: None) -> nn.Module:
+    if image_size != 32:
+        raise ConfigError(f"resnet2b takes 32x32 images, not {image_size}x{image_size}")
+    return ResNet2B(num_classes)
+
+
+for _name, _architecture in {
+    "resnet18": Architecture(partial(_any_size, ResNet), "ResNet-18, CIFAR form, 11.17 M"),
+    "resnet18-w16": Architecture(
+        partial(_any_size, partial(ResNet, width=16)), "ResNet-18 of width 16, 0.70 M"
+    ),
+    "small-resnet": Architecture(
+        _small_resnet,
+        "ResNet-8: 3 stages of 1 block, width 16 unless given, 0.08 M",
+        options=frozenset({"width", "stem_stride"}),
+    ),
+    "preactresnet18": Architecture(
+        partial(_any_size, PreActResNet), "pre-activation ResNet-18, last BN, 11.17 M"
+    ),
+    "preactresnet18-fastat": Architecture(
+        partial(_any_size, partial(PreActResNet, paper_form=False)),
+        "pre-activation ResNet-18 of Fast AT, no last BN, 11.17 M",
+    ),
+    "wrn-28-10": Architecture(
+        partial(_any_size, partial(WideResNet, blocks=4)), "WideResNet-28-10, 36.48 M"
+    ),
+    "wrn-32-10": Architecture(
+        partial(_any_size, partial(WideResNet, blocks=5)),
+        "WideResNet-32-10 in Madry's counting (the tensors of wrn-34-10), 46.16 M",
+    ),
+    "wrn-34-10": Architecture(
+        partial(_any_size, partial(WideResNet, blocks=5)), "WideResNet-34-10, 46.16 M"
+    ),
+    "torchvision-resnet18": Architecture(
+        partial(_torchvision, "resnet18"), "torchvision ResNet-18 for ImageNet, 11.69 M"
+    ),
+    "torchvision-resnet50": Architecture(
+        partial(_torchvision, "resnet50"), "torchvision ResNet-50 for ImageNet, 25.56 M"
+    ),
+    "resnet2b": Architecture(
+        _resnet2b, "external reference ResNet-2B (VNN-COMP 2021), 0.11 M", normalizes_itself=True
+    ),
+}.items():
+    MODELS.register(_name, _architecture)

@@ -1,0 +1,135 @@
+"""The index of a report: words, table, plots and where every figure comes from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmark.core.files import write_text
+from benchmark.report import findings, plots, published, tables
+from benchmark.report.records import SuiteRecord, read_suite
+
+CAPTIONS = {
+    "tradeoff": "Clean against robust accuracy. Bars are the 95 % intervals of the table; the "
+    "dashed line joins the methods that no other beats on both axes (by their means).",
+    "curves": "Accuracy on held-out validation images during training: mean over seeds, band from "
+    "lowest to highest seed.",
+    "mixing": "Weight of each learner in the mix, and its L2 distance from the global learner; "
+    "mean over seeds, band from lowest to highest.",
+    "corruptions": "Accuracy (%) under each corruption, mean over severities and seeds.",
+    "published": "Published figures and ours, on separate axes. See [published.md](published.md).",
+}
+
+
+def write_report(out: Path, target: Path) -> list[Path]:
+    """Read the records in ``out`` and write all files of the report to ``target``."""
+    suite = read_suite(out)
+    texts = {
+        "table.md": tables.markdown_text(suite),
+        "table.csv": tables.csv_text(suite),
+        "table.tex": tables.latex_text(suite),
+        "published.md": published.markdown_text(suite),
+    }
+    written = []
+    for name, text in texts.items():
+        write_text(target / name, text)
+        written.append(target / name)
+    drawn = []
+    for name, fig in _figures(suite):
+        if fig is None:
+            for suffix in (".png", ".pdf"):
+                (target / f"{name}{suffix}").unlink(missing_ok=True)
+        else:
+            written += plots.save(fig, target / name)
+            drawn.append(name)
+    index = target / "report.md"
+    write_text(index, page_text(suite, drawn))
+    return [index, *written]
+
+
+def _figures(suite: SuiteRecord) -> Iterator[tuple[str, Figure | None]]:
+    yield "tradeoff", plots.tradeoff(suite)
+    yield "curves", plots.curves(suite)
+    yield "mixing", plots.mixing(suite)
+    yield "corruptions", plots.corruptions(suite)
+    yield "published", plots.published(suite, published.scatter(suite.dataset))
+
+
+def page_text(suite: SuiteRecord, drawn: list[str]) -> str:
+    """report.md: findings, the table, the plots, provenance."""
+    head, _, body = tables.markdown_text(suite).partition("\n\n")
+    parts = [head + "\n"]
+    if suite.description:
+        parts.append(suite.description.strip() + "\n")
+    parts += ["## In words\n", findings.words(suite), "## Table\n", body]
+    parts.append("Files: [table.md](table.md), [table.csv](table.csv), [table.tex](table.tex).\n")
+    if drawn:
+        parts.append("## Plots\n")
+        for name in drawn:
+            parts.append(f"![{name}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))\n")
+    parts += [
+        "## Published figures\n",
+        _published_line(suite),
+        "## Provenance\n",
+        provenance(suite),
+    ]
+    return "\n".join(parts)
+
+
+def _published_line(suite: SuiteRecord) -> str:
+    if published.read_published(suite.dataset):
+        return "Kept apart from the figures above: [published.md](published.md).\n"
+    return f"None exist for {suite.dataset or 'this data set'} ([published.md](published.md)).\n"
+
+
+def provenance(suite: SuiteRecord) -> str:
+    """Versions, data, and one line per cell with its state and configuration hash."""
+    lines = []
+    for name in ("versions", "device", "threads", "git", "command"):
+        values = list(
+            dict.fromkeys(t for c in suite.cells if (t := _environment(c.environment, name)))
+        )
+        if values:
+            lines.append(f"- {name}: {' | '.join(values)}")
+    data = list(
+        dict.fromkeys(
+            ", ".join(f"{k} {v}" for k, v in d.items() if v is not None)
+            for c in suite.cells
+            if isinstance(d := c.evaluation.get("dataset"), Mapping)
+        )
+    )
+    if data:
+        lines.append(f"- data: {' | '.join(data)}")
+    lines.append(
+        f"- render again: `generalist-bench report {shlex.quote(suite.path.name or '.')}` "
+        "(reads records only)"
+    )
+    rows = [
+        [c.label, str(c.seed), c.status, c.config_hash or "-",
+         str(c.evaluation.get("model_hash", "-")), f"cells/{c.slug}"]
+        for c in suite.cells
+    ]  # fmt: skip
+    table = tables.markdown_table(
+        ["Method", "Seed", "State", "Config hash", "Model hash", "Record"], rows, text_columns=6
+    )
+    return "\n".join(lines) + "\n\n" + table
+
+
+# Shown on lines of their own, or different in every run and so of no use in a summary.
+_NOT_VERSIONS = {"device", "threads", "git", "command", "date", "argv", "hostname", "host", "time"}
+
+
+def _environment(environment: Mapping[str, Any], name: str) -> str:
+    """One entry of environment.json as text; versions may be nested or at the top."""
+    value = environment.get(name)
+    if name == "versions":
+        value = value or {k: v for k, v in environment.items() if k not in _NOT_VERSIONS}
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items() if not isinstance(v, Mapping | list))
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)

@@ -1,0 +1,328 @@
+"""Reading what runs left behind. Nothing here writes, trains or attacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from benchmark.core.errors import BenchmarkError
+from benchmark.core.files import read_json
+
+Status = Literal["missing", "training", "trained", "evaluated"]
+
+# The order in which metrics are shown; others follow in order of name.
+METRICS = (
+    "clean",
+    "pgd20_linf",
+    "pgd20_l2",
+    "pgd20_l1",
+    "aa_linf",
+    "aa_l2",
+    "union",
+    "corruptions",
+)
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """All that one run (method x dataset x model x seed) left.
+
+    Attributes:
+        status: missing (no configuration), training (not finished), trained, evaluated.
+        curves: one row per validation point, ascending in step; empty if none was written.
+        outcomes: one row per test image, one nullable boolean column per metric; None if absent.
+    """
+
+    path: Path
+    label: str
+    seed: int
+    status: Status
+    config_hash: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    outcomes: pd.DataFrame | None = None
+
+    @property
+    def slug(self) -> str:
+        return self.path.name
+
+    @property
+    def method(self) -> str:
+        """Registered name of the method; several labels may share it."""
+        return str(nested(self.config, "method", "name") or self.label)
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Metric name to its entry in evaluation.json; empty before evaluation."""
+        metrics: Mapping[str, Any] = self.evaluation.get("metrics", {})
+        return metrics
+
+    def accuracy(self, metric: str) -> float | None:
+        """Accuracy in [0, 1], or None if the metric was not evaluated."""
+        entry = self.metrics.get(metric)
+        if entry is None:
+            return None
+        if entry.get("correct") is not None:
+            return float(entry["correct"]) / int(entry["n"])
+        return None if entry.get("mean") is None else float(entry["mean"])
+
+
+@dataclass(frozen=True)
+class SuiteRecord:
+    """A suite and its cells, in order of presentation; planned cells without record included.
+
+    Attributes:
+        extra: folders under cells/ that are not in the plan (they are named, never shown).
+    """
+
+    path: Path
+    name: str
+    title: str
+    description: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    dataset: str
+    model: str
+    limit: int | None
+    cells: tuple[CellRecord, ...]
+    extra: tuple[str, ...] = ()
+
+    def of(self, label: str) -> list[CellRecord]:
+        """The cells of a method, by seed."""
+        return sorted((c for c in self.cells if c.label == label), key=lambda c: c.seed)
+
+    def evaluated(self, label: str, metric: str | None = None) -> list[CellRecord]:
+        """The evaluated cells of a method that hold ``metric``, by seed."""
+        cells = [c for c in self.of(label) if c.status == "evaluated"]
+        return cells if metric is None else [c for c in cells if c.accuracy(metric) is not None]
+
+    def metrics(self) -> list[str]:
+        """Metrics found in any cell, in order of presentation."""
+        found = {m for c in self.cells for m in c.metrics if c.accuracy(m) is not None}
+        return [m for m in METRICS if m in found] + sorted(found - set(METRICS))
+
+    def missing(self) -> list[CellRecord]:
+        """Planned cells that are not evaluated."""
+        return [c for c in self.cells if c.status != "evaluated"]
+
+
+def nested(data: Any, *keys: str) -> Any:
+    """A nested value, or None as soon as a key is absent."""
+    for key in keys:
+        if not isinstance(data, Mapping):
+            return None
+        data = data.get(key)
+    return data
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BenchmarkError(
+            f"{path} is damaged (a JSON object was expected); delete it, run again"
+        )
+    return value
+
+
+def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
+    """Read one cell directory.
+
+    Args:
+        label, seed: what the plan says; used where the directory holds no configuration.
+
+    Raises:
+        BenchmarkError: a file is damaged; the message names it.
+    """
+    path = Path(path)
+    if not (path / "config.json").exists():
+        return CellRecord(path, label or path.name, seed, "missing")
+    head = _object(path / "config.json")
+    config = head.get("config")
+    if not isinstance(config, dict):
+        raise BenchmarkError(f"{path / 'config.json'} is damaged (no 'config'); delete the folder")
+    method = config.get("method")
+    if not isinstance(method, dict):
+        raise BenchmarkError(f"{path / 'config.json'} is damaged (no 'method'); delete the folder")
+    optional = {
+        name: _object(path / f"{name}.json") if (path / f"{name}.json").exists() else {}
+        for name in ("environment", "training", "evaluation")
+    }
+    status: Status = "training"
+    if (path / "training.json").exists():
+        status = "trained"
+        if (path / "evaluation.json").exists():
+            status = "evaluated"
+            _check_evaluation(path / "evaluation.json", optional["evaluation"])
+    return CellRecord(
+        path=path,
+        label=str(method.get("label") or method.get("name") or label or path.name),
+        seed=int(config.get("seed", seed)),
+        status=status,
+        config_hash=str(head.get("hash", "")),
+        config=config,
+        curves=read_curves(path / "metrics.jsonl"),
+        outcomes=read_outcomes(path / "outcomes.parquet"),
+        **optional,
+    )
+
+
+def _check_evaluation(path: Path, evaluation: Mapping[str, Any]) -> None:
+    """Every metric must give a fraction over at least one image."""
+    metrics = evaluation.get("metrics")
+    if not isinstance(metrics, dict):
+        raise BenchmarkError(f"{path} is damaged (no 'metrics'); delete it and evaluate again")
+    for name, entry in metrics.items():
+        try:
+            n, correct = int(entry["n"]), entry.get("correct")
+            value = entry.get("mean") if correct is None else correct / n
+            right = n > 0 and (value is None or 0 <= float(value) <= 1)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            right = False
+        if not right:
+            raise BenchmarkError(
+                f"{path} is damaged (metric {name!r} is no fraction of its n); "
+                "delete it and evaluate again"
+            )
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """The validation points of metrics.jsonl, the last line of a step winning.
+
+    A truncated last line is what a killed run leaves, so it is skipped; a bad line elsewhere is
+    damage.
+
+    Raises:
+        BenchmarkError: a damaged line before the last.
+    """
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    except OSError as error:
+        raise BenchmarkError(f"cannot read {path}: {error.strerror or error}") from error
+    points: dict[Any, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            point = json.loads(line)
+            points[point["step"]] = point
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise BenchmarkError(
+                f"{path} is damaged (line {number}); delete the run's folder and run again"
+            ) from error
+    return pd.DataFrame([points[step] for step in sorted(points)])
+
+
+def read_outcomes(path: Path) -> pd.DataFrame | None:
+    """The per-image outcomes as nullable booleans, indexed by image; None if the file is absent.
+
+    Raises:
+        BenchmarkError: damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        frame = pd.read_parquet(path)
+        if "index" in frame.columns:
+            frame = frame.set_index("index")
+        for name in frame.columns.drop("label", errors="ignore"):
+            frame[name] = frame[name].astype("boolean")
+    # pyarrow raises its own classes, all derived from these
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BenchmarkError(
+            f"{path} is damaged ({type(error).__name__}); delete it and evaluate again"
+        ) from error
+    if frame.index.has_duplicates:
+        raise BenchmarkError(f"{path} is damaged (an image is listed twice); evaluate again")
+    return frame
+
+
+def read_suite(out: Path) -> SuiteRecord:
+    """Read a suite's folder; without suite.json the suite is derived from the cells.
+
+    Raises:
+        BenchmarkError: neither suite.json nor cells, or a damaged file.
+    """
+    out = Path(out)
+    folders = sorted(p for p in (out / "cells").glob("*") if p.is_dir() and p.name[:1] != ".")
+    if (out / "suite.json").exists():
+        suite = _object(out / "suite.json")
+        plan = suite.get("plan") or []
+        try:
+            cells = [
+                read_cell(out / "cells" / p["slug"], str(p["label"]), int(p["seed"])) for p in plan
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BenchmarkError(
+                f"{out / 'suite.json'} is damaged (a plan entry needs slug, label and seed)"
+            ) from error
+        planned = {c.path.name for c in cells}
+        if not plan:
+            cells = [read_cell(p) for p in folders]
+            planned = {p.name for p in folders}
+        extra = tuple(p.name for p in folders if p.name not in planned)
+    elif folders:
+        suite, extra = {}, ()
+        cells = [c for c in map(read_cell, folders) if c.config]
+    else:
+        raise BenchmarkError(f"{out} holds no suite.json and no cells; give the folder of a run")
+    first = next((c.config for c in cells if c.config), {})
+    order = [str(m) for m in suite.get("methods") or []]
+    labels = dict.fromkeys([*order, *(c.label for c in cells)])
+    seeds = suite.get("seeds") or sorted({c.seed for c in cells})
+    limits = {nested(c.config, "dataset", "limit") for c in cells if c.config}
+    limits.add(nested(suite, "dataset", "limit"))
+    limits.discard(None)
+    return SuiteRecord(
+        path=out,
+        name=str(suite.get("name") or first.get("suite") or out.resolve().name),
+        title=str(suite.get("title") or suite.get("name") or first.get("suite") or out.name),
+        description=str(suite.get("description") or ""),
+        methods=tuple(labels),
+        seeds=tuple(int(s) for s in seeds),
+        dataset=_named(suite.get("dataset")) or _named(first.get("dataset")),
+        model=_named(suite.get("model")) or _named(first.get("model")),
+        limit=min(limits) if limits else None,
+        cells=tuple(cells),
+        extra=extra,
+    )
+
+
+def _named(value: Any) -> str:
+    return str(value.get("name", "")) if isinstance(value, Mapping) else str(value or "")
+
+
+def outcome_matrices(
+    groups: Sequence[tuple[Sequence[CellRecord], str]],
+) -> list[np.ndarray] | None:
+    """Outcomes of several (cells, metric) groups over one common image axis.
+
+    Returns:
+        One array of shape (seeds, images) per group, NaN where an image was not attacked; None if
+        a cell has no outcomes for its metric or the cells saw different test sets.
+    """
+    columns: list[list[pd.Series]] = []
+    truth: set[Any] = set()
+    for cells, metric in groups:
+        for cell in cells:
+            if cell.outcomes is None or metric not in cell.outcomes:
+                return None
+            truth.add(nested(cell.evaluation, "dataset", "fingerprint"))
+        columns.append([c.outcomes[metric].astype("Float64") for c in cells])  # type: ignore[index]
+    if len(truth) > 1:
+        return None
+    index = sorted(set().union(*(s.index for series in columns for s in series)))
+    return [
+        np.stack([s.reindex(index).to_numpy(dtype=float, na_value=np.nan) for s in series])
+        for series in columns
+    ]

@@ -1,0 +1,450 @@
+"""The result tables: tidy CSV, GitHub Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmark.evaluation.statistics import Interval, seed_interval
+from benchmark.report.records import CellRecord, SuiteRecord, nested
+
+CSV_COLUMNS = (
+    "suite", "dataset", "model", "method", "metric", "seeds", "n", "mean", "low", "high",
+)  # fmt: skip
+
+TITLES = {
+    "clean": "Clean",
+    "pgd20_linf": "PGD-20",
+    "pgd20_l2": "PGD-20 l2",
+    "pgd20_l1": "PGD-20 l1",
+    "aa_linf": "AutoAttack",
+    "aa_l2": "AutoAttack l2",
+    "union": "Union",
+    "corruptions": "Corruptions",
+}
+
+# Attack settings worth a footnote, in this order, and how they read.
+SETTINGS: dict[str, str] = {
+    "norm": "{}",
+    "eps": "eps {}",
+    "step": "step {}",
+    "steps": "{} steps",
+    "restarts": "{} restart(s)",
+    "loss": "loss {}",
+    "version": "version {}",
+    "attacks": "{}",
+    "seed": "seed {}",
+    "bn_mode": "BatchNorm in {} mode",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one method over its evaluated seeds; ``interval`` None if there is none."""
+
+    method: str
+    metric: str
+    seeds: int
+    n: int
+    interval: Interval | None
+    sd: float | None
+
+
+def title(metric: str) -> str:
+    """A metric's heading."""
+    return TITLES.get(metric, metric)
+
+
+def summarise(suite: SuiteRecord) -> dict[tuple[str, str], Summary]:
+    """(method, metric) to its summary, for all methods and all metrics of the suite."""
+    result = {}
+    for method in suite.methods:
+        for metric in suite.metrics():
+            cells = suite.evaluated(method, metric)
+            values = [v for c in cells if (v := c.accuracy(metric)) is not None]
+            # Seeds share their images; if a run saw fewer, the smaller n is the honest one.
+            n = min((int(c.metrics[metric]["n"]) for c in cells), default=0)
+            result[method, metric] = Summary(
+                method=method,
+                metric=metric,
+                seeds=len(values),
+                n=n,
+                interval=seed_interval(values, n) if values else None,
+                sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            )
+    return result
+
+
+def tidy(suite: SuiteRecord) -> pd.DataFrame:
+    """One row per method and metric; a missing one has seeds 0, n 0 and empty figures."""
+    rows = []
+    for summary in summarise(suite).values():
+        found = summary.interval
+        figures = [f"{v:.6f}" for v in (found.value, found.low, found.high)] if found else [""] * 3
+        rows.append(
+            [
+                suite.name, suite.dataset, suite.model, summary.method, summary.metric,
+                summary.seeds, summary.n, *figures,
+            ]
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(CSV_COLUMNS))
+
+
+def csv_text(suite: SuiteRecord) -> str:
+    """``tidy`` as CSV."""
+    text: str = tidy(suite).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def ranks(summaries: Iterable[Summary]) -> dict[str, str]:
+    """Method to "best" or "tied" for the highest mean of a column.
+
+    "best": its interval overlaps no other method's. "tied": highest mean, but overlapped. A column
+    with one method has no best.
+    """
+    found = [(s.method, s.interval) for s in summaries if s.interval is not None]
+    if len(found) < 2:
+        return {}
+    top = max(i.value for _, i in found)
+    best = [(m, i) for m, i in found if i.value == top]
+    apart = len(best) == 1 and not any(i.overlaps(best[0][1]) for m, i in found if m != best[0][0])
+    return {m: "best" if apart else "tied" for m, _ in best}
+
+
+# --- cost -----------------------------------------------------------------------------------------
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = [float(v) for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _passes_per_image(cells: Iterable[CellRecord]) -> float | None:
+    """As recorded, else gradient passes over images drawn (steps x batch size)."""
+
+    def one(cell: CellRecord) -> float | None:
+        batch = nested(cell.config, "train", "batch_size")
+        if (known := cell.training.get("passes_per_image")) is not None:
+            return float(known)
+        passes, steps = cell.training.get("gradient_passes"), cell.training.get("steps")
+        return float(passes / (steps * batch)) if passes is not None and steps and batch else None
+
+    return _mean(one(c) for c in cells)
+
+
+def relative_cost(suite: SuiteRecord) -> dict[str, float | None]:
+    """Gradient passes per training image over those of natural training.
+
+    Natural training needs one, which stands in where the suite has no natural run.
+    """
+    natural = _passes_per_image(
+        c for m in suite.methods for c in suite.of(m) if c.method == "natural"
+    )
+    own = {m: _passes_per_image(suite.of(m)) for m in suite.methods}
+    return {m: None if v is None else v / (natural or 1) for m, v in own.items()}
+
+
+def _cost_columns(suite: SuiteRecord) -> list[tuple[str, dict[str, str]]]:
+    """(heading, method to text) of the cost columns that any method can fill."""
+
+    def text(values: Mapping[str, float | None], digits: int) -> dict[str, str]:
+        return {m: "n/a" if v is None else f"{v:.{digits}f}" for m, v in values.items()}
+
+    seconds = {m: _mean(c.training.get("seconds") for c in suite.of(m)) for m in suite.methods}
+    inference = {
+        m: _mean(c.training.get("inference_passes") for c in suite.of(m)) for m in suite.methods
+    }
+    columns = [
+        ("Grad. passes", text(relative_cost(suite), 1)),
+        ("Train s", text(seconds, 0)),
+        ("Infer. passes", text(inference, 0)),
+    ]
+    return [(head, cells) for head, cells in columns if set(cells.values()) != {"n/a"}]
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+
+def _values(cells: Iterable[CellRecord], read: Callable[[CellRecord], Any]) -> list[str]:
+    """Distinct values over the cells as text, in order of appearance, unknown ones left out."""
+    return list(dict.fromkeys(str(v) for c in cells if (v := read(c)) is not None))
+
+
+def _settings(cells: list[CellRecord], metric: str) -> str:
+    """ "linf, eps 8/255, step 2/255, 20 steps, ..."; values that differ are all shown."""
+
+    def read(cell: CellRecord, key: str) -> Any:
+        detail = cell.metrics[metric].get("detail") or {}
+        for level in (detail, detail.get("threat"), detail.get("threat_model")):
+            if isinstance(level, Mapping) and level.get(key) is not None:
+                value = level[key]
+                return ", ".join(map(str, value)) if isinstance(value, list) else value
+        return None
+
+    parts = []
+    for key, form in SETTINGS.items():
+        if metric == "clean" and key == "seed":
+            continue  # nothing is drawn
+        values = _values(cells, lambda c, key=key: read(c, key))  # type: ignore[misc]
+        if values:
+            parts.append(form.format(" or ".join(values)))
+    return ", ".join(parts)
+
+
+def limit_line(suite: SuiteRecord) -> str:
+    """The warning that a run used a part of the data set, or nothing."""
+    if suite.limit is None:
+        return ""
+    return (
+        f"WARNING: limit = {suite.limit} was used: only a part of {suite.dataset or 'the data set'}"
+        " was loaded. A trial run, not a result."
+    )
+
+
+def missing_line(suite: SuiteRecord) -> str:
+    """Which planned cells have no result, and how far they are; or nothing."""
+    cells = suite.missing()
+    if not cells:
+        return ""
+    names = ", ".join(f"{c.label} seed {c.seed} ({_PROGRESS[c.status]})" for c in cells)
+    return f"Missing {len(cells)} of {len(suite.cells)} cells: {names}."
+
+
+_PROGRESS = {
+    "missing": "not started",
+    "training": "training not finished",
+    "trained": "trained, not evaluated",
+    "evaluated": "evaluated",
+}
+
+
+def notes(suite: SuiteRecord) -> list[str]:
+    """Everything a reader needs to interpret the figures, one statement per line."""
+    done = [c for c in suite.cells if c.status == "evaluated"]
+    summaries = summarise(suite)
+    lines = [
+        "Accuracies in per cent of test images."
+        + (" ± is the sample standard deviation over seeds." if _several(suite) else ""),
+        "Brackets: 95 % interval; "
+        + (
+            "several seeds: t interval with the spread over seeds and the choice of images, "
+            "one seed: Wilson (choice of images only, says nothing about other seeds)."
+            if _several(suite)
+            else "one seed, so Wilson: the choice of images only, nothing about other seeds."
+        ),
+        "Bold: highest of its column, its interval overlapped by no other. Italic: highest, but "
+        "overlapped by at least one other.",
+    ]
+    for metric in suite.metrics():
+        cells = [c for c in done if c.accuracy(metric) is not None]
+        counts = sorted({s.n for s in summaries.values() if s.metric == metric and s.seeds})
+        parts = [f"n = {' or '.join(map(str, counts))}"]
+        if metric == "corruptions":
+            sources = _values(cells, lambda c: nested(c.metrics, "corruptions", "detail", "source"))
+            names = {
+                name
+                for c in cells
+                for name in nested(c.metrics, "corruptions", "detail", "per_corruption") or {}
+            }
+            parts.append(f"mean over {len(names)} corruptions and their severities")
+            parts += [f"corrupted images {' and '.join(sources)}"] if sources else []
+        else:
+            settings = _settings(cells, metric)
+            parts += [settings] if settings else []
+        lines.append(f"{title(metric)}: {', '.join(parts)}.")
+    rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
+    if rules:
+        meaning = {"best": "best on held-out validation images", "last": "last of training"}
+        lines.append(f"Checkpoint: {' or '.join(meaning.get(r, r) for r in rules)}.")
+    if any(head == "Grad. passes" for head, _ in _cost_columns(suite)):
+        lines.append(
+            "Grad. passes: forward-backward passes per training image, natural training = 1."
+        )
+    devices = _values(done, lambda c: c.environment.get("device"))
+    if devices:
+        threads = _values(done, lambda c: c.environment.get("threads"))
+        lines.append(
+            f"Train s: mean seconds per run on {', '.join(devices)}"
+            + (f", {' or '.join(threads)} thread(s)." if threads else ".")
+        )
+    lines.append(missing_line(suite) or f"No cell is missing ({len(suite.cells)} planned).")
+    if suite.extra:
+        lines.append(f"On disk but not in the plan, so not shown: {', '.join(suite.extra)}.")
+    return lines
+
+
+def _several(suite: SuiteRecord) -> bool:
+    return any(s.seeds > 1 for s in summarise(suite).values())
+
+
+# --- rendering ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Grid:
+    head: list[str]
+    rows: list[list[str]]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _score(summary: Summary, plus_minus: str) -> str:
+    if summary.interval is None:
+        return "missing"
+    sd = "" if summary.sd is None else f" {plus_minus} {_percent(summary.sd)}"
+    return _percent(summary.interval.value) + sd
+
+
+def _grid(
+    suite: SuiteRecord,
+    escape: Callable[[str], str],
+    emphasis: Mapping[str, Callable[[str], str]],
+    plus_minus: str,
+) -> _Grid:
+    summaries, metrics = summarise(suite), suite.metrics()
+    marks = {m: ranks(summaries[method, m] for method in suite.methods) for m in metrics}
+    costs = _cost_columns(suite)
+    head = ["Method", "Seeds", *map(title, metrics), *(name for name, _ in costs)]
+    rows = []
+    for method in suite.methods:
+        planned = len(suite.of(method))
+        done = len(suite.evaluated(method))
+        row = [escape(method), str(done) if done == planned else f"{done}/{planned}"]
+        if not metrics:
+            row[1] += " missing"
+        for metric in metrics:
+            text = _score(summaries[method, metric], plus_minus)
+            mark = marks[metric].get(method)
+            row.append(emphasis[mark](text) if mark else text)
+        rows.append([*row, *(cells[method] for _, cells in costs)])
+    return _Grid([escape(h) for h in head], rows)
+
+
+def _interval_grid(suite: SuiteRecord, escape: Callable[[str], str]) -> _Grid:
+    summaries, metrics = summarise(suite), suite.metrics()
+    rows = []
+    for method in suite.methods:
+        row = [escape(method)]
+        for metric in metrics:
+            i = summaries[method, metric].interval
+            row.append(f"[{_percent(i.low)}, {_percent(i.high)}]" if i else "missing")
+        rows.append(row)
+    return _Grid([escape(h) for h in ["Method", *map(title, metrics)]], rows)
+
+
+def markdown_table(head: list[str], rows: list[list[str]], text_columns: int = 1) -> str:
+    """A GitHub table, padded so that it also reads as plain text; later columns to the right."""
+    cells = [[c.replace("|", "\\|").replace("\n", " ") for c in row] for row in [head, *rows]]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
+    rule = ["-" * w if i < text_columns else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+
+    def line(row: list[str]) -> str:
+        padded = [
+            c.ljust(w) if i < text_columns else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])]) + "\n"
+
+
+def heading(suite: SuiteRecord) -> str:
+    """ "title: data set, model"."""
+    where = ", ".join(part for part in (suite.dataset, suite.model) if part)
+    return f"{suite.title}: {where}" if where else suite.title
+
+
+def markdown_text(suite: SuiteRecord) -> str:
+    """table.md: means, intervals, notes."""
+    grid = _grid(
+        suite,
+        escape=lambda text: text,
+        emphasis={"best": lambda t: f"**{t}**", "tied": lambda t: f"*{t}*"},
+        plus_minus="±",
+    )
+    parts = [f"# {heading(suite)}\n"]
+    if suite.limit is not None:
+        parts.append(f"> **{limit_line(suite)}**\n")
+    parts.append(markdown_table(grid.head, grid.rows))
+    if suite.metrics():
+        intervals = _interval_grid(suite, escape=lambda text: text)
+        parts += ["95 % intervals\n", markdown_table(intervals.head, intervals.rows)]
+    parts.append("\n".join(f"- {line}" for line in notes(suite)) + "\n")
+    return "\n".join(parts)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+}
+_LATEX_PATTERN = re.compile("|".join(re.escape(c) for c in _LATEX))
+
+
+def latex_escape(text: str) -> str:
+    """Text as LaTeX; characters pdfLaTeX cannot print become "?"."""
+    escaped = _LATEX_PATTERN.sub(lambda match: _LATEX[match.group()], text)
+    return escaped.encode("latin-1", "replace").decode("latin-1")
+
+
+# The file compiles alone and can be \input: inside a document \@nodocument has become \relax.
+_LATEX_HEAD = r"""% Needs \usepackage{booktabs}. \input this file, or run pdflatex on it alone.
+\expandafter\ifx\csname @nodocument\endcsname\relax
+  \def\tableend{}
+\else
+  \def\tableend{\end{document}}
+  \documentclass[twocolumn]{article}
+  \usepackage{booktabs}
+  \begin{document}
+\fi
+"""
+
+
+def latex_text(suite: SuiteRecord) -> str:
+    """table.tex: a booktabs table over both columns, notes below it."""
+    grid = _grid(
+        suite,
+        escape=latex_escape,
+        emphasis={"best": lambda t: rf"\textbf{{{t}}}", "tied": lambda t: rf"\textit{{{t}}}"},
+        plus_minus=r"$\pm$",
+    )
+    columns = "l" + "r" * (len(grid.head) - 1)
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3.5pt}",
+        rf"\caption{{{latex_escape(heading(suite))}.}}",
+        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', suite.name)}}}",
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        r"\toprule",
+        " & ".join(grid.head) + r" \\",
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in grid.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip",
+        r"\begin{minipage}{\textwidth}\scriptsize",
+    ]
+    if suite.limit is not None:
+        lines.append(rf"\textbf{{{latex_escape(limit_line(suite))}}}")
+    lines += [latex_escape(line) for line in notes(suite) if not line.startswith("Brackets")]
+    lines += [r"\end{minipage}", r"\end{table*}"]
+    return _LATEX_HEAD + "\n".join(lines) + "\n\\tableend\n"

@@ -1,0 +1,361 @@
+"""The schema of a suite and of its cells; every configuration is validated here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from benchmark.core.config import Config, config_hash, explain, parse
+from benchmark.core.errors import ConfigError
+from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
+from benchmark.core.method import Recipe, SingleLearner, make_recipe
+from benchmark.core.objective import METHODS, is_objective
+from benchmark.core.registry import did_you_mean
+from benchmark.core.schedule import Schedule
+from benchmark.core.threat import DEFAULT_THREATS, NormName, Pixels, ThreatModel, check_eps
+from benchmark.data.config import DatasetConfig
+from benchmark.models.config import ModelConfig
+
+
+class TrainConfig(Config):
+    """The training recipe that all methods of a suite share.
+
+    Attributes:
+        epochs: passes over the training images; fractions allowed.
+        batch_size: images per optimiser step.
+        precision: fp32, or bf16 (autocast of the networks; weights stay fp32).
+        validations: how often the deployed model is validated, evenly spread; the last is at the end.
+        validation_images: at most this many held-out images, a seeded sample.
+        validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
+        selection: the checkpoint that is deployed: the last, or the best on held-out validation
+            images by PGD accuracy (clean accuracy breaks ties). Never the test set.
+    """
+
+    epochs: float = Field(default=30, gt=0)
+    batch_size: int = Field(default=128, ge=2)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    validations: int = Field(default=10, ge=1)
+    validation_images: int = Field(default=500, ge=1)
+    validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
+    selection: Literal["last", "best"] = "last"
+
+
+class _Metric(Config):
+    """One row of the evaluation. ``n``: test images, a seeded sample; None for all."""
+
+    name: str
+    n: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class CleanMetric(_Metric):
+    """Accuracy on clean test images."""
+
+    kind: Literal["clean"] = "clean"
+    name: str = "clean"
+
+
+class PGDMetric(_Metric):
+    """PGD: an image counts as robust if right when clean and at the last iterate of every restart."""
+
+    kind: Literal["pgd"] = "pgd"
+    threat: ThreatModel
+    loss: Literal["ce", "cw"] = "ce"
+    momentum: float = Field(default=0.0, ge=0)
+    restarts: int = Field(default=1, ge=1)
+
+
+class AutoAttackMetric(_Metric):
+    """Standard AutoAttack (Croce & Hein, 2003.01690) through pyautoattack."""
+
+    kind: Literal["autoattack"] = "autoattack"
+    norm: NormName = "linf"
+    eps: Pixels = Pixels("8/255")
+    version: Literal["standard"] = "standard"
+
+    @model_validator(mode="after")
+    def _check_units(self) -> AutoAttackMetric:
+        check_eps(self.eps, self.norm)
+        return self
+
+
+class CorruptionsMetric(_Metric):
+    """Mean accuracy over 15 common corruptions x severities (Hendrycks & Dietterich, 1903.12261)."""
+
+    kind: Literal["corruptions"] = "corruptions"
+    name: str = "corruptions"
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+
+
+Metric = Annotated[
+    CleanMetric | PGDMetric | AutoAttackMetric | CorruptionsMetric, Field(discriminator="kind")
+]
+
+
+def standard_panel(
+    eps_linf: str = "8/255", eps_l2: str = "128/255", n: int | None = None, n_aa: int | None = 1000
+) -> tuple[Metric, ...]:
+    """Clean, PGD-20 l_inf (step eps/4, as 2/255 for 8/255), PGD-20 l_2 (step eps/8), AutoAttack,
+    corruptions."""
+    linf, l2 = Pixels(eps_linf), Pixels(eps_l2)
+    return (
+        CleanMetric(n=n),
+        PGDMetric(
+            name="pgd20_linf",
+            n=n,
+            threat=ThreatModel(norm="linf", eps=linf, step=Pixels(linf / 4), steps=20),
+        ),
+        PGDMetric(
+            name="pgd20_l2",
+            n=n,
+            threat=ThreatModel(norm="l2", eps=l2, step=Pixels(l2 / 8), steps=20),
+        ),
+        AutoAttackMetric(name="aa_linf", n=n_aa, eps=linf),
+        CorruptionsMetric(n=n),
+    )
+
+
+class CellConfig(Config):
+    """One run: method x data set x model x seed. Its hash names the run's directory."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    recipe: SerializeAsAny[Recipe]
+    train: TrainConfig
+    seed: int = Field(ge=0)
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _recipe(cls, value: Any) -> Any:
+        return make_recipe(value) if isinstance(value, Mapping) else value
+
+    @property
+    def hash(self) -> str:
+        """Ten hexadecimal digits over everything that training depends on."""
+        return config_hash(self)
+
+
+class Cell(Config):
+    """A cell and what the tables call it."""
+
+    label: str
+    config: CellConfig
+
+    @property
+    def slug(self) -> str:
+        """The name of the run's directory."""
+        return f"{self.label}-s{self.config.seed}-{self.config.hash}"
+
+
+class MethodEntry(Config):
+    """A row of the tables: a method, its hyper-parameters where they depart from the preset."""
+
+    label: str
+    recipe: SerializeAsAny[Recipe]
+
+
+class SuiteConfig(Config):
+    """A matrix of runs, their evaluation and their report.
+
+    Attributes:
+        name, title, description, hardware: for people.
+        dataset, model, train: shared by all cells.
+        threats: training threat models by name, which recipes refer to.
+        optimizer, schedule: defaults of every learner.
+        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters.
+        seeds: one cell each.
+        evaluation: metrics in the order of the tables' columns.
+    """
+
+    name: str
+    title: str = ""
+    description: str = ""
+    hardware: str = ""
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    threats: dict[str, ThreatModel] = Field(default_factory=lambda: dict(DEFAULT_THREATS))
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = DEFAULT_SCHEDULE
+    methods: tuple[MethodEntry, ...]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    evaluation: tuple[Metric, ...] = Field(default_factory=standard_panel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        """Resolve each method against the suite's threat models, optimiser and schedule."""
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        threats = {**DEFAULT_THREATS, **(data.get("threats") or {})}
+        threats = {
+            name: value if isinstance(value, ThreatModel) else ThreatModel.model_validate(value)
+            for name, value in threats.items()
+        }
+        data["threats"] = threats
+        train = data.get("train")
+        if isinstance(train, Mapping) and not train.get("validation_threat"):
+            data["train"] = {**train, "validation_threat": threats["linf"]}
+        context = {
+            "threats": threats,
+            "learner": {key: data[key] for key in ("optimizer", "schedule") if data.get(key)},
+        }
+        data["methods"] = [_entry(item, context) for item in data.get("methods") or ()]
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> SuiteConfig:
+        labels = [entry.label for entry in self.methods]
+        metrics = [metric.name for metric in self.evaluation]
+        for what, names in (("method labels", labels), ("metric names", metrics)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} must differ, but {twice} appear twice")
+        if not labels:
+            raise ValueError("a suite needs at least one method")
+        return self
+
+    def cells(self) -> list[Cell]:
+        """Seed by seed, so that a first full table exists early."""
+        return [
+            Cell(
+                label=entry.label,
+                config=CellConfig(
+                    dataset=self.dataset,
+                    model=self.model,
+                    recipe=entry.recipe,
+                    train=self.train,
+                    seed=seed,
+                ),
+            )
+            for seed in self.seeds
+            for entry in self.methods
+        ]
+
+    def only(self, methods: Sequence[str], seeds: Sequence[int]) -> SuiteConfig:
+        """The suite cut down to some labels or method names (and seeds); empty means all.
+
+        A registered method that the suite does not have is added with its preset.
+
+        Raises:
+            ConfigError: unknown method.
+        """
+        if not methods:
+            return self.model_copy(update={"seeds": tuple(seeds) or self.seeds})
+        chosen: list[MethodEntry] = []
+        context = {
+            "threats": self.threats,
+            "learner": {
+                "optimizer": self.optimizer.model_dump(mode="json"),
+                "schedule": self.schedule.model_dump(mode="json"),
+            },
+        }
+        for name in methods:
+            own = [entry for entry in self.methods if name in (entry.label, entry.recipe.name)]
+            if not own and name not in METHODS:
+                known = {entry.label for entry in self.methods} | set(METHODS.names())
+                raise ConfigError(f"unknown method {name!r}; {did_you_mean(name, known)}")
+            chosen += own or [MethodEntry.model_validate(_entry(name, context))]
+        unique = {entry.label: entry for entry in chosen}
+        return self.model_copy(
+            update={"methods": tuple(unique.values()), "seeds": tuple(seeds) or self.seeds}
+        )
+
+
+def _entry(item: Any, context: Mapping[str, Any]) -> Any:
+    if isinstance(item, MethodEntry):
+        return item
+    if isinstance(item, str):
+        item = {"name": item}
+    if isinstance(item, Mapping) and "recipe" in item:  # the resolved form, as recorded
+        return {"label": item["label"], "recipe": make_recipe(item["recipe"])}
+    if not isinstance(item, Mapping) or "name" not in item:
+        raise ValueError(f"a method is a name or a mapping with a name, not {item!r}")
+    parameters = {key: value for key, value in item.items() if key != "label"}
+    label = item.get("label", item["name"])
+    try:
+        return {"label": label, "recipe": make_recipe(parameters, context)}
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    except ValidationError as error:
+        cls = METHODS.get(item["name"])
+        raise ValueError(f"method {label}: {explain(error, _schema_of(cls))}") from error
+
+
+def _schema_of(cls: Any) -> Any:
+    """The class whose field names are near misses for a user's typing error."""
+    return SingleLearner if is_objective(cls) else cls
+
+
+def suite_names() -> list[str]:
+    """The suites that ship with the package."""
+    folder = resources.files("benchmark.suites")
+    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_suite(
+    name: str, overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None
+) -> SuiteConfig:
+    """A suite by name, or from a YAML file of the user's.
+
+    Args:
+        overrides: ``dotted.key=value`` settings, values in YAML.
+        extra: a nested mapping laid over the file after the overrides.
+
+    Raises:
+        ConfigError: unknown suite, unreadable file, wrong key or value.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"suite file {name} does not exist")
+        text = path.read_text(encoding="utf-8")
+        name = path.stem
+    else:
+        if name not in suite_names():
+            raise ConfigError(
+                f"unknown suite {name!r}; {did_you_mean(name, suite_names())} "
+                "(a suite of your own is given as a path ending in .yaml)"
+            )
+        text = (resources.files("benchmark.suites") / f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"suite {name} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"suite {name} must be a mapping of keys to values")
+    data.setdefault("name", name)
+    for override in overrides:
+        _override(data, override)
+    _merge(data, extra or {})
+    return parse(SuiteConfig, data, where=f"suite {name}")
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text!r}: write it as key=value, for instance train.epochs=3")
+    *parents, last = key.strip().split(".")
+    here: Any = data
+    for part in parents:
+        here = here.setdefault(part, {}) if isinstance(here, dict) else None
+        if not isinstance(here, dict):
+            raise ConfigError(f"--set {text!r}: {part!r} is not a group of settings")
+    try:
+        here[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not valid YAML") from error
+
+
+def _merge(data: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    for key, value in extra.items():
+        if isinstance(value, Mapping) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        elif value is not None:
+            data[key] = value

@@ -1,0 +1,80 @@
+"""Checkpoints: written atomically with their hash beside them, loaded with ``weights_only``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.core.errors import BenchmarkError, CheckpointError
+from benchmark.core.files import atomic_path, write_text
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".sha256")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` to ``path``, and its SHA-256 to a file beside it.
+
+    The digest is written first, above that of the content it will replace: whenever the process is
+    killed, the content in place has its digest on file.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(dict(state), temporary)
+        except RuntimeError as error:  # torch reports a full disk this way
+            raise BenchmarkError(
+                f"cannot write {path}: {error}; free some space and run the same command again"
+            ) from error
+        digest = file_digest(temporary)
+        previous = _digest_path(path)
+        known = previous.read_text().split() if previous.exists() else []
+        write_text(previous, "\n".join([digest, *known[:1]]) + "\n")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint written by ``save``, on the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged (hash), or holding anything but tensors and plain values.
+    """
+    digests = _digest_path(path)
+    if not path.is_file() or not digests.is_file():
+        missing = path if not path.is_file() else digests
+        raise CheckpointError(f"checkpoint file {missing} is missing")
+    # Two digests are valid: a kill can fall between writing the digest and the content.
+    if file_digest(path) not in digests.read_text().split():
+        raise CheckpointError(
+            f"checkpoint {path} is damaged (its SHA-256 is not the recorded one); "
+            "delete it to train this cell from the start, or restore it from a copy"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"checkpoint {path} does not hold a mapping")
+    return state
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """Sixteen hexadecimal digits over the names, types, shapes and values of a state dict."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

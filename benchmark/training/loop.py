@@ -1,0 +1,357 @@
+"""Training one cell: the loop, validation, checkpoints and the record of what happened."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.core.errors import CheckpointError, DivergenceError
+from benchmark.core.files import write_json, write_text
+from benchmark.core.method import Method
+from benchmark.core.progress import Progress, Task
+from benchmark.core.setting import Setting
+from benchmark.data.dataset import Dataset
+from benchmark.data.loader import evaluation_batches, train_loader
+from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.models.zoo import build_model
+from benchmark.suites.schema import CellConfig
+from benchmark.training import checkpoint
+from benchmark.training.random_state import RandomState
+from benchmark.training.views import Precision
+
+# Batches between two looks at the loss: often enough to stop a diverged run early, seldom enough
+# not to wait for an accelerator at every step.
+_CHECK_EVERY = 20
+# Seconds between checkpoints (validation writes one too): what a kill can cost.
+_CHECKPOINT_SECONDS = 60.0
+# Clean training images for re-estimating BatchNorm statistics.
+_CALIBRATION_IMAGES = 4096
+
+
+def build_method(
+    config: CellConfig,
+    data: Dataset,
+    device: torch.device,
+    *,
+    steps_per_epoch: int = 1,
+    generator: torch.Generator | None = None,
+) -> Method:
+    """The method of a cell, with initial weights that depend on the cell's seed alone."""
+
+    def new_model() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = build_model(
+                config.model,
+                num_classes=data.num_classes,
+                image_size=data.image_size,
+                mean=data.mean,
+                std=data.std,
+            )
+        return model.to(device, memory_format=torch.channels_last)
+
+    def calibration() -> Iterator[Tensor]:
+        indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)
+        for _, x, _ in evaluation_batches(
+            data.train, config.train.batch_size, indices=indices, device=device
+        ):
+            yield x
+
+    precision = Precision(config.train.precision, device)
+    return config.recipe.build(
+        Setting(
+            new_model=new_model,
+            total_steps=max(1, round(config.train.epochs * steps_per_epoch)),
+            steps_per_epoch=steps_per_epoch,
+            generator=generator,
+            calibration=calibration,
+            crafting_view=precision.view,
+            autocast=precision.autocast,
+        )
+    )
+
+
+class Trainer:
+    """Trains one cell in ``directory``; call ``run``.
+
+    Writes ``metrics.jsonl`` (a line per validation), ``checkpoint.pt`` (to resume), ``deployed.pt``
+    (state dict of the deployed model at the selected checkpoint) and, last of all,
+    ``training.json``, whose existence means that training is over.
+    """
+
+    def __init__(
+        self,
+        config: CellConfig,
+        data: Dataset,
+        directory: Path,
+        *,
+        device: torch.device,
+        progress: Progress | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        self.config, self.data, self.directory, self.device = config, data, directory, device
+        self._reporter = progress or Progress(quiet=True)
+        self._tensorboard = tensorboard
+        self._random = RandomState(config.seed, device)
+        self._loader = train_loader(
+            data.train,
+            config.train.batch_size,
+            seed=config.seed,
+            crop=config.dataset.crop,
+            flip=config.dataset.flip,
+            device=device,
+        )
+        self._total = max(1, round(config.train.epochs * self._loader.steps_per_epoch))
+        self.method = build_method(
+            config,
+            data,
+            device,
+            steps_per_epoch=self._loader.steps_per_epoch,
+            generator=self._random.generator,
+        )
+        points = config.train.validations
+        self._validate_at = {max(1, round(self._total * i / points)) for i in range(1, points + 1)}
+        # Where training stands, apart from the method and the generators.
+        self._step = self._images = self._summed = 0
+        self._seconds = 0.0
+        self._losses: dict[str, Tensor] = {}
+        self._best = [-1.0, -1.0]
+        self._selected: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Train from the start, or from the last checkpoint, to the end.
+
+        Raises:
+            DivergenceError: a loss that is not finite.
+            CheckpointError: a checkpoint that is damaged or belongs to another configuration.
+            KeyboardInterrupt: after SIGINT or SIGTERM, once a checkpoint is written.
+        """
+        self._resume()
+        last_saved = time.monotonic()
+        name = f"train {self.directory.name}"
+        with _interruptible() as interrupt, self._reporter.task(
+            name, self._total, self._step
+        ) as task:
+            for batch in self._batches():
+                started = time.monotonic()
+                self._update(batch)
+                # Validation and checkpoints are not training time.
+                self._seconds += time.monotonic() - started
+                validated = self._step in self._validate_at
+                note = self._validate() if validated else ""
+                due = time.monotonic() - last_saved > _CHECKPOINT_SECONDS
+                if validated or due or interrupt:
+                    self._save()
+                    last_saved = time.monotonic()
+                if interrupt:
+                    raise KeyboardInterrupt
+                task.advance(1, note)
+        self._finish()
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches from the current step to the last."""
+        while self._step < self._total:
+            epoch, start = divmod(self._step, self._loader.steps_per_epoch)
+            for batch in self._loader.epoch(epoch, start=start):
+                if self._step >= self._total:
+                    return
+                yield batch
+
+    def _update(self, batch: tuple[Tensor, Tensor]) -> None:
+        losses = self.method.update(batch, self._step / self._total)
+        count = len(batch[1])
+        for name, loss in losses.items():
+            total = self._losses.get(name)
+            self._losses[name] = loss * count if total is None else total + loss * count
+        self._summed += count
+        self._images += count
+        self._step += 1
+        if self._step % _CHECK_EVERY == 0 or self._step in self._validate_at:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        for name, total in self._losses.items():
+            if not math.isfinite(float(total)):
+                saved = self.directory / "checkpoint.pt"
+                state = f"the last good checkpoint is {saved}" if saved.exists() else (
+                    "there is no checkpoint yet"
+                )
+                raise DivergenceError(
+                    f"{self.directory.name}: {name} is not finite within the {_CHECK_EVERY} steps "
+                    f"before step {self._step} of {self._total}; {state}. "
+                    "Lower the learning rate (--set optimizer.lr=...) or clip gradients"
+                )
+
+    def _validate(self) -> str:
+        """Measure the deployed model on held-out images; a line for the log."""
+        train, device = self.config.train, self.device
+        model = self.method.deployed()
+        split = self.data.val
+        indices = sample(len(split), train.validation_images, seed=0)
+        size = max(256, train.batch_size)
+        clean = clean_outcomes(model, split, indices, batch_size=size, device=device)
+        robust = pgd_outcomes(
+            model, split, indices, train.validation_threat, seed=0, batch_size=size, device=device
+        )
+        scores = {"val_clean": float(clean.float().mean()), "val_pgd": float(robust.float().mean())}
+        # The last update was made at this progress; ratios and rates in the log are those it used.
+        progress = (self._step - 1) / self._total
+        epoch = self._step / self._loader.steps_per_epoch
+        line = {
+            "epoch": epoch,
+            "progress": self._step / self._total,
+            "step": self._step,
+            "seconds": round(self._seconds, 3),
+            "gradient_passes": self._images * self.method.passes,
+            **{name: float(total) / self._summed for name, total in self._losses.items()},
+            **self.method.diagnostics(progress),
+            **scores,
+        }
+        self._losses, self._summed = {}, 0
+        self._log(line)
+        score = [scores["val_pgd"], scores["val_clean"]]
+        if self.config.train.selection == "last" or score > self._best:
+            self._best = score
+            self._selected = {"selected_epoch": epoch, **scores}
+            state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+            checkpoint.save(self.directory / "deployed.pt", state)
+        return f"val clean {100 * scores['val_clean']:.1f} pgd {100 * scores['val_pgd']:.1f}"
+
+    def _log(self, line: dict[str, float]) -> None:
+        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            with SummaryWriter(str(self.directory / "tensorboard")) as writer:
+                for name, value in line.items():
+                    writer.add_scalar(name, value, self._step)
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {
+            "config": self.config.hash,
+            "method": self.method.state_dict(),
+            "random": self._random.state_dict(),
+            "step": self._step,
+            "images": self._images,
+            "seconds": self._seconds,
+            "losses": self._losses,
+            "summed": self._summed,
+            "best": self._best,
+            "selected": self._selected,
+        }
+        checkpoint.save(self.directory / "checkpoint.pt", state)
+
+    def _resume(self) -> None:
+        path = self.directory / "checkpoint.pt"
+        metrics = self.directory / "metrics.jsonl"
+        if not path.exists():
+            metrics.unlink(missing_ok=True)
+            return
+        state = checkpoint.load(path)
+        if state["config"] != self.config.hash:
+            raise CheckpointError(f"{path} belongs to another configuration ({state['config']})")
+        self.method.load_state_dict(state["method"])
+        self._random.load_state_dict(state["random"])
+        self._step, self._images = state["step"], state["images"]
+        self._seconds, self._summed = state["seconds"], state["summed"]
+        self._losses = {name: loss.to(self.device) for name, loss in state["losses"].items()}
+        self._best, self._selected = state["best"], state["selected"]
+        _drop_later_lines(metrics, self._step)
+        if 0 < self._step < self._total:
+            self._reporter.say(f"  resuming at step {self._step} of {self._total}")
+
+    def _finish(self) -> None:
+        model = self.method.deployed()
+        write_json(
+            self.directory / "training.json",
+            {
+                "steps": self._step,
+                "epochs": self._step / self._loader.steps_per_epoch,
+                "images": self._images,
+                "seconds": round(self._seconds, 3),
+                "gradient_passes": self._images * self.method.passes,
+                "passes_per_image": self.method.passes,
+                "checkpoint_rule": self.config.train.selection,
+                **self._selected,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "train_images": len(self.data.train),
+                "val_images": len(self.data.val),
+            },
+        )
+
+
+def _drop_later_lines(path: Path, step: int) -> None:
+    """Cut a metrics file back to what was known at ``step``; a torn last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    write_text(path, "".join(line + "\n" for line in kept))
+
+
+class _Flag:
+    """True once a signal came."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __bool__(self) -> bool:
+        return self.raised
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Flag]:
+    """Turn the first SIGINT or SIGTERM into a flag; the second acts as usual."""
+    flag = _Flag()
+    previous: dict[signal.Signals, Any] = {}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: object) -> None:
+        flag.raised = True
+        restore()
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, handle)
+    except ValueError:  # not in the main thread: signals are somebody else's business
+        previous.clear()
+    try:
+        yield flag
+    finally:
+        restore()
+
+
+def load_deployed(
+    config: CellConfig, data: Dataset, directory: Path, device: torch.device
+) -> nn.Module:
+    """The deployed model of a trained cell, in eval mode.
+
+    Raises:
+        CheckpointError: missing or damaged, or not of this method's shape.
+    """
+    path = directory / "deployed.pt"
+    state = checkpoint.load(path)
+    model = build_method(config, data, device).deployed()
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the method: {error}") from error
+    return model.to(device).eval()

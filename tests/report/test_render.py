@@ -1,0 +1,144 @@
+"""The report as a whole: its files, that they repeat, and that rendering only reads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from synthetic_records import ELEVEN, write_suite
+
+from benchmark.core.errors import BenchmarkError
+from benchmark.report import plots, published, render
+from benchmark.report.records import SuiteRecord, read_suite
+
+PLOTS = ("tradeoff", "curves", "mixing", "corruptions", "published")
+
+
+def test_every_file_is_written(rendered: Path) -> None:
+    expected = {"report.md", "table.md", "table.csv", "table.tex", "published.md"}
+    expected |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "pdf")}
+    assert {p.name for p in rendered.iterdir()} == expected
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_plots_are_not_blank(rendered: Path, name: str) -> None:
+    image = imread(rendered / f"{name}.png")[..., :3]
+    assert image.shape[1] == pytest.approx(plots.WIDTH * 200, abs=1)
+    assert (image.min(axis=2) < 0.9).mean() > 0.01
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
+    assert (rendered / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_rendering_twice_gives_equal_files_and_touches_no_record(
+    small_out: Path, rendered: Path, tmp_path: Path
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in small_out.rglob("*")}
+    render(small_out, tmp_path / "again")
+    assert {p: p.stat().st_mtime_ns for p in small_out.rglob("*")} == before
+    for path in rendered.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_rendering_imports_no_torch(small_out: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from benchmark.report import render; "
+        "render(Path(sys.argv[1]), Path(sys.argv[2])); "
+        "sys.exit(any(m.split('.')[0] == 'torch' for m in sys.modules))"
+    )
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    command = [sys.executable, "-c", code, str(small_out), str(tmp_path)]
+    assert subprocess.run(command, env=environment, timeout=240).returncode == 0
+
+
+def test_published_figures_never_enter_our_tables(rendered: Path) -> None:
+    for name in ("table.csv", "table.md", "table.tex"):
+        text = (rendered / name).read_text()
+        assert "RobustBench" not in text
+        assert "MAIR" not in text
+    text = (rendered / "published.md").read_text()
+    assert "Harry24k/MAIR" in text
+    assert "cifar100" not in text
+    assert "generalist-d" not in text
+
+
+def test_digits_have_no_published_figure(tmp_path: Path) -> None:
+    methods = {m: ELEVEN[m] for m in ("pgd-at", "joint")}
+    write_suite(tmp_path, methods, n=50, n_aa=20, dataset="digits", corruptions=())
+    target = tmp_path / "report"
+    target.mkdir()
+    (target / "published.png").write_bytes(b"from an earlier run")
+    index = render(tmp_path)[0]
+    assert index == target / "report.md"
+    assert "None exist" in (target / "published.md").read_text()
+    assert not (target / "published.png").exists()
+    assert not (target / "mixing.png").exists()
+    assert "published.png" not in index.read_text()
+
+
+def test_the_published_csvs_are_found_in_the_checkout() -> None:
+    names = {p.name for p in published.published_dir().glob("*.csv")}
+    assert "published_reference.csv" in names
+
+
+def test_links_of_the_index_exist(rendered: Path) -> None:
+    text = (rendered / "report.md").read_text()
+    links = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert links
+    for link in links:
+        assert (rendered / link).exists(), link
+
+
+def test_a_target_that_cannot_be_written_is_one_clear_error(
+    small_out: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchmarkError, match="cannot write"):
+        render(small_out, tmp_path / "file")
+
+
+def test_the_curve_of_a_cut_run_is_averaged_over_common_epochs(small: SuiteRecord) -> None:
+    assert len(small.of("pgd-at")[1].curves) == 29
+    line = plots._series(small, "pgd-at", "val_clean")
+    assert line.index.tolist() == list(range(1, 30))
+
+
+def test_labels_of_eleven_methods_do_not_overlap(tmp_path: Path) -> None:
+    write_suite(tmp_path, n=400, n_aa=200, corruptions=())
+    fig = plots.tradeoff(read_suite(tmp_path))
+    assert fig is not None
+    renderer = fig.canvas.get_renderer()  # type: ignore[attr-defined]
+    for ax in fig.axes:
+        boxes = [t.get_window_extent(renderer) for t in ax.texts if t.get_text()]
+        assert len(boxes) == 11
+        assert sum(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
+
+
+def test_the_pareto_front_by_hand() -> None:
+    assert plots.pareto([(1, 5), (2, 4), (2, 3), (3, 4), (0, 1)]) == [0, 3]
+
+
+def test_spread_moves_labels_as_little_as_needed() -> None:
+    assert plots.spread([0.0, 10.0], 1.0, -50, 50) == [0.0, 10.0]
+    assert plots.spread([5.0, 5.0, 5.0], 2.0, -50, 50) == [3.0, 5.0, 7.0]
+    assert plots.spread([5.0, 5.0, 0.0], 2.0, 0, 5) == [3.0, 5.0, 0.0]
+    assert plots.spread([0.0, 0.0, 9.0], 2.0, 0, 9) == [0.0, 2.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("generalist-official", "Generalist"),
+        ("pgd-at", "single objective"),
+        ("weight-interpolation", "ensemble or average"),
+        ("joint", "joint objectives"),
+        ("natural", "natural"),
+        ("my-own", "other"),
+    ],
+)
+def test_families(method: str, name: str) -> None:
+    assert plots.family(method).name == name
