@@ -68,6 +68,8 @@ class OutputEnsemble(_Pair):
 
 
 class _OutputEnsemble(Method):
+    inference_passes = 2
+
     def __init__(self, recipe: OutputEnsemble, setting: Setting) -> None:
         self.recipe = recipe
         self.learners = build_learners(recipe.learners, setting)

@@ -18,9 +18,15 @@ Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] in [0, 1], labels [n]
 
 
 class Method(ABC):
-    """A method in training. Subclasses fill ``learners`` and say which model is deployed."""
+    """A method in training. Subclasses fill ``learners`` and say which model is deployed.
+
+    Attributes:
+        learners: by name, in the recipe's order.
+        inference_passes: forward passes that the deployed model makes per image.
+    """
 
     learners: dict[str, Learner]
+    inference_passes: int = 1
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One step of every learner on the batch.

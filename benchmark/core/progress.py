@@ -38,6 +38,10 @@ class Task:
         """``count`` more units are done; ``note`` is shown beside the name."""
         self.done += count
 
+    def resize(self, total: int) -> None:
+        """The work turned out to be ``total`` units."""
+        self.total = total
+
     def eta(self) -> float | None:
         """Seconds left at the pace so far (work done before this process is not counted)."""
         fresh = self.done - self._first
@@ -76,6 +80,10 @@ class _BarTask(Task):
         super().advance(count, note)
         text = f"{self.name} [dim]{note}[/dim]" if note else self.name
         self._bars.update(self._id, advance=count, description=text)
+
+    def resize(self, total: int) -> None:
+        super().resize(total)
+        self._bars.update(self._id, total=total)
 
 
 class Progress:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import bisect
 import math
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
 from benchmark.core.config import Config
+from benchmark.core.threat import exact
 
 
 def _number(value: Any) -> Any:
     """Accept ``1/3`` besides ordinary numbers."""
     if isinstance(value, str):
         try:
-            return float(Fraction(value.replace(" ", "")))
+            return float(exact(value.replace(" ", "")))
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"{value!r} is not a number or a fraction such as 1/3") from None
     return value

@@ -18,6 +18,12 @@ from benchmark.core.registry import did_you_mean
 
 NormName = Literal["linf", "l2", "l1"]
 
+def exact(text: str) -> Fraction:
+    """``8/255``, ``2.5/255`` or ``0.03`` as an exact number."""
+    numerator, _, denominator = text.partition("/")
+    return Fraction(numerator) / Fraction(denominator or 1)
+
+
 # Above these radii an adversarial example is no longer a small change of an image in [0, 1];
 # the value was almost surely meant in 0..255 units. l_1: robust_union uses 12.
 LARGEST_EPS = {"linf": 1.0, "l2": 16.0, "l1": 255.0}
@@ -31,7 +37,7 @@ class Pixels(float):
     def __new__(cls, value: str | float) -> Pixels:
         text = str(value).replace(" ", "")
         try:
-            number = float(Fraction(text))
+            number = float(exact(text))
         except (ValueError, ZeroDivisionError) as error:
             raise ValueError(
                 f"{value!r} is not a number or a fraction such as 8/255"
@@ -89,7 +95,7 @@ class ThreatModel(Config):
         if isinstance(data, Mapping) and not data.get("step"):
             eps, steps = Pixels(data.get("eps", "8/255")), int(data.get("steps", 10))
             if steps >= 1:
-                data = {**data, "step": Pixels(Fraction(eps.text) * Fraction(5, 2) / steps)}
+                data = {**data, "step": Pixels(exact(eps.text) * Fraction(5, 2) / steps)}
         return data
 
     @model_validator(mode="after")

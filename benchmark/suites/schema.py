@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -95,6 +96,12 @@ class CorruptionsMetric(_Metric):
 Metric = Annotated[
     CleanMetric | PGDMetric | AutoAttackMetric | CorruptionsMetric, Field(discriminator="kind")
 ]
+
+
+class Panel(Config):
+    """An evaluation on its own."""
+
+    metrics: tuple[Metric, ...]
 
 
 def standard_panel(
@@ -330,11 +337,18 @@ def load_suite(
         raise ConfigError(f"suite {name} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"suite {name} must be a mapping of keys to values")
-    data.setdefault("name", name)
+    return build_suite({"name": name, **data}, overrides, extra)
+
+
+def build_suite(
+    data: Mapping[str, Any], overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None
+) -> SuiteConfig:
+    """A suite from a mapping; arguments and errors as for ``load_suite``."""
+    data = copy.deepcopy(dict(data))
     for override in overrides:
         _override(data, override)
     _merge(data, extra or {})
-    return parse(SuiteConfig, data, where=f"suite {name}")
+    return parse(SuiteConfig, data, where=f"suite {data.get('name')}")
 
 
 def _override(data: dict[str, Any], text: str) -> None:

@@ -281,6 +281,7 @@ class Trainer:
                 "seconds": round(self._seconds, 3),
                 "gradient_passes": self._images * self.method.passes,
                 "passes_per_image": self.method.passes,
+                "inference_passes": self.method.inference_passes,
                 "checkpoint_rule": self.config.train.selection,
                 **self._selected,
                 "parameters": sum(p.numel() for p in model.parameters()),

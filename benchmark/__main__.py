@@ -1,0 +1,5 @@
+"""``python -m benchmark`` is ``generalist-bench``."""
+
+from benchmark.cli import main
+
+main()

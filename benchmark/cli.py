@@ -1,0 +1,393 @@
+"""The command line: run, train, evaluate, report, list."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.registry import did_you_mean
+
+
+class _Suggesting(TyperGroup):
+    """A command group that names near misses of an unknown command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise ConfigError(f"unknown command {args[0]!r}; {did_you_mean(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name="generalist-bench",
+    help="Train, attack and compare adversarially robust classifiers.",
+    cls=_Suggesting,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+class Precision(str, Enum):
+    """Training precision."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Kind(str, Enum):
+    """What ``list`` can list."""
+
+    methods = "methods"
+    datasets = "datasets"
+    models = "models"
+    attacks = "attacks"
+    suites = "suites"
+
+
+DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets.")]
+Methods = Annotated[
+    list[str] | None, typer.Option("--method", help="Only this method; repeatable.")
+]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", min=0, help="Seed; repeatable.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a setting, e.g. train.epochs=3; repeatable."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=2, help="Cap on images per split, for smoke tests; shown in every table."),
+]
+PrecisionOption = Annotated[Precision | None, typer.Option(help="Training precision.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; do nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard files.")]
+
+
+def _extra(limit: int | None, precision: Precision | None) -> dict[str, Any]:
+    return {
+        "dataset": {"limit": limit},
+        "train": {"precision": precision.value if precision else None},
+    }
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        # Nothing is cut to a width that a file or a pipe does not have.
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or a YAML file.")],
+    data_root: DataRoot = Path("data"),
+    method: Methods = None,
+    seed: Seeds = None,
+    device: Device = "auto",
+    precision: PrecisionOption = None,
+    set_: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Default: runs/SUITE.")] = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Train, evaluate and report every cell of SUITE. Run it again to continue."""
+    from benchmark.suites.schema import load_suite
+
+    full = load_suite(suite, set_ or (), _extra(limit, precision))
+    chosen = full.only(method or (), seed or ())
+    target = out or Path("runs") / full.name
+    _execute(chosen, full, target, data_root, device, dry_run, json_, quiet, tensorboard)
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Option(help="Data set, see list datasets.")] = "digits",
+    model: Annotated[str, typer.Option(help="Architecture, see list models.")] = "small-resnet",
+    method: Annotated[list[str] | None, typer.Option(help="Method; repeatable.")] = None,
+    data_root: DataRoot = Path("data"),
+    seed: Seeds = None,
+    device: Device = "auto",
+    precision: PrecisionOption = None,
+    set_: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Default: runs/train-DATASET.")] = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
+    from benchmark.suites.schema import build_suite
+
+    base = {
+        "name": f"train-{dataset}",
+        "title": f"Methods on {dataset}",
+        "dataset": {"name": dataset},
+        "model": {"name": model},
+        "methods": method or ["pgd-at"],
+        "seeds": seed or [0],
+    }
+    suite = build_suite(base, set_ or (), _extra(limit, precision))
+    target = out or Path("runs") / suite.name
+    _execute(suite, suite, target, data_root, device, dry_run, json_, quiet, tensorboard, False)
+
+
+def _execute(
+    chosen: Any,
+    full: Any,
+    out: Path,
+    data_root: Path,
+    device: str,
+    dry_run: bool,
+    json_: bool,
+    quiet: bool,
+    tensorboard: bool,
+    evaluate: bool = True,
+) -> None:
+    from benchmark.core.progress import Progress
+    from benchmark.suites.run import pick_device, run_suite
+
+    where = pick_device(device)
+    if dry_run:
+        _dry_run(chosen, out, data_root, where, json_)
+        return
+    if tensorboard:
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                "--tensorboard needs the tensorboard package: pip install "
+                "'generalist-bench[tensorboard]'"
+            ) from error
+    run_suite(
+        chosen,
+        full,
+        out,
+        data_root=data_root,
+        device=where,
+        progress=Progress(quiet),
+        evaluate=evaluate,
+        tensorboard=tensorboard,
+    )
+    if evaluate:
+        _render(out, None, json_)
+    elif json_:
+        _print_json({"out": str(out), "cells": [cell.slug for cell in chosen.cells()]})
+
+
+def _dry_run(suite: Any, out: Path, data_root: Path, device: Any, json_: bool) -> None:
+    from benchmark.core.progress import duration
+    from benchmark.data import sources
+    from benchmark.suites.plan import plan
+
+    rows = plan(suite, sources.load(suite.dataset, data_root), out, device)
+    training = sum(row["train_seconds"] for row in rows)
+    evaluation = sum(row["evaluation_seconds_at_most"] for row in rows)
+    if json_:
+        _print_json(
+            {
+                "cells": rows,
+                "train_seconds": training,
+                "evaluation_seconds_at_most": evaluation,
+                "hardware": suite.hardware,
+            }
+        )
+        return
+    _print_table(
+        f"{suite.name}: {len(rows)} cells on {device}",
+        ["cell", "state", "steps", "gradient passes", "training", "evaluation (at most)"],
+        [
+            [
+                row["cell"],
+                row["state"],
+                str(row["steps"]),
+                f"{row['gradient_passes']:,.0f}",
+                duration(row["train_seconds"]),
+                duration(row["evaluation_seconds_at_most"]),
+            ]
+            for row in rows
+        ],
+    )
+    print(
+        f"training {duration(training)}, evaluation at most {duration(evaluation)} "
+        "(if every image survived every attack)"
+    )
+
+
+@app.command()
+def evaluate(
+    run_: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Folders of trained runs, or a suite's folder."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model of your own: module:factory, or a listed model.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Its state dict.")] = None,
+    dataset: Annotated[str, typer.Option(help="Data set for --model.")] = "cifar10",
+    eps: Annotated[
+        list[str] | None, typer.Option(help="l_inf radius, e.g. 8/255; repeatable.")
+    ] = None,
+    eps_l2: Annotated[str, typer.Option(help="l_2 radius.")] = "128/255",
+    n: Annotated[int | None, typer.Option(min=1, help="Test images; all unless given.")] = None,
+    n_aa: Annotated[
+        int | None, typer.Option(min=1, help="Test images for AutoAttack; as --n unless given.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this metric, e.g. clean; repeatable.")
+    ] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Default: runs/evaluate.")] = None,
+    limit: Limit = None,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate trained runs, or a model of your own (--model module:factory --checkpoint FILE)."""
+    from benchmark.core.progress import Progress
+    from benchmark.evaluation.commands import evaluate_external, evaluate_runs
+    from benchmark.suites.run import pick_device
+
+    if bool(run_) == bool(model):
+        raise ConfigError("give either folders of runs, or --model (with --checkpoint)")
+    where, progress = pick_device(device), Progress(quiet)
+    if run_:
+        results = evaluate_runs(
+            run_, data_root=data_root, device=where, progress=progress, only=metric or ()
+        )
+    else:
+        assert model is not None
+        results = evaluate_external(
+            model,
+            checkpoint,
+            dataset=dataset,
+            eps_linf=eps or ["8/255"],
+            eps_l2=eps_l2,
+            n=n,
+            n_aa=n_aa,
+            limit=limit,
+            out=out or Path("runs/evaluate"),
+            data_root=data_root,
+            device=where,
+            progress=progress,
+            only=metric or (),
+        )
+    if json_:
+        _print_json(results)
+        return
+    rows = [
+        [run_name, name, f"{100 * entry['mean']:.2f}", str(entry["n"]), entry["settings"]]
+        for run_name, metrics in results.items()
+        for name, entry in metrics.items()
+    ]
+    _print_table("accuracy in per cent", ["run", "metric", "accuracy %", "n", "settings"], rows)
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="A suite's folder, e.g. runs/quick.")],
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; default: OUT/report.")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Render tables and plots from the records of a suite. Trains and attacks nothing."""
+    _render(out, target, json_)
+
+
+def _render(out: Path, target: Path | None, json_: bool) -> None:
+    from benchmark.report import render
+
+    files = render(out, target)
+    if json_:
+        _print_json({"report": [str(path) for path in files]})
+        return
+    table = next((path for path in files if path.name == "table.md"), None)
+    if table:
+        print(table.read_text(encoding="utf-8"))
+    print(f"report: {files[0]}")
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    verbose: Annotated[bool, typer.Option("--verbose", help="Whole descriptions.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """List methods, datasets, models, attacks or suites."""
+    items = _listing(kind)
+    if json_:
+        _print_json([{"name": name, "description": text} for name, text in items])
+    elif verbose:
+        for name, text in items:
+            print(f"{name}\n{'-' * len(name)}\n{text}\n")
+    else:
+        rows = [[name, text.splitlines()[0] if text else ""] for name, text in items]
+        _print_table(kind.value, [kind.value[:-1], "description"], rows)
+
+
+def _listing(kind: Kind) -> list[tuple[str, str]]:
+    """(name, description) of everything of that kind."""
+    if kind is Kind.methods:
+        from benchmark.core.objective import METHODS
+
+        return [(name, inspect.getdoc(entry) or "") for name, entry in METHODS.items()]
+    if kind is Kind.datasets:
+        from benchmark.data.sources import DATASETS
+
+        return [(name, entry.description) for name, entry in DATASETS.items()]
+    if kind is Kind.models:
+        from benchmark.models.zoo import MODELS
+
+        return [(name, entry.description) for name, entry in MODELS.items()]
+    if kind is Kind.attacks:
+        from benchmark.attacks import DESCRIPTIONS
+
+        return sorted(DESCRIPTIONS.items())
+    from benchmark.suites.schema import load_suite, suite_names
+
+    suites = [load_suite(name) for name in suite_names()]
+    return [
+        (suite.name, f"{suite.title} ({suite.hardware})\n{suite.description.strip()}")
+        for suite in suites
+    ]
+
+
+def main() -> None:
+    """Entry point: errors meant for people in one line, exit status 2; 130 when interrupted."""
+    try:
+        app(standalone_mode=True)
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        command = shlex.join(["generalist-bench", *sys.argv[1:]])
+        print(f"\ninterrupted; nothing is lost. Continue with:\n  {command}", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,159 @@
+"""The work behind ``generalist-bench evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from benchmark.core.config import canonical_json, explain, parse
+from benchmark.core.environment import environment
+from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.files import read_json, write_json
+from benchmark.core.progress import Progress
+from benchmark.core.registry import did_you_mean
+from benchmark.data import sources
+from benchmark.data.config import DatasetConfig
+from benchmark.evaluation.panel import Evaluator
+from benchmark.models.loading import load_external
+from benchmark.suites.run import locked, read_cell_config
+from benchmark.suites.schema import Metric, Panel, PGDMetric, standard_panel
+from benchmark.training.loop import load_deployed
+
+Results = dict[str, dict[str, Any]]
+
+
+def evaluate_runs(
+    folders: Sequence[Path],
+    *,
+    data_root: Path,
+    device: torch.device,
+    progress: Progress,
+    only: Sequence[str] = (),
+) -> Results:
+    """Evaluate trained runs (or all of a suite's) by the panel of their suite.
+
+    Raises:
+        BenchmarkError: a folder without trained runs; a damaged record or checkpoint.
+    """
+    runs = [(folder, run) for folder in folders for run in _runs_in(folder)]
+    evaluators: dict[str, Evaluator] = {}
+    results: Results = {}
+    with locked([run for _, run in runs]):
+        for _, run in runs:
+            _, config = read_cell_config(run)
+            key = canonical_json(config.dataset)
+            if key not in evaluators:
+                data = sources.load(config.dataset, data_root)
+                evaluators[key] = Evaluator(
+                    data, device, progress=progress, corruptions_root=data_root
+                )
+            evaluator = evaluators[key]
+            model = load_deployed(config, evaluator.data, run, device)
+            evaluator.evaluate(model, _choose(_panel_of(run), only), run)
+            results[run.name] = _summary(run)
+    return results
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    runs = [folder] if (folder / "config.json").exists() else sorted(folder.glob("cells/*"))
+    trained = [run for run in runs if (run / "training.json").exists()]
+    if not trained:
+        raise BenchmarkError(f"{folder} holds no trained run; train one first (see run and train)")
+    return trained
+
+
+def _panel_of(run: Path) -> tuple[Metric, ...]:
+    """The evaluation of the suite that ``run`` belongs to."""
+    suite = read_json(run.parent.parent / "suite.json")
+    return parse(Panel, {"metrics": suite["evaluation"]}, where="suite.json").metrics
+
+
+def _choose(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
+    names = [metric.name for metric in metrics]
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, names)}")
+    return [metric for metric in metrics if not only or metric.name in only]
+
+
+def evaluate_external(
+    spec: str,
+    checkpoint: Path | None,
+    *,
+    dataset: str,
+    eps_linf: Sequence[str],
+    eps_l2: str,
+    n: int | None,
+    n_aa: int | None,
+    limit: int | None,
+    out: Path,
+    data_root: Path,
+    device: torch.device,
+    progress: Progress,
+    only: Sequence[str] = (),
+) -> Results:
+    """Evaluate a user's own model on the test split of a data set.
+
+    With several radii, the l_inf metrics carry theirs in the name (``aa_linf@1/255``).
+
+    Raises:
+        ConfigError, CheckpointError: a model or checkpoint that cannot be used.
+        DataError: no such data.
+    """
+    panel: dict[str, Metric] = {}
+    for eps in eps_linf:
+        try:
+            metrics = standard_panel(eps, eps_l2, n, n_aa or n)
+        except ValueError as error:
+            raise ConfigError(f"--eps {eps}: {_reason(error)}") from error
+        for metric in metrics:
+            name = metric.name
+            if len(eps_linf) > 1 and name.endswith("_linf"):
+                name = f"{name}@{eps}"
+            panel.setdefault(name, metric.model_copy(update={"name": name}))
+    chosen = _choose(list(panel.values()), only)
+    config = parse(DatasetConfig, {"name": dataset, "limit": limit}, where="--dataset")
+    progress.say(f"reading {dataset}")
+    data = sources.load(config, data_root)
+    model = load_external(spec, checkpoint, data.num_classes, image_size=data.image_size)
+    with locked([out]):
+        write_json(out / "environment.json", environment(str(device), torch.get_num_threads()))
+        write_json(
+            out / "model.json",
+            {
+                "model": spec,
+                "checkpoint": checkpoint.name if checkpoint else None,
+                "dataset": config.model_dump(mode="json"),
+            },
+        )
+        evaluator = Evaluator(data, device, progress=progress, corruptions_root=data_root)
+        evaluator.evaluate(model.to(device), chosen, out)
+    return {spec: _summary(out)}
+
+
+def _reason(error: ValueError) -> str:
+    """The text of a validator's complaint."""
+    return explain(error, PGDMetric) if isinstance(error, ValidationError) else str(error)
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    metrics = read_json(run / "evaluation.json")["metrics"]
+    return {
+        name: {
+            "mean": entry["mean"],
+            "n": entry["n"],
+            "correct": entry["correct"],
+            "settings": _settings(entry["detail"]),
+        }
+        for name, entry in metrics.items()
+    }
+
+
+def _settings(detail: dict[str, Any]) -> str:
+    threat = detail.get("threat", detail)
+    keys = ("norm", "eps", "step", "steps", "version", "source")
+    return " ".join(f"{key}={threat[key]}" for key in keys if key in threat)

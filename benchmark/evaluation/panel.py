@@ -1,0 +1,315 @@
+"""Evaluate a deployed model: every metric of a suite, with its per-image outcomes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from benchmark.attacks.autoattack import run_autoattack
+from benchmark.core.config import config_hash
+from benchmark.core.errors import BenchmarkError
+from benchmark.core.files import atomic_path, read_json, write_json
+from benchmark.core.progress import Progress
+from benchmark.data import corruptions
+from benchmark.data.dataset import Dataset, Split
+from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.suites.schema import (
+    AutoAttackMetric,
+    CleanMetric,
+    CorruptionsMetric,
+    Metric,
+    PGDMetric,
+)
+from benchmark.training.checkpoint import state_hash
+
+
+@dataclass
+class Measured:
+    """One metric: outcomes by column name, and what goes into the record."""
+
+    columns: dict[str, Tensor]
+    detail: dict[str, Any]
+    correct: int | None
+    mean: float
+
+
+@dataclass
+class Evaluator:
+    """Evaluates models on the test split of one data set.
+
+    Corrupted copies of the test images are kept for the next model: making them costs as much as
+    several evaluations of a small network.
+
+    Attributes:
+        corruptions_root: folder that holds published CIFAR-10-C files, if the user has them.
+    """
+
+    data: Dataset
+    device: torch.device
+    batch_size: int = 256
+    progress: Progress = field(default_factory=lambda: Progress(quiet=True))
+    corruptions_root: Path | None = None
+    _corrupted: dict[tuple[Any, ...], Split] = field(default_factory=dict, repr=False)
+
+    def evaluate(self, model: nn.Module, metrics: Sequence[Metric], directory: Path) -> None:
+        """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
+
+        Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric. A metric already there
+        with the same settings, weights and data is kept; one with other settings is measured anew.
+
+        Raises:
+            BenchmarkError: the model's output does not fit the data set or is not finite.
+        """
+        fingerprint = {
+            "model": state_hash(model.state_dict()),
+            "data": self.data.fingerprint,
+        }
+        record, outcomes = self._read(directory, fingerprint)
+        self._check(model)
+        for metric in metrics:
+            key = config_hash({"metric": metric.model_dump(mode="json"), **fingerprint})
+            known = record["metrics"].get(metric.name)
+            if known and known["key"] == key:
+                continue
+            indices = sample(len(self.data.test), metric.n, metric.seed)
+            started = time.monotonic()
+            measured = self._measure(model, metric, indices, f"{directory.name}: {metric.name}")
+            record["metrics"][metric.name] = {
+                "key": key,
+                "kind": metric.kind,
+                "n": len(indices),
+                "correct": measured.correct,
+                "mean": measured.mean,
+                "seconds": round(time.monotonic() - started, 3),
+                "detail": {
+                    "seed": metric.seed,
+                    "bn_mode": "eval",
+                    "batch_size": self.batch_size,
+                    **measured.detail,
+                },
+            }
+            _set_columns(outcomes, metric.name, indices, measured.columns)
+            with atomic_path(directory / "outcomes.parquet") as temporary:
+                outcomes.reset_index().to_parquet(temporary, index=False)
+            write_json(directory / "evaluation.json", record)
+
+    def _read(
+        self, directory: Path, fingerprint: dict[str, str]
+    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        """What is already measured on the same weights and images."""
+        test = self.data.test
+        outcomes = pd.DataFrame(
+            {"index": np.arange(len(test)), "label": test.labels.numpy()}
+        ).set_index("index")
+        record: dict[str, Any] = {
+            "metrics": {},
+            "dataset": {
+                "name": self.data.name,
+                "fingerprint": self.data.fingerprint,
+                "source": self.data.source,
+                "split": "test",
+                "images": len(test),
+                "classes": list(self.data.classes),
+            },
+            "model_hash": fingerprint["model"],
+        }
+        path, table = directory / "evaluation.json", directory / "outcomes.parquet"
+        if path.exists() and table.exists():
+            known = read_json(path)
+            same = known["model_hash"] == fingerprint["model"]
+            if same and known["dataset"]["fingerprint"] == fingerprint["data"]:
+                try:
+                    outcomes = pd.read_parquet(table).set_index("index")
+                except Exception as error:
+                    raise BenchmarkError(
+                        f"{table} is damaged ({error}); delete it and {path.name} to evaluate again"
+                    ) from error
+                record["metrics"] = known["metrics"]
+        return record, outcomes
+
+    def _check(self, model: nn.Module) -> None:
+        """One small batch through the model before any long work."""
+        indices = torch.arange(min(4, len(self.data.test)))
+        _, x, _ = next(
+            iter(evaluation_batches(self.data.test, 4, indices=indices, device=self.device))
+        )
+        model.eval()
+        with torch.no_grad():
+            logits = model(x)
+        wanted = (len(x), self.data.num_classes)
+        if tuple(logits.shape) != wanted:
+            raise BenchmarkError(
+                f"the model gives an output of shape {tuple(logits.shape)} for {len(x)} images of "
+                f"{self.data.name}; {wanted} was expected"
+            )
+        if not torch.isfinite(logits).all():
+            raise BenchmarkError("the model's output is not finite on clean test images")
+
+    def _measure(self, model: nn.Module, metric: Metric, indices: Tensor, name: str) -> Measured:
+        if isinstance(metric, CleanMetric):
+            return self._clean(model, metric, indices, name)
+        if isinstance(metric, PGDMetric):
+            return self._pgd(model, metric, indices, name)
+        if isinstance(metric, AutoAttackMetric):
+            return self._autoattack(model, metric, indices, name)
+        return self._corruptions(model, metric, indices, name)
+
+    def _clean(
+        self, model: nn.Module, metric: CleanMetric, indices: Tensor, name: str
+    ) -> Measured:
+        with self.progress.task(name, len(indices)) as task:
+            right = clean_outcomes(
+                model, self.data.test, indices, advance=task.advance, **self._how()
+            )
+        return _whole(metric, right, {})
+
+    def _pgd(self, model: nn.Module, metric: PGDMetric, indices: Tensor, name: str) -> Measured:
+        with self.progress.task(name, len(indices)) as task:
+            robust = pgd_outcomes(
+                model,
+                self.data.test,
+                indices,
+                metric.threat,
+                seed=metric.seed,
+                loss=metric.loss,
+                momentum=metric.momentum,
+                restarts=metric.restarts,
+                advance=task.advance,
+                **self._how(),
+            )
+        detail = {
+            "threat": metric.threat.model_dump(mode="json"),
+            "loss": metric.loss,
+            "start": "uniform",
+            "momentum": metric.momentum,
+            "restarts": metric.restarts,
+            "counts": "last iterate",
+        }
+        return _whole(metric, robust, detail)
+
+    def _autoattack(
+        self, model: nn.Module, metric: AutoAttackMetric, indices: Tensor, name: str
+    ) -> Measured:
+        batches = list(
+            evaluation_batches(
+                self.data.test, self.batch_size, indices=indices, device=self.device
+            )
+        )
+        x, y = torch.cat([b[1] for b in batches]), torch.cat([b[2] for b in batches])
+        with self.progress.task(name, 1) as task:
+
+            def report(done: int, total: int, attack: str | None = None) -> None:
+                task.resize(total)
+                task.advance(done - task.done, attack or "")
+
+            result = run_autoattack(
+                model,
+                x,
+                y,
+                norm=metric.norm,
+                eps=float(metric.eps),
+                seed=metric.seed,
+                version=metric.version,
+                batch_size=self.batch_size,
+                progress=report,
+            )
+        detail = {
+            "norm": metric.norm,
+            "eps": str(metric.eps),
+            "version": metric.version,
+            "attacks": result.attacks,
+            "targets": result.targets,
+            "after": result.after,
+            "disputed": int(result.disputed.sum()),
+            "warnings": result.warnings,
+            "versions": result.versions,
+        }
+        return _whole(metric, result.robust.cpu(), detail)
+
+    def _corruptions(
+        self, model: nn.Module, metric: CorruptionsMetric, indices: Tensor, name: str
+    ) -> Measured:
+        root = self.corruptions_root
+        if root and not corruptions.find_published(root, self.data.name):
+            root = None
+        if not isinstance(self.data.test, Split):
+            raise BenchmarkError(
+                f"common corruptions are generated in memory; {self.data.name} is streamed, so "
+                "drop that metric or use a smaller image size"
+            )
+        columns: dict[str, Tensor] = {}
+        accuracies: dict[str, list[float]] = {}
+        with self.progress.task(name, len(corruptions.CORRUPTIONS) * len(metric.severities)) as task:
+            for corruption in corruptions.CORRUPTIONS:
+                for severity in metric.severities:
+                    split = self._corrupt(metric, indices, corruption, severity, root)
+                    right = clean_outcomes(
+                        model, split, torch.arange(len(split)), **self._how()
+                    )
+                    columns[f"corruptions/{corruption}/{severity}"] = right
+                    accuracies.setdefault(corruption, []).append(float(right.float().mean()))
+                    task.advance(1, corruption)
+        mean = float(np.mean([value for row in accuracies.values() for value in row]))
+        detail = {
+            "source": "published" if root else "generated",
+            "severities": list(metric.severities),
+            "per_corruption": accuracies,
+            "departures": {} if root else corruptions.DEPARTURES,
+        }
+        return Measured(columns, detail, None, mean)
+
+    def _corrupt(
+        self,
+        metric: CorruptionsMetric,
+        indices: Tensor,
+        corruption: str,
+        severity: int,
+        root: Path | None,
+    ) -> Split:
+        """Corrupted test images, from the user's published files or generated."""
+        key = (tuple(indices.tolist()), metric.seed, corruption, severity, root)
+        if key not in self._corrupted:
+            assert isinstance(self.data.test, Split)
+            chosen = self.data.test.take(indices)
+            if root:
+                images, labels = corruptions.load_published(
+                    root, corruption, severity, int(indices.max()) + 1, self.data.name
+                )
+                chosen = Split(images, labels).take(indices)
+            else:
+                images = corruptions.corrupt(chosen.images, corruption, severity, metric.seed)
+                chosen = Split(images, chosen.labels)
+            self._corrupted[key] = chosen
+        return self._corrupted[key]
+
+    def _how(self) -> dict[str, Any]:
+        return {"batch_size": self.batch_size, "device": self.device}
+
+
+def _whole(metric: Metric, outcome: Tensor, detail: dict[str, Any]) -> Measured:
+    """A metric with one outcome per image."""
+    return Measured(
+        {metric.name: outcome}, detail, int(outcome.sum()), float(outcome.float().mean())
+    )
+
+
+def _set_columns(
+    outcomes: pd.DataFrame, metric: str, indices: Tensor, columns: dict[str, Tensor]
+) -> None:
+    """Replace the columns of ``metric``; images that were not attacked are null."""
+    stale = [name for name in outcomes if name == metric or str(name).startswith(f"{metric}/")]
+    outcomes.drop(columns=stale, inplace=True)
+    rows = indices.numpy()
+    for name, outcome in columns.items():
+        column = pd.array([pd.NA] * len(outcomes), dtype="boolean")
+        column[rows] = outcome.cpu().numpy()
+        outcomes[name] = column

@@ -1,0 +1,120 @@
+"""What a suite would cost: steps, gradient passes and an estimate of the time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmark.attacks.folding import FoldedView
+from benchmark.data.dataset import Dataset
+from benchmark.suites.run import cell_directory
+from benchmark.suites.schema import (
+    AutoAttackMetric,
+    CorruptionsMetric,
+    Metric,
+    PGDMetric,
+    SuiteConfig,
+)
+from benchmark.data.loader import evaluation_batches, train_loader
+from benchmark.training.loop import build_method
+
+# Gradient and forward passes of standard AutoAttack per image that survives all of it, counted on
+# pyautoattack 0.2 (APGD-CE 101; APGD-T and FAB-T 9 targets; Square 5000 queries).
+_AA_GRADIENT, _AA_FORWARD = 1910, 5921
+# A forward pass costs about this share of a forward and input-gradient pass.
+_FORWARD = 0.45
+
+
+def plan(suite: SuiteConfig, data: Dataset, out: Path, device: torch.device) -> list[dict[str, Any]]:
+    """One row per cell: its state, and the work left in it.
+
+    Times are extrapolated from a few timed batches; evaluation is counted as if every image were
+    right and survived every attack, so it is an upper bound.
+    """
+    rows = []
+    seconds: tuple[float, float] | None = None
+    for cell in suite.cells():
+        directory = cell_directory(out, cell)
+        config = cell.config
+        loader = train_loader(
+            data.train,
+            config.train.batch_size,
+            seed=0,
+            crop=config.dataset.crop,
+            flip=config.dataset.flip,
+        )
+        method = build_method(config, data, device, steps_per_epoch=loader.steps_per_epoch)
+        if seconds is None:
+            model = next(iter(method.learners.values())).model
+            seconds = _time_passes(model, data, config.train.batch_size, device)
+        craft, train = seconds
+        steps = max(1, round(config.train.epochs * loader.steps_per_epoch))
+        images = steps * min(config.train.batch_size, len(data.train))
+        # One training pass per learner at least; the rest is crafting.
+        training = len(method.learners)
+        per_image = training * train + max(0.0, method.passes - training) * craft
+        evaluation = sum(_passes(metric, len(data.test)) for metric in suite.evaluation)
+        trained = (directory / "training.json").exists()
+        rows.append(
+            {
+                "cell": cell.slug,
+                "state": "trained" if trained else "started" if directory.exists() else "new",
+                "steps": steps,
+                "passes_per_image": method.passes,
+                "gradient_passes": images * method.passes,
+                "train_seconds": 0.0 if trained else images * per_image,
+                "evaluation_seconds_at_most": evaluation * craft * method.inference_passes,
+            }
+        )
+    return rows
+
+
+def _passes(metric: Metric, available: int) -> float:
+    """Work of a metric in forward and input-gradient passes, at most."""
+    n = min(metric.n or available, available)
+    if isinstance(metric, PGDMetric):
+        return n * metric.threat.steps * metric.restarts
+    if isinstance(metric, AutoAttackMetric):
+        return n * (_AA_GRADIENT + _FORWARD * _AA_FORWARD)
+    if isinstance(metric, CorruptionsMetric):
+        return n * _FORWARD * 15 * len(metric.severities)
+    return n * _FORWARD
+
+
+def _time_passes(
+    model: nn.Module, data: Dataset, batch_size: int, device: torch.device
+) -> tuple[float, float]:
+    """Seconds per image of a crafting pass and of a training pass; the best of three."""
+    indices = torch.arange(min(batch_size, len(data.train)))
+    _, x, y = next(
+        iter(evaluation_batches(data.train, batch_size, indices=indices, device=device))
+    )
+    view = FoldedView(model)
+    model.train()
+
+    def craft() -> None:
+        image = x.clone().requires_grad_()
+        torch.autograd.grad(F.cross_entropy(view(image), y), image)
+
+    def train() -> None:
+        F.cross_entropy(model(x), y).backward()
+        model.zero_grad(set_to_none=True)
+
+    best = []
+    for work in (craft, train):
+        times = []
+        for _ in range(4):  # the first is a warm-up
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            started = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - started)
+        best.append(min(times[1:]) / len(x))
+    return best[0], best[1]

@@ -1,0 +1,203 @@
+"""Run a suite: train every cell that is not trained, evaluate what is not evaluated, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from benchmark.core.config import parse
+from benchmark.core.environment import environment
+from benchmark.core.errors import BenchmarkError, ConfigError, RunLockedError
+from benchmark.core.files import read_json, write_json
+from benchmark.core.progress import Progress, duration
+from benchmark.data import sources
+from benchmark.data.dataset import Dataset
+from benchmark.evaluation.panel import Evaluator
+from benchmark.suites.schema import Cell, CellConfig, SuiteConfig
+from benchmark.training.loop import Trainer, load_deployed
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        ConfigError: a name torch does not know, or CUDA where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda, but torch finds no CUDA device; use --device cpu")
+    return device
+
+
+def cell_directory(out: Path, cell: Cell) -> Path:
+    """Where the record of ``cell`` lives."""
+    return out / "cells" / cell.slug
+
+
+@contextmanager
+def locked(directories: Sequence[Path]) -> Iterator[None]:
+    """Hold the run directories; the system frees them if the process dies.
+
+    Raises:
+        RunLockedError: another process holds one of them.
+    """
+    with ExitStack() as stack:
+        for directory in directories:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(directory / ".lock", timeout=0)
+                stack.enter_context(lock)
+            except Timeout as error:
+                raise RunLockedError(
+                    f"another process is writing {directory}; wait for it, stop it, or choose "
+                    "another --out"
+                ) from error
+            except OSError as error:
+                raise BenchmarkError(f"cannot write to {directory}: {error.strerror}") from error
+        yield
+
+
+def run_suite(
+    suite: SuiteConfig,
+    full: SuiteConfig,
+    out: Path,
+    *,
+    data_root: Path,
+    device: torch.device,
+    progress: Progress,
+    evaluate: bool = True,
+    tensorboard: bool = False,
+) -> None:
+    """Bring every cell of ``suite`` to the end, in order. Finished work is never repeated.
+
+    Args:
+        suite: the cells to run now.
+        full: the suite they belong to, for ``suite.json``.
+
+    Raises:
+        BenchmarkError: bad data, a locked or damaged run, a diverged loss. Cells finished before
+            stay as they are.
+    """
+    cells = suite.cells()
+    progress.say(f"{suite.name}: {len(cells)} cells -> {out}")
+    progress.say(f"  reading {suite.dataset.name}")
+    data = sources.load(suite.dataset, data_root)
+    counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
+    progress.say(f"  {counts}; {data.source}")
+    evaluator = Evaluator(data, device, progress=progress, corruptions_root=data_root)
+    with locked([cell_directory(out, cell) for cell in cells]):
+        _write_plan(suite, full, out)
+        for number, cell in enumerate(cells, 1):
+            directory = cell_directory(out, cell)
+            head = f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}"
+            _train_cell(cell, suite.name, data, directory, device, progress, tensorboard, head)
+            if evaluate:
+                model = load_deployed(cell.config, data, directory, device)
+                evaluator.evaluate(model, suite.evaluation, directory)
+                progress.say(f"{head}: {_scores(directory)}")
+
+
+def _train_cell(
+    cell: Cell,
+    suite: str,
+    data: Dataset,
+    directory: Path,
+    device: torch.device,
+    progress: Progress,
+    tensorboard: bool,
+    head: str,
+) -> None:
+    if (directory / "training.json").exists():
+        return
+    write_json(directory / "config.json", cell_record(cell, suite))
+    write_json(
+        directory / "environment.json", environment(str(device), torch.get_num_threads())
+    )
+    trainer = Trainer(
+        cell.config, data, directory, device=device, progress=progress, tensorboard=tensorboard
+    )
+    trainer.run()
+    done = read_json(directory / "training.json")
+    progress.say(
+        f"{head}: trained {done['steps']} steps in {duration(done['seconds'])}, validation clean "
+        f"{100 * done['val_clean']:.1f} %, pgd {100 * done['val_pgd']:.1f} %"
+    )
+
+
+def _scores(directory: Path) -> str:
+    metrics = read_json(directory / "evaluation.json")["metrics"]
+    return ", ".join(f"{name} {100 * entry['mean']:.1f} %" for name, entry in metrics.items())
+
+
+def cell_record(cell: Cell, suite: str) -> dict[str, Any]:
+    """The content of a run's ``config.json``."""
+    config = cell.config.model_dump(mode="json")
+    recipe = config.pop("recipe")
+    method = {"name": recipe["name"], "label": cell.label, "recipe": recipe}
+    return {"hash": cell.config.hash, "config": {"suite": suite, "method": method, **config}}
+
+
+def read_cell_config(directory: Path) -> tuple[str, CellConfig]:
+    """Label and configuration of a run.
+
+    Raises:
+        BenchmarkError: no run, or one whose configuration does not have the recorded hash.
+    """
+    record = read_json(directory / "config.json")
+    try:
+        config = dict(record["config"])
+        method = config.pop("method")
+        config.pop("suite")
+        cell = parse(CellConfig, {**config, "recipe": method["recipe"]}, where=str(directory))
+        if cell.hash != record["hash"]:
+            raise BenchmarkError(
+                f"{directory}/config.json does not have the hash it states; it was edited, or "
+                "written by another version"
+            )
+        return method["label"], cell
+    except (KeyError, TypeError) as error:
+        raise BenchmarkError(f"{directory}/config.json lacks {error}") from error
+
+
+def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path) -> None:
+    """``suite.json``: the suite and the cells asked for so far, in this call or before."""
+    path = out / "suite.json"
+    before = read_json(path) if path.exists() else {}
+    known = {item["slug"] for item in before.get("plan", ())}
+    asked = suite.cells()
+    slugs = {cell.slug for cell in asked}
+    plan = [cell for cell in full.cells() if cell.slug in known and cell.slug not in slugs]
+    order = [entry.label for entry in full.methods]
+    order += [entry.label for entry in suite.methods if entry.label not in order]
+    plan = sorted(plan + asked, key=lambda cell: (cell.config.seed, order.index(cell.label)))
+    labels = {cell.label for cell in plan}
+    write_json(
+        path,
+        {
+            "name": suite.name,
+            "title": suite.title,
+            "description": suite.description.strip(),
+            "hardware": suite.hardware,
+            "methods": [label for label in order if label in labels],
+            "seeds": sorted({cell.config.seed for cell in plan}),
+            "dataset": suite.dataset.model_dump(mode="json"),
+            "model": suite.model.model_dump(mode="json"),
+            "train": suite.train.model_dump(mode="json"),
+            "evaluation": [metric.model_dump(mode="json") for metric in suite.evaluation],
+            "plan": [
+                {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}
+                for cell in plan
+            ],
+        },
+    )
+
