@@ -47,7 +47,7 @@ def _two_learners() -> tuple[Any, ...]:
 class _Pair(Recipe):
     """A natural and a robust learner and the weight of the robust one."""
 
-    learners: tuple[LearnerConfig, LearnerConfig] = Field(default_factory=_two_learners)  # type: ignore[assignment]
+    learners: tuple[LearnerConfig, LearnerConfig] = Field(default_factory=_two_learners)
     share: float = Field(default=0.5, gt=0, lt=1)
 
 

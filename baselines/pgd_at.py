@@ -36,5 +36,3 @@ class PGDAT(Objective):
     def passes(self) -> float:
         """The attack's steps and one training pass."""
         return self.threat.steps + 1
-
-

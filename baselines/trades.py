@@ -36,9 +36,7 @@ class TRADES(Objective):
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """CE(f(x), y) + beta * KL(p(x) : p(x_adv)) / n."""
         logits = model(x)
-        divergence = F.kl_div(
-            model(x_adv).log_softmax(1), logits.softmax(1), reduction="batchmean"
-        )
+        divergence = F.kl_div(model(x_adv).log_softmax(1), logits.softmax(1), reduction="batchmean")
         return F.cross_entropy(logits, y) + self.beta * divergence
 
     @property

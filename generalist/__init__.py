@@ -1,1 +1,1 @@
-"""Generalist and Generalist++: several base learners, one global learner (2303.13813, 2510.13361)."""
+"""Generalist: several base learners, one global learner (2303.13813, 2510.13361)."""

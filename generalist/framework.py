@@ -35,14 +35,14 @@ class Generalist(Recipe):
 
     Only theta_g is deployed.
 
-    Departures: none known from the algorithm as described; the papers' exact breakpoints of the
-    mixing ratio are not published, so the presets take those of the released code (generalist-official
-    has its other quirks).
+    Departures: none known from the algorithm as described. The papers' breakpoints of the mixing
+    ratio are not known to us; the presets take those of the released code, whose other quirks are
+    in ``generalist.official``.
 
     Attributes:
         learners: base learners, each with its own objective, optimiser, learning rate, weight decay
             and schedule.
-        mixing: gamma_k by learner name, as functions of progress; learners not named share the rest.
+        mixing: gamma_k by learner name, as functions of progress; the others share the rest.
         average: the decay a of (2).
         warmup: t', in epochs or as a share of training.
         every: c, in epochs or as a share of training; 0 never redistributes.

@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-
 from benchmark.core.learner import LearnerConfig
 from benchmark.core.method import Method
 from benchmark.core.schedule import Schedule
@@ -33,8 +32,10 @@ class GeneralistOfficial(Generalist):
 
     Each learner k has its own average e_k <- a_s * e_k + (1 - a_s) * theta_k with
     a_s = min(0.999, (s + 1) / (s + 10)), and
-    theta_g <- a_s * theta_g + (1 - a_s) * (beta * e_robust + (1 - beta) * e_natural), where beta is 1
-    until two thirds of training and falls linearly to 0.4 at the end (epochs 80 and 120 of 120).
+
+        theta_g <- a_s * theta_g + (1 - a_s) * (beta * e_robust + (1 - beta) * e_natural),
+
+    where beta is 1 until two thirds of training and falls linearly to 0.4 at the end (epochs 80 and 120 of 120).
 
     Quirks of the code, each with its switch:
 
@@ -52,7 +53,7 @@ class GeneralistOfficial(Generalist):
     suite (the code: SGD 0.01, weight decay 3.5e-3 robust and 5e-4 natural; eps 0.031, step 0.007).
     """
 
-    learners: tuple[LearnerConfig, ...] = Field(default_factory=_official_learners)  # type: ignore[assignment]
+    learners: tuple[LearnerConfig, ...] = Field(default_factory=_official_learners)
     mixing: dict[str, Schedule] = Field(
         default_factory=lambda: {"robust": late_stage_decay(1.0, 0.4)}
     )
@@ -76,9 +77,7 @@ class GeneralistOfficial(Generalist):
             natural = natural.model_copy(
                 update={"optimizer": optimizer, "schedule": robust.schedule}
             )
-            return _OfficialMethod(
-                self.model_copy(update={"learners": (natural, robust)}), setting
-            )
+            return _OfficialMethod(self.model_copy(update={"learners": (natural, robust)}), setting)
         return _OfficialMethod(self, setting)
 
 
@@ -109,7 +108,7 @@ class _OfficialMethod(GeneralistMethod):
         self._average(self.global_learner, list(self.averages.values()), gamma, decay)
 
     def _redistribution_is_due(self) -> bool:
-        """During the whole of every c-th epoch from t' on; ``steps`` is already that of the next."""
+        """During the whole of every c-th epoch from t' on (``steps`` already counts this batch)."""
         if not self.recipe.burst:
             return super()._redistribution_is_due()
         if not self._every:

@@ -43,9 +43,10 @@ class GeneralistD(Generalist):
 
 
 class GeneralistDNorms(Generalist):
-    """Generalist-D across norms: an l_inf and an l_2 learner; the cross-norm trade-off (2510.13361).
+    """Generalist-D across norms: an l_inf and an l_2 learner (2510.13361).
 
-    Both ratios are 0.5 throughout: the paper's schedule for this variant is not known to us.
+    The cross-norm trade-off. Both ratios are 0.5 throughout: the paper's schedule for this variant
+    is not known to us.
     """
 
     learners: tuple[LearnerConfig, ...] = _learners(LINF, L2)
@@ -54,8 +55,8 @@ class GeneralistDNorms(Generalist):
 class GeneralistT(Generalist):
     """Generalist-T: natural, l_inf and l_2 learners (2510.13361).
 
-    The two robust ratios are 0.5 each until two thirds of training, then fall linearly to 0.3, the
-    natural one taking the rest (0.4): late-stage decay; the paper's breakpoints are not known to us.
+    The two robust ratios are 0.5 each until two thirds of training, then fall linearly to 0.3; the
+    natural one takes the rest (0.4). Late-stage decay; the paper's breakpoints are not known to us.
     """
 
     learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2)

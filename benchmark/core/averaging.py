@@ -19,7 +19,9 @@ def floating_state(model: nn.Module, buffers: bool = True) -> list[Tensor]:
 
 @torch.no_grad()
 def move_towards(
-    target: Sequence[Tensor], sources: Sequence[Sequence[Tensor]], shares: Sequence[float],
+    target: Sequence[Tensor],
+    sources: Sequence[Sequence[Tensor]],
+    shares: Sequence[float],
     decay: float,
 ) -> None:
     """target <- decay * target + (1 - decay) * sum_k shares[k] * sources[k], in place.

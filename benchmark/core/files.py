@@ -15,7 +15,7 @@ from benchmark.core.errors import BenchmarkError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
+    """Yield a temporary path; on success flush it to disk and rename it to ``path``.
 
     Raises:
         BenchmarkError: the disk is full or the folder cannot be written; ``path`` is unchanged.
@@ -24,7 +24,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+        )
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o644)

@@ -35,13 +35,17 @@ class OptimizerConfig(Config):
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over all trainable parameters of ``model``."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        shared = {"lr": self.lr, "weight_decay": self.weight_decay, "foreach": True}
         if self.name == "sgd":
             return torch.optim.SGD(
-                parameters, momentum=self.momentum, nesterov=self.nesterov, **shared
+                parameters,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                foreach=True,
             )
         cls = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
-        return cls(parameters, **shared)
+        return cls(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True)
 
 
 # Peak until a third, a tenth at two thirds, a hundredth at the end: the schedule of SEAT and of

@@ -1,4 +1,4 @@
-"""Progress with an estimate of the time left: a bar in a terminal, a plain line now and then elsewhere."""
+"""Progress and time left: a bar in a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
-from rich.progress import TimeRemainingColumn
 
 # Seconds between two plain lines of one task.
 _PLAIN_INTERVAL = 15.0
@@ -67,7 +72,9 @@ class _PlainTask(Task):
         eta = f", {duration(left)} left" if left is not None else ""
         share = 100 * self.done / max(1, self.total)
         tail = f"  {note}" if note else ""
-        print(f"  {self.name}: {self.done}/{self.total} ({share:.0f} %){eta}{tail}", file=sys.stderr)
+        print(
+            f"  {self.name}: {self.done}/{self.total} ({share:.0f} %){eta}{tail}", file=sys.stderr
+        )
 
 
 class _BarTask(Task):

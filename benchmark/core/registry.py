@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         if self._scanned:
             return
         self._scanned = True
-        for point in entry_points(group=self._group):
+        for point in entry_points(group=self._group or ""):
             known = self._items.get(point.name)
             if isinstance(known, EntryPoint) and known.value != point.value:
                 raise ConfigError(

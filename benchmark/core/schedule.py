@@ -76,7 +76,7 @@ class Schedule(Config):
 
 
 class Duration(Config):
-    """A span of training: a number of epochs (fractions allowed) or a share of the whole (``5%``)."""
+    """A span of training: a number of epochs (fractions allowed) or a share of it (``5%``)."""
 
     epochs: float | None = None
     share: float | None = None

@@ -18,6 +18,7 @@ from benchmark.core.registry import did_you_mean
 
 NormName = Literal["linf", "l2", "l1"]
 
+
 def exact(text: str) -> Fraction:
     """``8/255``, ``2.5/255`` or ``0.03`` as an exact number."""
     numerator, _, denominator = text.partition("/")
@@ -39,9 +40,7 @@ class Pixels(float):
         try:
             number = float(exact(text))
         except (ValueError, ZeroDivisionError) as error:
-            raise ValueError(
-                f"{value!r} is not a number or a fraction such as 8/255"
-            ) from error
+            raise ValueError(f"{value!r} is not a number or a fraction such as 8/255") from error
         if not math.isfinite(number) or number < 0:
             raise ValueError(f"{value!r} must be finite and not negative")
         self = super().__new__(cls, number)
@@ -95,7 +94,8 @@ class ThreatModel(Config):
         if isinstance(data, Mapping) and not data.get("step"):
             eps, steps = Pixels(data.get("eps", "8/255")), int(data.get("steps", 10))
             if steps >= 1:
-                data = {**data, "step": Pixels(exact(eps.text) * Fraction(5, 2) / steps)}
+                default = exact(eps.text) * Fraction(5, 2) / steps
+                data = {**data, "step": Pixels(str(default))}
         return data
 
     @model_validator(mode="after")
@@ -113,8 +113,7 @@ def check_eps(eps: Pixels, norm: str) -> None:
         raise ValueError(f"eps = {eps} must be positive")
     if eps > LARGEST_EPS[norm]:
         raise ValueError(
-            f"eps = {eps} is too large for {norm}: pixels are in [0, 1]; "
-            f"did you mean {eps}/255?"
+            f"eps = {eps} is too large for {norm}: pixels are in [0, 1]; did you mean {eps}/255?"
         )
 
 

@@ -312,12 +312,23 @@ def load_suite(
     """A suite by name, or from a YAML file of the user's.
 
     Args:
+        name: of a shipped suite, or a path ending in .yaml. A file may name another suite as its
+            ``base``, which it then changes key by key (lists are replaced whole).
         overrides: ``dotted.key=value`` settings, values in YAML.
         extra: a nested mapping laid over the file after the overrides.
 
     Raises:
         ConfigError: unknown suite, unreadable file, wrong key or value.
     """
+    data = _read_suite(name)
+    if base := data.pop("base", None):
+        changes, data = data, _read_suite(base)
+        _merge(data, changes)
+    return build_suite(data, overrides, extra)
+
+
+def _read_suite(name: str) -> dict[str, Any]:
+    """The mapping in a suite's file, with its name."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
@@ -337,18 +348,20 @@ def load_suite(
         raise ConfigError(f"suite {name} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"suite {name} must be a mapping of keys to values")
-    return build_suite({"name": name, **data}, overrides, extra)
+    return {"name": name, **data}
+
+
 
 
 def build_suite(
     data: Mapping[str, Any], overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None
 ) -> SuiteConfig:
     """A suite from a mapping; arguments and errors as for ``load_suite``."""
-    data = copy.deepcopy(dict(data))
+    settings = copy.deepcopy(dict(data))
     for override in overrides:
-        _override(data, override)
-    _merge(data, extra or {})
-    return parse(SuiteConfig, data, where=f"suite {data.get('name')}")
+        _override(settings, override)
+    _merge(settings, extra or {})
+    return parse(SuiteConfig, settings, where=f"suite {settings.get('name')}")
 
 
 def _override(data: dict[str, Any], text: str) -> None:
