@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from pydantic import Field, model_validator
@@ -57,12 +58,15 @@ def ratios(
 def check_ratios(schedules: Mapping[str, Schedule], names: Sequence[str]) -> None:
     """Raise ValueError unless the ratios are in [0, 1] and sum to 1 at every moment.
 
-    A piecewise linear schedule is extreme at its points, so these are the moments to look at.
+    Looked at on a grid, at every point of a schedule and just before it: linear schedules are extreme
+    there, ``step`` ones jump there, and ``cosine`` ones differ from linear ones in between.
     """
     unknown = sorted(set(schedules) - set(names))
     if unknown:
         raise ValueError(f"mixing names {unknown}, but the learners are {list(names)}")
-    moments = {0.0, 1.0} | {p for schedule in schedules.values() for p, _ in schedule.points}
+    points = {p for schedule in schedules.values() for p, _ in schedule.points}
+    before = {max(0.0, math.nextafter(p, 0)) for p in points}
+    moments = points | before | {i / 100 for i in range(101)}
     for progress in sorted(moments):
         gamma = ratios(schedules, names, progress)
         total = sum(gamma.values())

@@ -42,7 +42,7 @@ class GeneralistOfficial(Generalist):
     * ``nested_average``: the average of averages above. False averages theta_k directly.
     * ``burst``: redistribution stands inside the batch loop under ``epoch % c == 0``, so in those
       epochs both learners are overwritten after *every batch* (a nearly frozen epoch).
-      False hands back once, at the start of such an epoch.
+      False hands back once, at the end of such an epoch.
     * ``shared_lr``: the robust learner's lr and schedule overwrite the natural learner's at every
       step (0.01 in the paper's ResNet-18 setting). False leaves the natural learner its own.
     * ``zero_means_one``: a ratio of exactly 0 is read as 1. The default schedule never reaches 0.
@@ -108,7 +108,9 @@ class _OfficialMethod(GeneralistMethod):
         self._average(self.global_learner, list(self.averages.values()), gamma, decay)
 
     def _redistribution_is_due(self) -> bool:
-        """During the whole of every c-th epoch from t' on (``steps`` already counts this batch)."""
+        """During the whole of epochs t', t' + c, ... The code counts epochs from 1, so epoch t' is the
+        one that ends t' epochs into training (75, 80, ..., 120 of 120: ten bursts, one at the end).
+        """
         if not self.recipe.burst:
             return super()._redistribution_is_due()
         if not self._every:
@@ -120,7 +122,8 @@ class _OfficialMethod(GeneralistMethod):
             if self.recipe.every.epochs is not None
             else max(1, round(self._every / 5))
         )
-        since = self.steps - 1 - self._warmup
+        # steps counts the batch just done; epoch t' begins epoch_steps before t' is complete.
+        since = self.steps - 1 - (self._warmup - epoch_steps)
         return since >= 0 and since % self._every < epoch_steps
 
     def state_dict(self) -> dict[str, Any]:

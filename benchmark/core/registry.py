@@ -46,7 +46,6 @@ class Registry(Generic[T]):
     def _scan(self) -> None:
         if self._scanned:
             return
-        self._scanned = True
         for point in entry_points(group=self._group or ""):
             known = self._items.get(point.name)
             if isinstance(known, EntryPoint) and known.value != point.value:
@@ -55,6 +54,7 @@ class Registry(Generic[T]):
                     "uninstall one of them"
                 )
             self._items.setdefault(point.name, point)
+        self._scanned = True
 
     def names(self) -> list[str]:
         """All names, sorted; nothing is imported."""

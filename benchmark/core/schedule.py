@@ -55,8 +55,8 @@ class Schedule(Config):
             raise ValueError("a schedule needs at least one point")
         if where != sorted(where) or not 0 <= where[0] <= where[-1] <= 1:
             raise ValueError(f"progress must rise within [0, 1], got {where}")
-        if not all(math.isfinite(value) for _, value in self.points):
-            raise ValueError("the values of a schedule must be finite")
+        if not all(math.isfinite(number) for point in self.points for number in point):
+            raise ValueError("the numbers of a schedule must be finite")
         return self
 
     def __call__(self, progress: float) -> float:

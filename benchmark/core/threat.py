@@ -21,8 +21,10 @@ NormName = Literal["linf", "l2", "l1"]
 
 def exact(text: str) -> Fraction:
     """``8/255``, ``2.5/255`` or ``0.03`` as an exact number."""
-    numerator, _, denominator = text.partition("/")
-    return Fraction(numerator) / Fraction(denominator or 1)
+    numerator, slash, denominator = text.partition("/")
+    if "/" in denominator:  # which Fraction would read as the reciprocal of what was meant
+        raise ValueError(f"{text!r} has more than one division")
+    return Fraction(numerator) / Fraction(denominator if slash else 1)
 
 
 # Above these radii an adversarial example is no longer a small change of an image in [0, 1];
@@ -91,16 +93,19 @@ class ThreatModel(Config):
     @model_validator(mode="before")
     @classmethod
     def _default_step(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and not data.get("step"):
-            eps, steps = Pixels(data.get("eps", "8/255")), int(data.get("steps", 10))
-            if steps >= 1:
-                default = exact(eps.text) * Fraction(5, 2) / steps
+        if isinstance(data, Mapping) and not (data.get("step") and Pixels(data["step"])):
+            eps, steps = Pixels(data.get("eps", "8/255")), str(data.get("steps", 10))
+            # Anything but a positive whole number is reported by the field itself.
+            if steps.isdecimal() and int(steps) >= 1:
+                default = exact(eps.text) * Fraction(5, 2) / int(steps)
                 data = {**data, "step": Pixels(str(default))}
         return data
 
     @model_validator(mode="after")
     def _check_units(self) -> ThreatModel:
         check_eps(self.eps, self.norm)
+        if self.step <= 0:
+            raise ValueError(f"step = {self.step} must be positive")
         return self
 
     def __str__(self) -> str:

@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from benchmark.core.config import canonical_json, explain, parse
+from benchmark.core.config import canonical_json, config_hash, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.progress import Progress
 from benchmark.core.registry import did_you_mean
+from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
-from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.panel import Evaluator, read_evaluation
 from benchmark.models.loading import load_external
+from benchmark.report.records import read_suite
 from benchmark.suites.run import locked, read_cell_config
-from benchmark.suites.schema import Metric, Panel, PGDMetric, standard_panel
+from benchmark.suites.schema import Metric, Panel, standard_panel
+from benchmark.training.checkpoint import state_hash
 from benchmark.training.loop import load_deployed
 
 Results = dict[str, dict[str, Any]]
@@ -34,17 +36,22 @@ def evaluate_runs(
     progress: Progress,
     only: Sequence[str] = (),
 ) -> Results:
-    """Evaluate trained runs (or all of a suite's) by the panel of their suite.
+    """Evaluate trained runs (or all of a suite's plan) by the panel of their suite.
+
+    Returns:
+        By run and metric: mean, n, correct (None for means over several outcomes) and settings.
 
     Raises:
         BenchmarkError: a folder without trained runs; a damaged record or checkpoint.
     """
-    runs = [(folder, run) for folder in folders for run in _runs_in(folder)]
+    runs = list({run.resolve(): run for folder in folders for run in _runs_in(folder)}.values())
     evaluators: dict[str, Evaluator] = {}
     results: Results = {}
-    with locked([run for _, run in runs]):
-        for _, run in runs:
-            _, config = read_cell_config(run)
+    # Everything that can be wrong with a record is found before any long work.
+    configs = [read_cell_config(run)[1] for run in runs]
+    panels = [_choose(_panel_of(run), only) for run in runs]
+    with locked(runs):
+        for run, config, panel in zip(runs, configs, panels, strict=True):
             key = canonical_json(config.dataset)
             if key not in evaluators:
                 data = sources.load(config.dataset, data_root)
@@ -53,13 +60,18 @@ def evaluate_runs(
                 )
             evaluator = evaluators[key]
             model = load_deployed(config, evaluator.data, run, device)
-            evaluator.evaluate(model, _choose(_panel_of(run), only), run)
+            evaluator.evaluate(model, panel, run)
             results[run.name] = _summary(run)
     return results
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    runs = [folder] if (folder / "config.json").exists() else sorted(folder.glob("cells/*"))
+    if (folder / "config.json").exists():
+        runs = [folder]
+    elif (folder / "suite.json").exists():
+        runs = [cell.path for cell in read_suite(folder).cells]
+    else:
+        runs = []
     trained = [run for run in runs if (run / "training.json").exists()]
     if not trained:
         raise BenchmarkError(f"{folder} holds no trained run; train one first (see run and train)")
@@ -68,8 +80,11 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _panel_of(run: Path) -> tuple[Metric, ...]:
     """The evaluation of the suite that ``run`` belongs to."""
-    suite = read_json(run.parent.parent / "suite.json")
-    return parse(Panel, {"metrics": suite["evaluation"]}, where="suite.json").metrics
+    path = run.resolve().parent.parent / "suite.json"
+    suite = read_json(path)
+    if not isinstance(suite, dict):
+        raise BenchmarkError(f"{path} is damaged; run the suite again")
+    return parse(Panel, {"metrics": suite.get("evaluation", ())}, where=str(path)).metrics
 
 
 def _choose(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
@@ -90,7 +105,7 @@ def evaluate_external(
     n: int | None,
     n_aa: int | None,
     limit: int | None,
-    out: Path,
+    out: Path | None,
     data_root: Path,
     device: torch.device,
     progress: Progress,
@@ -100,17 +115,22 @@ def evaluate_external(
 
     With several radii, the l_inf metrics carry theirs in the name (``aa_linf@1/255``).
 
+    Args:
+        spec, checkpoint: see ``load_external``.
+        eps_linf, eps_l2: radii as text, in [0, 1] pixel units.
+        n, n_aa: test images, and those for AutoAttack; None for all, and for as many as ``n``.
+        limit: cap on the images that are read.
+        out: None for a folder below runs/evaluate that belongs to these weights and images, so
+            that no model's results replace another's.
+
     Raises:
         ConfigError, CheckpointError: a model or checkpoint that cannot be used.
         DataError: no such data.
     """
     panel: dict[str, Metric] = {}
+    l2 = _radius("--eps-l2", eps_l2, "l2")
     for eps in eps_linf:
-        try:
-            metrics = standard_panel(eps, eps_l2, n, n_aa or n)
-        except ValueError as error:
-            raise ConfigError(f"--eps {eps}: {_reason(error)}") from error
-        for metric in metrics:
+        for metric in standard_panel(_radius("--eps", eps, "linf"), l2, n, n_aa or n):
             name = metric.name
             if len(eps_linf) > 1 and name.endswith("_linf"):
                 name = f"{name}@{eps}"
@@ -120,6 +140,9 @@ def evaluate_external(
     progress.say(f"reading {dataset}")
     data = sources.load(config, data_root)
     model = load_external(spec, checkpoint, data.num_classes, image_size=data.image_size)
+    if out is None:
+        used = {"data": data.fingerprint, "weights": state_hash(model.state_dict())}
+        out = Path("runs/evaluate") / f"{spec.replace(':', '-')}-{config_hash(used)}"
     with locked([out]):
         write_json(out / "environment.json", environment(str(device), torch.get_num_threads()))
         write_json(
@@ -135,13 +158,17 @@ def evaluate_external(
     return {spec: _summary(out)}
 
 
-def _reason(error: ValueError) -> str:
-    """The text of a validator's complaint."""
-    return explain(error, PGDMetric) if isinstance(error, ValidationError) else str(error)
+def _radius(option: str, text: str, norm: NormName) -> str:
+    """``text``, if it is a radius under ``norm``."""
+    try:
+        check_eps(Pixels(text), norm)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: {error}") from error
+    return text
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    metrics = read_json(run / "evaluation.json")["metrics"]
+    metrics = read_evaluation(run / "evaluation.json")["metrics"]
     return {
         name: {
             "mean": entry["mean"],

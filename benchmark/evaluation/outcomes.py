@@ -30,6 +30,14 @@ def sample(total: int, n: int | None, seed: int) -> Tensor:
     return torch.randperm(total, generator=generator)[:n].sort().values
 
 
+@torch.no_grad()
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Whether the largest logit is that of the label, bool [n]. An output with NaN is wrong:
+    argmax would take the first NaN for the largest."""
+    logits = model(x)
+    return (logits.argmax(1) == y) & ~logits.isnan().any(1)
+
+
 def clean_outcomes(
     model: nn.Module,
     split: AnySplit,
@@ -39,12 +47,12 @@ def clean_outcomes(
     device: torch.device,
     advance: Advance | None = None,
 ) -> Tensor:
-    """Whether each image of ``indices`` is classified correctly, bool [len(indices)]."""
+    """Whether each image of ``indices`` is classified correctly, bool [len(indices)] on the CPU."""
     right = torch.zeros(len(indices), dtype=torch.bool)
     done = 0
-    with crafting(model), torch.no_grad():
+    with crafting(model):
         for _, x, y in evaluation_batches(split, batch_size, indices=indices, device=device):
-            right[done : done + len(y)] = (model(x).argmax(1) == y).cpu()
+            right[done : done + len(y)] = _right(model, x, y).cpu()
             done += len(y)
             if advance:
                 advance(len(y))
@@ -63,25 +71,26 @@ def pgd_outcomes(
     loss: Literal["ce", "cw"] = "ce",
     momentum: float = 0.0,
     restarts: int = 1,
-    view: nn.Module | None = None,
     advance: Advance | None = None,
 ) -> Tensor:
     """Whether each image is right when clean and at the last PGD iterate of every restart.
 
     Images wrong when clean are not attacked and count as not robust. Examples are crafted on a
-    folded copy (same function up to rounding) and judged by ``model`` itself.
+    folded copy if that computes the same function (see ``FoldedView``) and judged by ``model``.
 
-    Args:
-        view: the folded copy, if the caller has one that is up to date.
+    Returns:
+        bool [len(indices)], on the CPU.
     """
     outcome = torch.zeros(len(indices), dtype=torch.bool)
     generator = torch.Generator(device=device).manual_seed(seed)
-    crafted_on = view if view is not None else FoldedView(model)
+    crafted_on: nn.Module | None = None
     done = 0
     with crafting(model):
         for _, x, y in evaluation_batches(split, batch_size, indices=indices, device=device):
-            with torch.no_grad():
-                robust = model(x).argmax(1) == y
+            robust = _right(model, x, y)
+            if crafted_on is None:
+                view = FoldedView(model)
+                crafted_on = view if view.agrees(x) else model
             for _ in range(restarts):
                 left = robust.nonzero().squeeze(1)
                 if not len(left):
@@ -95,8 +104,7 @@ def pgd_outcomes(
                     momentum=momentum,
                     generator=generator,
                 )
-                with torch.no_grad():
-                    robust[left] = model(x_adv).argmax(1) == y[left]
+                robust[left] = _right(model, x_adv, y[left])
             outcome[done : done + len(y)] = robust.cpu()
             done += len(y)
             if advance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import run_autoattack
 from benchmark.core.config import config_hash
+from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import atomic_path, read_json, write_json
 from benchmark.core.progress import Progress
@@ -32,6 +33,10 @@ from benchmark.suites.schema import (
 from benchmark.training.checkpoint import state_hash
 
 
+# Corrupted test images kept in memory, at most: 4,660 CIFAR-10 images at all severities.
+_CORRUPTED_BYTES = 1 << 30
+
+
 @dataclass
 class Measured:
     """One metric: outcomes by column name, and what goes into the record."""
@@ -46,8 +51,8 @@ class Measured:
 class Evaluator:
     """Evaluates models on the test split of one data set.
 
-    Corrupted copies of the test images are kept for the next model: making them costs as much as
-    several evaluations of a small network.
+    Corrupted copies of the test images are kept for the next model, as far as memory allows: making
+    them costs as much as several evaluations of a small network.
 
     Attributes:
         corruptions_root: folder that holds published CIFAR-10-C files, if the user has them.
@@ -63,11 +68,13 @@ class Evaluator:
     def evaluate(self, model: nn.Module, metrics: Sequence[Metric], directory: Path) -> None:
         """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
 
-        Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric. A metric already there
-        with the same settings, weights and data is kept; one with other settings is measured anew.
+        Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric. A metric already
+        there with the same settings, weights and data is kept; one with other settings is measured
+        anew. ``model`` is left as it was.
 
         Raises:
-            BenchmarkError: the model's output does not fit the data set or is not finite.
+            BenchmarkError: the model's output does not fit the data set or is not finite; a damaged
+                record; a folder that cannot be written.
         """
         fingerprint = {
             "model": state_hash(model.state_dict()),
@@ -123,18 +130,17 @@ class Evaluator:
             "model_hash": fingerprint["model"],
         }
         path, table = directory / "evaluation.json", directory / "outcomes.parquet"
-        if path.exists() and table.exists():
-            known = read_json(path)
-            same = known["model_hash"] == fingerprint["model"]
-            if same and known["dataset"]["fingerprint"] == fingerprint["data"]:
-                try:
-                    outcomes = pd.read_parquet(table).set_index("index")
-                except Exception as error:
-                    raise BenchmarkError(
-                        f"{table} is damaged ({error}); delete it and {path.name} to evaluate again"
-                    ) from error
-                record["metrics"] = known["metrics"]
-        return record, outcomes
+        if not (path.exists() and table.exists()):
+            return record, outcomes
+        known = read_evaluation(path)
+        if {
+            "model": known["model_hash"],
+            "data": known["dataset"]["fingerprint"],
+        } != fingerprint:
+            self.progress.say(f"{directory.name}: other weights or images; measuring all again")
+            return record, outcomes
+        record["metrics"] = known["metrics"]
+        return record, _read_outcomes(table, outcomes, known["metrics"])
 
     def _check(self, model: nn.Module) -> None:
         """One small batch through the model before any long work."""
@@ -142,8 +148,7 @@ class Evaluator:
         _, x, _ = next(
             iter(evaluation_batches(self.data.test, 4, indices=indices, device=self.device))
         )
-        model.eval()
-        with torch.no_grad():
+        with crafting(model), torch.no_grad():
             logits = model(x)
         wanted = (len(x), self.data.num_classes)
         if tuple(logits.shape) != wanted:
@@ -255,7 +260,7 @@ class Evaluator:
                     right = clean_outcomes(
                         model, split, torch.arange(len(split)), **self._how()
                     )
-                    columns[f"corruptions/{corruption}/{severity}"] = right
+                    columns[f"{metric.name}/{corruption}/{severity}"] = right
                     accuracies.setdefault(corruption, []).append(float(right.float().mean()))
                     task.advance(1, corruption)
         mean = float(np.mean([value for row in accuracies.values() for value in row]))
@@ -284,15 +289,72 @@ class Evaluator:
                 images, labels = corruptions.load_published(
                     root, corruption, severity, int(indices.max()) + 1, self.data.name
                 )
+                if not torch.equal(labels[indices], chosen.labels):
+                    raise BenchmarkError(
+                        f"the published corrupted images of {self.data.name} have other labels "
+                        f"than the test images ({self.data.source}), so their order differs; move "
+                        "them away to generate corruptions, or use the original test files"
+                    )
                 chosen = Split(images, labels).take(indices)
             else:
                 images = corruptions.corrupt(chosen.images, corruption, severity, metric.seed)
                 chosen = Split(images, chosen.labels)
+            held = sum(split.images.numel() for split in self._corrupted.values())
+            if held + chosen.images.numel() > _CORRUPTED_BYTES:
+                return chosen
             self._corrupted[key] = chosen
         return self._corrupted[key]
 
     def _how(self) -> dict[str, Any]:
         return {"batch_size": self.batch_size, "device": self.device}
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The content of an ``evaluation.json``.
+
+    Raises:
+        BenchmarkError: missing or damaged.
+    """
+    record = read_json(path)
+    try:
+        entries = record["metrics"].values()
+        right = all({"key", "n", "correct", "mean", "detail"} <= entry.keys() for entry in entries)
+        right = right and bool(record["model_hash"] and record["dataset"]["fingerprint"])
+    except (AttributeError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise BenchmarkError(f"{path} is damaged; delete it to evaluate again")
+    return record
+
+
+def _read_outcomes(
+    table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The outcomes on record: the images of ``empty``, and a column for each of ``metrics``.
+
+    Raises:
+        BenchmarkError: damaged.
+    """
+    try:
+        outcomes = pd.read_parquet(table).set_index("index")
+        same = np.array_equal(outcomes.index, empty.index)
+        same = same and np.array_equal(outcomes["label"], empty["label"])
+        reason = "" if same else "it lists other images"
+        for name in metrics:
+            if not _columns_of(outcomes, name):
+                reason = f"no column {name!r}"
+    # pyarrow has errors of its own for every way in which a file can be damaged
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+    if reason:
+        raise BenchmarkError(
+            f"{table} is damaged ({reason}); delete it to evaluate again"
+        )
+    return outcomes
+
+
+def _columns_of(outcomes: pd.DataFrame, metric: str) -> list[str]:
+    return [name for name in outcomes if name == metric or str(name).startswith(f"{metric}/")]
 
 
 def _whole(metric: Metric, outcome: Tensor, detail: dict[str, Any]) -> Measured:
@@ -306,8 +368,7 @@ def _set_columns(
     outcomes: pd.DataFrame, metric: str, indices: Tensor, columns: dict[str, Tensor]
 ) -> None:
     """Replace the columns of ``metric``; images that were not attacked are null."""
-    stale = [name for name in outcomes if name == metric or str(name).startswith(f"{metric}/")]
-    outcomes.drop(columns=stale, inplace=True)
+    outcomes.drop(columns=_columns_of(outcomes, metric), inplace=True)
     rows = indices.numpy()
     for name, outcome in columns.items():
         column = pd.array([pd.NA] * len(outcomes), dtype="boolean")

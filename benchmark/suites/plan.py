@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import nn
 
 from benchmark.attacks.folding import FoldedView
 from benchmark.data.dataset import Dataset
+from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation.panel import read_evaluation
 from benchmark.suites.run import cell_directory
 from benchmark.suites.schema import (
     AutoAttackMetric,
@@ -20,8 +23,7 @@ from benchmark.suites.schema import (
     PGDMetric,
     SuiteConfig,
 )
-from benchmark.data.loader import evaluation_batches, train_loader
-from benchmark.training.loop import build_method
+from benchmark.training.loop import build_method, training_length
 
 # Gradient and forward passes of standard AutoAttack per image that survives all of it, counted on
 # pyautoattack 0.2 (APGD-CE 101; APGD-T and FAB-T 9 targets; Square 5000 queries).
@@ -30,48 +32,61 @@ _AA_GRADIENT, _AA_FORWARD = 1910, 5921
 _FORWARD = 0.45
 
 
-def plan(suite: SuiteConfig, data: Dataset, out: Path, device: torch.device) -> list[dict[str, Any]]:
-    """One row per cell: its state, and the work left in it.
+def plan(
+    suite: SuiteConfig, data: Dataset, out: Path, device: torch.device, metrics: Sequence[Metric]
+) -> list[dict[str, Any]]:
+    """One row per cell: its state, its whole cost in steps and passes, and the time left in it.
 
     Times are extrapolated from a few timed batches; evaluation is counted as if every image were
     right and survived every attack, so it is an upper bound.
+
+    Args:
+        metrics: what would be measured after training; a metric on record counts as done.
+
+    Raises:
+        ConfigError: see ``training_length``.
     """
+    length = training_length(suite.train, suite.dataset, len(data.train))
     rows = []
     seconds: tuple[float, float] | None = None
     for cell in suite.cells():
         directory = cell_directory(out, cell)
-        config = cell.config
-        loader = train_loader(
-            data.train,
-            config.train.batch_size,
-            seed=0,
-            crop=config.dataset.crop,
-            flip=config.dataset.flip,
-        )
-        method = build_method(config, data, device, steps_per_epoch=loader.steps_per_epoch)
+        method = build_method(cell.config, data, device, length=length)
         if seconds is None:
             model = next(iter(method.learners.values())).model
-            seconds = _time_passes(model, data, config.train.batch_size, device)
+            seconds = _time_passes(model, data, suite.train.batch_size, device)
         craft, train = seconds
-        steps = max(1, round(config.train.epochs * loader.steps_per_epoch))
-        images = steps * min(config.train.batch_size, len(data.train))
         # One training pass per learner at least; the rest is crafting.
         training = len(method.learners)
         per_image = training * train + max(0.0, method.passes - training) * craft
-        evaluation = sum(_passes(metric, len(data.test)) for metric in suite.evaluation)
-        trained = (directory / "training.json").exists()
+        state = _state(directory)
+        measured = _measured(directory) if state == "trained" else set()
+        left = [metric for metric in metrics if metric.name not in measured]
+        evaluation = sum(_passes(metric, len(data.test)) for metric in left)
         rows.append(
             {
                 "cell": cell.slug,
-                "state": "trained" if trained else "started" if directory.exists() else "new",
-                "steps": steps,
+                "state": "evaluated" if state == "trained" and metrics and not left else state,
+                "steps": length.steps,
                 "passes_per_image": method.passes,
-                "gradient_passes": images * method.passes,
-                "train_seconds": 0.0 if trained else images * per_image,
+                "gradient_passes": length.images * method.passes,
+                "train_seconds": 0.0 if state == "trained" else length.images * per_image,
                 "evaluation_seconds_at_most": evaluation * craft * method.inference_passes,
             }
         )
     return rows
+
+
+def _state(directory: Path) -> str:
+    if (directory / "training.json").exists():
+        return "trained"
+    return "started" if (directory / "checkpoint.pt").exists() else "new"
+
+
+def _measured(directory: Path) -> set[str]:
+    """Names of the metrics on record, whatever their settings."""
+    path = directory / "evaluation.json"
+    return set(read_evaluation(path)["metrics"]) if path.exists() else set()
 
 
 def _passes(metric: Metric, available: int) -> float:

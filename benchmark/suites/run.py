@@ -19,23 +19,26 @@ from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.panel import Evaluator
 from benchmark.suites.schema import Cell, CellConfig, SuiteConfig
-from benchmark.training.loop import Trainer, load_deployed
+from benchmark.training.loop import Trainer, load_deployed, training_length
 
 
 def pick_device(name: str) -> torch.device:
     """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises:
-        ConfigError: a name torch does not know, or CUDA where there is none.
+        ConfigError: another name, or CUDA where there is none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda, but torch finds no CUDA device; use --device cpu")
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"--device {name}, but torch finds {count} CUDA devices; use --device cpu")
     return device
 
 
@@ -85,6 +88,7 @@ def run_suite(
         full: the suite they belong to, for ``suite.json``.
 
     Raises:
+        ConfigError: a training that cannot be (see ``training_length``).
         BenchmarkError: bad data, a locked or damaged run, a diverged loss. Cells finished before
             stay as they are.
     """
@@ -94,9 +98,10 @@ def run_suite(
     data = sources.load(suite.dataset, data_root)
     counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
     progress.say(f"  {counts}; {data.source}")
+    training_length(suite.train, suite.dataset, len(data.train))
     evaluator = Evaluator(data, device, progress=progress, corruptions_root=data_root)
     with locked([cell_directory(out, cell) for cell in cells]):
-        _write_plan(suite, full, out)
+        _write_plan(suite, full, out, progress)
         for number, cell in enumerate(cells, 1):
             directory = cell_directory(out, cell)
             head = f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}"
@@ -118,6 +123,7 @@ def _train_cell(
     head: str,
 ) -> None:
     if (directory / "training.json").exists():
+        read_cell_config(directory)  # an edited one would be reported under a wrong name
         return
     write_json(directory / "config.json", cell_record(cell, suite))
     write_json(
@@ -161,43 +167,84 @@ def read_cell_config(directory: Path) -> tuple[str, CellConfig]:
         cell = parse(CellConfig, {**config, "recipe": method["recipe"]}, where=str(directory))
         if cell.hash != record["hash"]:
             raise BenchmarkError(
-                f"{directory}/config.json does not have the hash it states; it was edited, or "
-                "written by another version"
+                f"{directory}/config.json does not have the hash it states: it was edited, or "
+                "written by another version; restore it, or delete the run's folder"
             )
         return method["label"], cell
-    except (KeyError, TypeError) as error:
-        raise BenchmarkError(f"{directory}/config.json lacks {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchmarkError(
+            f"{directory}/config.json is damaged ({type(error).__name__}: {error}); delete the "
+            "run's folder to train it from the start"
+        ) from error
 
 
-def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path) -> None:
-    """``suite.json``: the suite and the cells asked for so far, in this call or before."""
+def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Progress) -> None:
+    """``suite.json``: the suite and the cells asked for so far, in this call or before.
+
+    An earlier cell stays in the plan while the settings of ``full`` still lead to it, so that one
+    table never mixes two recipes.
+
+    Raises:
+        BenchmarkError: ``out`` belongs to another suite, or its suite.json is damaged.
+    """
+    # Calls for different methods may run side by side.
+    with FileLock(out / ".lock"):
+        asked = suite.cells()
+        slugs = {cell.slug for cell in asked}
+        earlier = [item for item in _planned(suite, out) if item[2] not in slugs]
+        kept = [cell for item in earlier if (cell := _cell_again(full, *item))]
+        if len(kept) < len(earlier):
+            progress.say(
+                f"  {len(earlier) - len(kept)} earlier cells were made under other settings: their "
+                "records stay, but they leave the plan and the tables"
+            )
+        order = list(dict.fromkeys(entry.label for entry in (*full.methods, *suite.methods)))
+        order += [cell.label for cell in kept if cell.label not in order]
+        plan = sorted(kept + asked, key=lambda cell: (cell.config.seed, order.index(cell.label)))
+        labels = {cell.label for cell in plan}
+        write_json(
+            out / "suite.json",
+            {
+                "name": suite.name,
+                "title": suite.title,
+                "description": suite.description.strip(),
+                "hardware": suite.hardware,
+                "methods": [label for label in dict.fromkeys(order) if label in labels],
+                "seeds": sorted({cell.config.seed for cell in plan}),
+                "dataset": suite.dataset.model_dump(mode="json"),
+                "model": suite.model.model_dump(mode="json"),
+                "train": suite.train.model_dump(mode="json"),
+                "evaluation": [metric.model_dump(mode="json") for metric in suite.evaluation],
+                "plan": [
+                    {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}
+                    for cell in plan
+                ],
+            },
+        )
+
+
+def _planned(suite: SuiteConfig, out: Path) -> list[tuple[str, int, str]]:
+    """(label, seed, slug) of the cells in the suite.json of ``out``, if there is one."""
     path = out / "suite.json"
-    before = read_json(path) if path.exists() else {}
-    known = {item["slug"] for item in before.get("plan", ())}
-    asked = suite.cells()
-    slugs = {cell.slug for cell in asked}
-    plan = [cell for cell in full.cells() if cell.slug in known and cell.slug not in slugs]
-    order = [entry.label for entry in full.methods]
-    order += [entry.label for entry in suite.methods if entry.label not in order]
-    plan = sorted(plan + asked, key=lambda cell: (cell.config.seed, order.index(cell.label)))
-    labels = {cell.label for cell in plan}
-    write_json(
-        path,
-        {
-            "name": suite.name,
-            "title": suite.title,
-            "description": suite.description.strip(),
-            "hardware": suite.hardware,
-            "methods": [label for label in order if label in labels],
-            "seeds": sorted({cell.config.seed for cell in plan}),
-            "dataset": suite.dataset.model_dump(mode="json"),
-            "model": suite.model.model_dump(mode="json"),
-            "train": suite.train.model_dump(mode="json"),
-            "evaluation": [metric.model_dump(mode="json") for metric in suite.evaluation],
-            "plan": [
-                {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}
-                for cell in plan
-            ],
-        },
-    )
+    if not path.exists():
+        return []
+    before = read_json(path)
+    try:
+        name = before["name"]
+        planned = [(str(p["label"]), int(p["seed"]), str(p["slug"])) for p in before["plan"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchmarkError(f"{path} is damaged; delete it and run again") from error
+    if name != suite.name:
+        raise BenchmarkError(
+            f"{out} holds the suite {name!r}, not {suite.name!r}; choose another --out"
+        )
+    return planned
 
+
+def _cell_again(full: SuiteConfig, label: str, seed: int, slug: str) -> Cell | None:
+    """The cell of that slug, if the present settings still lead to it."""
+    try:
+        cells = full.only([label], [seed]).cells()
+    except ConfigError:  # a label that the suite no longer has
+        return None
+    return next((cell for cell in cells if cell.slug == slug), None)

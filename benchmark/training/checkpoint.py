@@ -29,9 +29,13 @@ def file_digest(path: Path) -> str:
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write ``state`` to ``path``, and its SHA-256 to a file beside it.
 
-    The digest is written first, above that of the content it will replace: whenever the process is
-    killed, the content in place has its digest on file.
+    The new digest is added first and the older ones go last: whenever the process is killed, the
+    content in place has its digest on file.
+
+    Raises:
+        BenchmarkError: the disk is full or the folder cannot be written; ``path`` is unchanged.
     """
+    digests = _digest_path(path)
     with atomic_path(path) as temporary:
         try:
             torch.save(dict(state), temporary)
@@ -40,9 +44,12 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
                 f"cannot write {path}: {error}; free some space and run the same command again"
             ) from error
         digest = file_digest(temporary)
-        previous = _digest_path(path)
-        known = previous.read_text().split() if previous.exists() else []
-        write_text(previous, "\n".join([digest, *known[:1]]) + "\n")
+        write_text(digests, "".join(f"{known}\n" for known in [digest, *_digests(digests)]))
+    write_text(digests, f"{digest}\n")
+
+
+def _digests(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").split() if path.is_file() else []
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -55,11 +62,11 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file() or not digests.is_file():
         missing = path if not path.is_file() else digests
         raise CheckpointError(f"checkpoint file {missing} is missing")
-    # Two digests are valid: a kill can fall between writing the digest and the content.
-    if file_digest(path) not in digests.read_text().split():
+    # Several are valid: a kill can fall between writing the digest and the content.
+    if file_digest(path) not in _digests(digests):
         raise CheckpointError(
-            f"checkpoint {path} is damaged (its SHA-256 is not the recorded one); "
-            "delete it to train this cell from the start, or restore it from a copy"
+            f"checkpoint {path} is damaged (its SHA-256 is not the recorded one); restore it from "
+            "a copy, or delete the run's folder to train it from the start"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,22 +8,24 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.core.errors import CheckpointError, DivergenceError
+from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, DivergenceError
 from benchmark.core.files import write_json, write_text
 from benchmark.core.method import Method
-from benchmark.core.progress import Progress, Task
+from benchmark.core.progress import Progress
 from benchmark.core.setting import Setting
+from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
-from benchmark.data.loader import evaluation_batches, train_loader
+from benchmark.data.loader import batch_bounds, evaluation_batches, train_loader
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.models.zoo import build_model
-from benchmark.suites.schema import CellConfig
+from benchmark.suites.schema import CellConfig, TrainConfig
 from benchmark.training import checkpoint
 from benchmark.training.random_state import RandomState
 from benchmark.training.views import Precision
@@ -37,15 +39,59 @@ _CHECKPOINT_SECONDS = 60.0
 _CALIBRATION_IMAGES = 4096
 
 
+@dataclass(frozen=True)
+class Length:
+    """How long a training is.
+
+    Attributes:
+        steps: optimiser steps in all.
+        steps_per_epoch: of which this many make an epoch.
+        images: training images met in all, repetitions counted.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    images: int
+
+
+def training_length(train: TrainConfig, dataset: DatasetConfig, images: int) -> Length:
+    """The length of training by ``train`` on so many images.
+
+    Raises:
+        ConfigError: less than a step, or batches larger than the data (allowed under ``limit``,
+            which is for smoke tests: the only batch of an epoch is then smaller).
+    """
+    if train.batch_size > images and dataset.limit is None:
+        raise ConfigError(
+            f"train.batch_size = {train.batch_size} is more than the {images} training images; "
+            f"set train.batch_size to {images} or less"
+        )
+    sizes = [stop - start for start, stop in batch_bounds(images, train.batch_size)]
+    wanted = train.epochs * len(sizes)
+    if wanted < 1 - 1e-9:
+        raise ConfigError(
+            f"train.epochs = {train.epochs:g} is less than one step; an epoch has {len(sizes)}, so "
+            f"set train.epochs to {1 / len(sizes):.2g} or more"
+        )
+    steps = round(wanted)
+    epochs, rest = divmod(steps, len(sizes))
+    return Length(steps, len(sizes), epochs * sum(sizes) + sum(sizes[:rest]))
+
+
 def build_method(
     config: CellConfig,
     data: Dataset,
     device: torch.device,
     *,
-    steps_per_epoch: int = 1,
+    length: Length | None = None,
     generator: torch.Generator | None = None,
 ) -> Method:
-    """The method of a cell, with initial weights that depend on the cell's seed alone."""
+    """The method of a cell, with initial weights that depend on the cell's seed alone.
+
+    Args:
+        length: of training; None if the method is built for its deployed model's form only.
+        generator: source of the random draws made while training.
+    """
 
     def new_model() -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -70,8 +116,8 @@ def build_method(
     return config.recipe.build(
         Setting(
             new_model=new_model,
-            total_steps=max(1, round(config.train.epochs * steps_per_epoch)),
-            steps_per_epoch=steps_per_epoch,
+            total_steps=length.steps if length else 1,
+            steps_per_epoch=length.steps_per_epoch if length else 1,
             generator=generator,
             calibration=calibration,
             crafting_view=precision.view,
@@ -86,6 +132,9 @@ class Trainer:
     Writes ``metrics.jsonl`` (a line per validation), ``checkpoint.pt`` (to resume), ``deployed.pt``
     (state dict of the deployed model at the selected checkpoint) and, last of all,
     ``training.json``, whose existence means that training is over.
+
+    Raises:
+        ConfigError: see ``training_length``.
     """
 
     def __init__(
@@ -110,12 +159,13 @@ class Trainer:
             flip=config.dataset.flip,
             device=device,
         )
-        self._total = max(1, round(config.train.epochs * self._loader.steps_per_epoch))
+        length = training_length(config.train, config.dataset, len(data.train))
+        self._total = length.steps
         self.method = build_method(
             config,
             data,
             device,
-            steps_per_epoch=self._loader.steps_per_epoch,
+            length=length,
             generator=self._random.generator,
         )
         points = config.train.validations
@@ -138,9 +188,10 @@ class Trainer:
         self._resume()
         last_saved = time.monotonic()
         name = f"train {self.directory.name}"
-        with _interruptible() as interrupt, self._reporter.task(
-            name, self._total, self._step
-        ) as task:
+        with (
+            _interruptible() as interrupt,
+            self._reporter.task(name, self._total, self._step) as task,
+        ):
             for batch in self._batches():
                 started = time.monotonic()
                 self._update(batch)
@@ -176,23 +227,30 @@ class Trainer:
         self._images += count
         self._step += 1
         if self._step % _CHECK_EVERY == 0 or self._step in self._validate_at:
-            self._check_finite()
+            self._check_losses()
 
-    def _check_finite(self) -> None:
+    def _check_losses(self) -> None:
         for name, total in self._losses.items():
             if not math.isfinite(float(total)):
-                saved = self.directory / "checkpoint.pt"
-                state = f"the last good checkpoint is {saved}" if saved.exists() else (
-                    "there is no checkpoint yet"
-                )
-                raise DivergenceError(
-                    f"{self.directory.name}: {name} is not finite within the {_CHECK_EVERY} steps "
-                    f"before step {self._step} of {self._total}; {state}. "
-                    "Lower the learning rate (--set optimizer.lr=...) or clip gradients"
-                )
+                raise self._diverged(f"{name} is not finite")
+
+    def _check_weights(self) -> None:
+        for name, learner in self.method.learners.items():
+            if not all(bool(weight.isfinite().all()) for weight in learner.model.parameters()):
+                raise self._diverged(f"learner {name} has weights that are not finite")
+
+    def _diverged(self, what: str) -> DivergenceError:
+        saved = self.directory / "checkpoint.pt"
+        last = f"the last good checkpoint is {saved}" if saved.exists() else "no checkpoint yet"
+        return DivergenceError(
+            f"{self.directory.name}: {what} at step {self._step} of {self._total} or at most "
+            f"{_CHECK_EVERY} steps before; {last}. Lower the learning rate "
+            "(--set optimizer.lr=...) or clip gradients"
+        )
 
     def _validate(self) -> str:
-        """Measure the deployed model on held-out images; a line for the log."""
+        """Measure the deployed model on held-out images; a line for the person watching."""
+        self._check_weights()
         train, device = self.config.train, self.device
         model = self.method.deployed()
         split = self.data.val
@@ -227,16 +285,25 @@ class Trainer:
         return f"val clean {100 * scores['val_clean']:.1f} pgd {100 * scores['val_pgd']:.1f}"
 
     def _log(self, line: dict[str, float]) -> None:
-        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if self._tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+        try:
+            with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            if self._tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
 
-            with SummaryWriter(str(self.directory / "tensorboard")) as writer:
-                for name, value in line.items():
-                    writer.add_scalar(name, value, self._step)
+                with SummaryWriter(str(self.directory / "tensorboard")) as writer:
+                    for name, value in line.items():
+                        writer.add_scalar(name, value, self._step)
+        except OSError as error:
+            raise BenchmarkError(
+                f"cannot write to {self.directory}: {error.strerror or error}; free some space, "
+                "then run the same command again to go on"
+            ) from error
 
     def _save(self) -> None:
+        """Write the checkpoint; a diverged state never replaces a good one."""
+        self._check_losses()
+        self._check_weights()
         state: dict[str, Any] = {
             "config": self.config.hash,
             "method": self.method.state_dict(),
@@ -258,14 +325,24 @@ class Trainer:
             metrics.unlink(missing_ok=True)
             return
         state = checkpoint.load(path)
-        if state["config"] != self.config.hash:
-            raise CheckpointError(f"{path} belongs to another configuration ({state['config']})")
-        self.method.load_state_dict(state["method"])
-        self._random.load_state_dict(state["random"])
-        self._step, self._images = state["step"], state["images"]
-        self._seconds, self._summed = state["seconds"], state["summed"]
-        self._losses = {name: loss.to(self.device) for name, loss in state["losses"].items()}
-        self._best, self._selected = state["best"], state["selected"]
+        if state.get("config") != self.config.hash:
+            raise CheckpointError(
+                f"{path} belongs to another configuration ({state.get('config')}); delete the "
+                "run's folder to train it from the start"
+            )
+        try:
+            self.method.load_state_dict(state["method"])
+            self._random.load_state_dict(state["random"])
+            self._step, self._images = state["step"], state["images"]
+            self._seconds, self._summed = state["seconds"], state["summed"]
+            self._losses = {name: loss.to(self.device) for name, loss in state["losses"].items()}
+            self._best, self._selected = state["best"], state["selected"]
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} was made by another version or on another kind of device "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}); go on there, or delete "
+                "the run's folder to train it from the start"
+            ) from error
         _drop_later_lines(metrics, self._step)
         if 0 < self._step < self._total:
             self._reporter.say(f"  resuming at step {self._step} of {self._total}")
@@ -296,7 +373,7 @@ def _drop_later_lines(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)

@@ -1,0 +1,11 @@
+"""Puts this folder on the import path (``tiny_learners``); one thread, since tiny nets gain nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)

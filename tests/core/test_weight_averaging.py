@@ -1,0 +1,65 @@
+"""Averages in weight space and BatchNorm re-estimation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_learners import images, relative_error, state_of, tiny_net
+from torch import nn
+
+from benchmark.core.averaging import copy_state, floating_state, move_towards, reestimate_batchnorm
+
+
+def test_move_towards_is_the_formula() -> None:
+    """target <- a * target + (1 - a) * sum_k share_k * source_k, in place, shares of 0 included."""
+    models = [tiny_net(seed, torch.float64) for seed in range(4)]
+    target, sources = models[0], models[1:]
+    shares, decay = [0.5, 0.0, 0.3], 0.9
+    expected = {
+        name: decay * value
+        + (1 - decay) * sum(s * m.state_dict()[name] for s, m in zip(shares, sources, strict=True))
+        for name, value in state_of(target).items()
+        if value.is_floating_point()
+    }
+    move_towards(floating_state(target), [floating_state(m) for m in sources], shares, decay)
+    for name, value in expected.items():
+        assert relative_error(target.state_dict()[name], value) < 1e-12
+
+
+def test_floating_state_leaves_out_counters_and_optionally_buffers() -> None:
+    """num_batches_tracked is an integer: averaging it would be nonsense."""
+    model = tiny_net()
+    parameters = len(list(model.parameters()))
+    assert len(floating_state(model)) == parameters + 2  # running mean and variance
+    assert len(floating_state(model, buffers=False)) == parameters
+    other = tiny_net(1)
+    copy_state(floating_state(model), floating_state(other))
+    assert torch.equal(model.conv.weight, other.conv.weight)
+
+
+def test_reestimated_statistics_are_the_average_over_batches() -> None:
+    """Equal to mean and unbiased variance per batch, computed by hand and averaged plainly."""
+    model = tiny_net(dtype=torch.float64).train()
+    model.norm.running_mean.fill_(7.0)
+    model.norm.eval()
+    momentum = model.norm.momentum
+    data = [images(8, seed, torch.float64)[0] for seed in range(3)]
+    reestimate_batchnorm(model, data)
+    with torch.no_grad():
+        features = [model.conv(x).transpose(0, 1).flatten(1) for x in data]
+    mean = sum(f.mean(1) for f in features) / 3
+    variance = sum(((f - f.mean(1, True)) ** 2).sum(1) / (f.shape[1] - 1) for f in features) / 3
+    assert relative_error(model.norm.running_mean, mean) < 1e-9
+    assert relative_error(model.norm.running_var, variance) < 1e-9
+    assert model.norm.momentum == momentum
+    assert [model.training, model.norm.training] == [True, False]
+
+
+def test_reestimation_needs_data_only_if_there_is_batchnorm() -> None:
+    """Reset statistics must never be shipped in silence."""
+    with pytest.raises(ValueError, match="at least one batch"):
+        reestimate_batchnorm(tiny_net(), [])
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    before = state_of(plain)
+    reestimate_batchnorm(plain, [])
+    assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())

@@ -1,0 +1,106 @@
+"""A network of a few hundred parameters, and settings and batches to train it with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.core.method import Batch, Method, Recipe, make_recipe
+from benchmark.core.setting import Setting
+
+CLASSES = 3
+
+# Two attack steps, and a learning rate at which eight steps move every weight.
+CONTEXT: dict[str, Any] = {
+    "threats": {
+        "linf": {"norm": "linf", "eps": "8/255", "step": "4/255", "steps": 2},
+        "l2": {"norm": "l2", "eps": "128/255", "step": "60/255", "steps": 3},
+        "l1": {"norm": "l1", "eps": "12", "step": "4", "steps": 2},
+    },
+    "learner": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}},
+}
+
+
+class TinyNet(nn.Module):
+    """Convolution, BatchNorm, ReLU, linear: images [n, 3, 8, 8] to logits [n, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 4 * 4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.conv(x))).flatten(1))
+
+
+def tiny_net(seed: int = 0, dtype: torch.dtype = torch.float32) -> TinyNet:
+    """The same weights at every call with the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TinyNet().to(dtype)
+
+
+def images(count: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
+    """Random images [count, 3, 8, 8] in [0, 1] and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, 3, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
+    return x, torch.randint(0, CLASSES, (count,), generator=generator)
+
+
+def batches(count: int, size: int = 8) -> list[Batch]:
+    """``count`` different batches."""
+    return [images(size, seed=100 + index) for index in range(count)]
+
+
+def calibration() -> Iterator[Tensor]:
+    """Two batches of clean images, always the same."""
+    return iter([images(8, seed=7)[0], images(8, seed=8)[0]])
+
+
+def tiny_setting(
+    total_steps: int = 8,
+    steps_per_epoch: int = 2,
+    new_model: Callable[[], nn.Module] = tiny_net,
+    seed: int = 0,
+    **more: Any,
+) -> Setting:
+    return Setting(
+        new_model=new_model,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        generator=torch.Generator().manual_seed(seed),
+        **{"calibration": calibration, **more},
+    )
+
+
+def recipe(name: str, **hyper: Any) -> Recipe:
+    return make_recipe({"name": name, **hyper}, CONTEXT)
+
+
+def train(method: Method, data: list[Batch], total: int | None = None, start: int = 0) -> None:
+    """One update per batch, with the progress the trainer would give."""
+    for step, batch in enumerate(data, start=start):
+        method.update(batch, step / (total or len(data)))
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of weights and buffers."""
+    return copy.deepcopy(model.state_dict())
+
+
+def assert_same_state(one: nn.Module | dict, other: nn.Module | dict) -> None:
+    """Bit by bit equal weights and buffers."""
+    first, second = (x if isinstance(x, dict) else x.state_dict() for x in (one, other))
+    assert first.keys() == second.keys()
+    different = [key for key in first if not torch.equal(first[key], second[key])]
+    assert not different
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    difference = (actual - expected).detach().norm()
+    return float(difference / expected.detach().norm().clamp_min(1e-30))
