@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
+import signal
 import sys
 from enum import Enum
 from pathlib import Path
@@ -24,7 +25,9 @@ class _Suggesting(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            raise ConfigError(f"unknown command {args[0]!r}; {did_you_mean(args[0], self.commands)}")
+            raise ConfigError(
+                f"unknown command {args[0]!r}; {did_you_mean(args[0], self.commands)}"
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -32,7 +35,6 @@ app = typer.Typer(
     name="generalist-bench",
     help="Train, attack and compare adversarially robust classifiers.",
     cls=_Suggesting,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -176,7 +178,7 @@ def _execute(
 
     where = pick_device(device)
     if dry_run:
-        _dry_run(chosen, out, data_root, where, json_)
+        _dry_run(chosen, out, data_root, where, chosen.evaluation if evaluate else (), json_)
         return
     if tensorboard:
         try:
@@ -202,12 +204,14 @@ def _execute(
         _print_json({"out": str(out), "cells": [cell.slug for cell in chosen.cells()]})
 
 
-def _dry_run(suite: Any, out: Path, data_root: Path, device: Any, json_: bool) -> None:
+def _dry_run(
+    suite: Any, out: Path, data_root: Path, device: Any, metrics: Any, json_: bool
+) -> None:
     from benchmark.core.progress import duration
     from benchmark.data import sources
     from benchmark.suites.plan import plan
 
-    rows = plan(suite, sources.load(suite.dataset, data_root), out, device)
+    rows = plan(suite, sources.load(suite.dataset, data_root), out, device, metrics)
     training = sum(row["train_seconds"] for row in rows)
     evaluation = sum(row["evaluation_seconds_at_most"] for row in rows)
     if json_:
@@ -251,11 +255,13 @@ def evaluate(
         str | None, typer.Option(help="A model of your own: module:factory, or a listed model.")
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Its state dict.")] = None,
-    dataset: Annotated[str, typer.Option(help="Data set for --model.")] = "cifar10",
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set for --model; default: cifar10.")
+    ] = None,
     eps: Annotated[
         list[str] | None, typer.Option(help="l_inf radius, e.g. 8/255; repeatable.")
     ] = None,
-    eps_l2: Annotated[str, typer.Option(help="l_2 radius.")] = "128/255",
+    eps_l2: Annotated[str | None, typer.Option(help="l_2 radius; default: 128/255.")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="Test images; all unless given.")] = None,
     n_aa: Annotated[
         int | None, typer.Option(min=1, help="Test images for AutoAttack; as --n unless given.")
@@ -265,7 +271,9 @@ def evaluate(
     ] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
-    out: Annotated[Path | None, typer.Option(help="Default: runs/evaluate.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="For --model; default: a folder in runs/evaluate.")
+    ] = None,
     limit: Limit = None,
     json_: AsJson = False,
     quiet: Quiet = False,
@@ -279,6 +287,21 @@ def evaluate(
         raise ConfigError("give either folders of runs, or --model (with --checkpoint)")
     where, progress = pick_device(device), Progress(quiet)
     if run_:
+        own = {
+            "--checkpoint": checkpoint,
+            "--dataset": dataset,
+            "--eps": eps,
+            "--eps-l2": eps_l2,
+            "--n": n,
+            "--n-aa": n_aa,
+            "--limit": limit,
+            "--out": out,
+        }
+        wrong = [option for option, value in own.items() if value is not None]
+        if wrong:
+            raise ConfigError(
+                f"{wrong[0]} is for --model; trained runs are evaluated by the panel of their suite"
+            )
         results = evaluate_runs(
             run_, data_root=data_root, device=where, progress=progress, only=metric or ()
         )
@@ -287,13 +310,13 @@ def evaluate(
         results = evaluate_external(
             model,
             checkpoint,
-            dataset=dataset,
+            dataset=dataset or "cifar10",
             eps_linf=eps or ["8/255"],
-            eps_l2=eps_l2,
+            eps_l2=eps_l2 or "128/255",
             n=n,
             n_aa=n_aa,
             limit=limit,
-            out=out or Path("runs/evaluate"),
+            out=out,
             data_root=data_root,
             device=where,
             progress=progress,
@@ -380,14 +403,32 @@ def _listing(kind: Kind) -> list[tuple[str, str]]:
     ]
 
 
+def _terminate(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: errors meant for people in one line, exit status 2; 130 when interrupted."""
+    # A scheduler's SIGTERM is an interruption like any other.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(standalone_mode=True)
+        status = app(sys.argv[1:] or ["--help"], "generalist-bench", standalone_mode=False)
     except BenchmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = _fail(str(error))
     except KeyboardInterrupt:
+        status = 130
+    except Exception as error:
+        # Typer's usage errors, whose class differs between its versions.
+        if not hasattr(error, "format_message"):
+            raise
+        status = _fail(error.format_message())
+    if status == 130:
         command = shlex.join(["generalist-bench", *sys.argv[1:]])
         print(f"\ninterrupted; nothing is lost. Continue with:\n  {command}", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status or 0)
+
+
+def _fail(message: str) -> int:
+    lines = (line.strip() for line in message.splitlines())
+    print("error: " + " ".join(line for line in lines if line), file=sys.stderr)
+    return 2

@@ -64,7 +64,7 @@ class Objective(Config, ABC):
         return self.loss(model, x, self.perturb(model, x, y, step), y, step)
 
 
-def make_objective(value: Any, info: ValidationInfo | None = None) -> Any:
+def make_objective(value: Any, info: ValidationInfo) -> Any:
     """An objective from its name, or from a mapping with ``name`` and hyper-parameters.
 
     Raises:
@@ -83,7 +83,9 @@ def make_objective(value: Any, info: ValidationInfo | None = None) -> Any:
     if not is_objective(cls):
         raise ValueError(f"{value['name']!r} has several learners; it cannot be one's objective")
     try:
-        return cls.model_validate(dict(value), context=info.context if info else None)
+        # The context carries the suite's threat models. pydantic passes ``info`` only to a
+        # validator whose second parameter has no default.
+        return cls.model_validate(dict(value), context=info.context)
     except ValidationError as error:
         raise ValueError(explain(error, cls)) from error
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -81,11 +82,11 @@ class _BarTask(Task):
     def __init__(self, bars: RichProgress, name: str, total: int, done: int = 0) -> None:
         super().__init__(name, total, done)
         self._bars = bars
-        self._id = bars.add_task(name, total=total, completed=done)
+        self._id = bars.add_task(escape(name), total=total, completed=done)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         super().advance(count, note)
-        text = f"{self.name} [dim]{note}[/dim]" if note else self.name
+        text = f"{escape(self.name)} [dim]{escape(note)}[/dim]" if note else escape(self.name)
         self._bars.update(self._id, advance=count, description=text)
 
     def resize(self, total: int) -> None:

@@ -19,8 +19,7 @@ from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
 from benchmark.evaluation.panel import Evaluator, read_evaluation
 from benchmark.models.loading import load_external
-from benchmark.report.records import read_suite
-from benchmark.suites.run import locked, read_cell_config
+from benchmark.suites.run import locked, read_cell_config, read_plan
 from benchmark.suites.schema import Metric, Panel, standard_panel
 from benchmark.training.checkpoint import state_hash
 from benchmark.training.loop import load_deployed
@@ -69,7 +68,7 @@ def _runs_in(folder: Path) -> list[Path]:
     if (folder / "config.json").exists():
         runs = [folder]
     elif (folder / "suite.json").exists():
-        runs = [cell.path for cell in read_suite(folder).cells]
+        runs = [folder / "cells" / slug for _, _, slug in read_plan(folder)[1]]
     else:
         runs = []
     trained = [run for run in runs if (run / "training.json").exists()]

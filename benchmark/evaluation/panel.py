@@ -32,7 +32,6 @@ from benchmark.suites.schema import (
 )
 from benchmark.training.checkpoint import state_hash
 
-
 # Corrupted test images kept in memory, at most: 4,660 CIFAR-10 images at all severities.
 _CORRUPTED_BYTES = 1 << 30
 
@@ -168,9 +167,7 @@ class Evaluator:
             return self._autoattack(model, metric, indices, name)
         return self._corruptions(model, metric, indices, name)
 
-    def _clean(
-        self, model: nn.Module, metric: CleanMetric, indices: Tensor, name: str
-    ) -> Measured:
+    def _clean(self, model: nn.Module, metric: CleanMetric, indices: Tensor, name: str) -> Measured:
         with self.progress.task(name, len(indices)) as task:
             right = clean_outcomes(
                 model, self.data.test, indices, advance=task.advance, **self._how()
@@ -205,9 +202,7 @@ class Evaluator:
         self, model: nn.Module, metric: AutoAttackMetric, indices: Tensor, name: str
     ) -> Measured:
         batches = list(
-            evaluation_batches(
-                self.data.test, self.batch_size, indices=indices, device=self.device
-            )
+            evaluation_batches(self.data.test, self.batch_size, indices=indices, device=self.device)
         )
         x, y = torch.cat([b[1] for b in batches]), torch.cat([b[2] for b in batches])
         with self.progress.task(name, 1) as task:
@@ -253,13 +248,13 @@ class Evaluator:
             )
         columns: dict[str, Tensor] = {}
         accuracies: dict[str, list[float]] = {}
-        with self.progress.task(name, len(corruptions.CORRUPTIONS) * len(metric.severities)) as task:
+        with self.progress.task(
+            name, len(corruptions.CORRUPTIONS) * len(metric.severities)
+        ) as task:
             for corruption in corruptions.CORRUPTIONS:
                 for severity in metric.severities:
                     split = self._corrupt(metric, indices, corruption, severity, root)
-                    right = clean_outcomes(
-                        model, split, torch.arange(len(split)), **self._how()
-                    )
+                    right = clean_outcomes(model, split, torch.arange(len(split)), **self._how())
                     columns[f"{metric.name}/{corruption}/{severity}"] = right
                     accuracies.setdefault(corruption, []).append(float(right.float().mean()))
                     task.advance(1, corruption)
@@ -327,9 +322,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return record
 
 
-def _read_outcomes(
-    table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]
-) -> pd.DataFrame:
+def _read_outcomes(table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]) -> pd.DataFrame:
     """The outcomes on record: the images of ``empty``, and a column for each of ``metrics``.
 
     Raises:
@@ -347,14 +340,13 @@ def _read_outcomes(
     except Exception as error:
         reason = str(error).splitlines()[0]
     if reason:
-        raise BenchmarkError(
-            f"{table} is damaged ({reason}); delete it to evaluate again"
-        )
+        raise BenchmarkError(f"{table} is damaged ({reason}); delete it to evaluate again")
     return outcomes
 
 
 def _columns_of(outcomes: pd.DataFrame, metric: str) -> list[str]:
-    return [name for name in outcomes if name == metric or str(name).startswith(f"{metric}/")]
+    names = [str(name) for name in outcomes]
+    return [name for name in names if name == metric or name.startswith(f"{metric}/")]
 
 
 def _whole(metric: Metric, outcome: Tensor, detail: dict[str, Any]) -> Measured:

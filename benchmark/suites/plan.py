@@ -106,9 +106,7 @@ def _time_passes(
 ) -> tuple[float, float]:
     """Seconds per image of a crafting pass and of a training pass; the best of three."""
     indices = torch.arange(min(batch_size, len(data.train)))
-    _, x, y = next(
-        iter(evaluation_batches(data.train, batch_size, indices=indices, device=device))
-    )
+    _, x, y = next(iter(evaluation_batches(data.train, batch_size, indices=indices, device=device)))
     view = FoldedView(model)
     model.train()
 

@@ -38,7 +38,9 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ConfigError(f"--device {name}, but torch finds {count} CUDA devices; use --device cpu")
+        raise ConfigError(
+            f"--device {name}, but torch finds {count} CUDA devices; use --device cpu"
+        )
     return device
 
 
@@ -126,9 +128,7 @@ def _train_cell(
         read_cell_config(directory)  # an edited one would be reported under a wrong name
         return
     write_json(directory / "config.json", cell_record(cell, suite))
-    write_json(
-        directory / "environment.json", environment(str(device), torch.get_num_threads())
-    )
+    write_json(directory / "environment.json", environment(str(device), torch.get_num_threads()))
     trainer = Trainer(
         cell.config, data, directory, device=device, progress=progress, tensorboard=tensorboard
     )
@@ -191,7 +191,12 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
     with FileLock(out / ".lock"):
         asked = suite.cells()
         slugs = {cell.slug for cell in asked}
-        earlier = [item for item in _planned(suite, out) if item[2] not in slugs]
+        name, planned = read_plan(out) if (out / "suite.json").exists() else (suite.name, [])
+        if name != suite.name:
+            raise BenchmarkError(
+                f"{out} holds the suite {name!r}, not {suite.name!r}; choose another --out"
+            )
+        earlier = [item for item in planned if item[2] not in slugs]
         kept = [cell for item in earlier if (cell := _cell_again(full, *item))]
         if len(kept) < len(earlier):
             progress.say(
@@ -223,22 +228,19 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
         )
 
 
-def _planned(suite: SuiteConfig, out: Path) -> list[tuple[str, int, str]]:
-    """(label, seed, slug) of the cells in the suite.json of ``out``, if there is one."""
+def read_plan(out: Path) -> tuple[str, list[tuple[str, int, str]]]:
+    """The suite's name and (label, seed, slug) of its cells, from ``suite.json``.
+
+    Raises:
+        BenchmarkError: missing or damaged.
+    """
     path = out / "suite.json"
-    if not path.exists():
-        return []
-    before = read_json(path)
+    suite = read_json(path)
     try:
-        name = before["name"]
-        planned = [(str(p["label"]), int(p["seed"]), str(p["slug"])) for p in before["plan"]]
+        cells = [(str(p["label"]), int(p["seed"]), str(p["slug"])) for p in suite["plan"]]
+        return str(suite["name"]), cells
     except (KeyError, TypeError, ValueError) as error:
         raise BenchmarkError(f"{path} is damaged; delete it and run again") from error
-    if name != suite.name:
-        raise BenchmarkError(
-            f"{out} holds the suite {name!r}, not {suite.name!r}; choose another --out"
-        )
-    return planned
 
 
 def _cell_again(full: SuiteConfig, label: str, seed: int, slug: str) -> Cell | None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from benchmark.core.config import Config, config_hash, explain, parse
 from benchmark.core.errors import ConfigError
@@ -23,6 +31,16 @@ from benchmark.data.config import DatasetConfig
 from benchmark.models.config import ModelConfig
 
 
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.@+-]*", name):
+        raise ValueError(f"{name!r} names files: use letters, digits and . _ - @ + only")
+    return name
+
+
+# A name that folders and columns of files are called by.
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
 class TrainConfig(Config):
     """The training recipe that all methods of a suite share.
 
@@ -30,14 +48,14 @@ class TrainConfig(Config):
         epochs: passes over the training images; fractions allowed.
         batch_size: images per optimiser step.
         precision: fp32, or bf16 (autocast of the networks; weights stay fp32).
-        validations: how often the deployed model is validated, evenly spread; the last is at the end.
+        validations: how often the deployed model is validated, evenly spread, last at the end.
         validation_images: at most this many held-out images, a seeded sample.
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
         selection: the checkpoint that is deployed: the last, or the best on held-out validation
             images by PGD accuracy (clean accuracy breaks ties). Never the test set.
     """
 
-    epochs: float = Field(default=30, gt=0)
+    epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=128, ge=2)
     precision: Literal["fp32", "bf16"] = "fp32"
     validations: int = Field(default=10, ge=1)
@@ -47,9 +65,9 @@ class TrainConfig(Config):
 
 
 class _Metric(Config):
-    """One row of the evaluation. ``n``: test images, a seeded sample; None for all."""
+    """A column of the tables. ``n``: test images, a sample drawn by ``seed``; None for all."""
 
-    name: str
+    name: Name
     n: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -58,11 +76,11 @@ class CleanMetric(_Metric):
     """Accuracy on clean test images."""
 
     kind: Literal["clean"] = "clean"
-    name: str = "clean"
+    name: Name = "clean"
 
 
 class PGDMetric(_Metric):
-    """PGD: an image counts as robust if right when clean and at the last iterate of every restart."""
+    """PGD: an image is robust if right when clean and at the last iterate of every restart."""
 
     kind: Literal["pgd"] = "pgd"
     threat: ThreatModel
@@ -86,10 +104,10 @@ class AutoAttackMetric(_Metric):
 
 
 class CorruptionsMetric(_Metric):
-    """Mean accuracy over 15 common corruptions x severities (Hendrycks & Dietterich, 1903.12261)."""
+    """Mean accuracy over 15 common corruptions x severities (Hendrycks, Dietterich, 1903.12261)."""
 
     kind: Literal["corruptions"] = "corruptions"
-    name: str = "corruptions"
+    name: Name = "corruptions"
     severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
 
 
@@ -150,7 +168,7 @@ class CellConfig(Config):
 class Cell(Config):
     """A cell and what the tables call it."""
 
-    label: str
+    label: Name
     config: CellConfig
 
     @property
@@ -162,7 +180,7 @@ class Cell(Config):
 class MethodEntry(Config):
     """A row of the tables: a method, its hyper-parameters where they depart from the preset."""
 
-    label: str
+    label: Name
     recipe: SerializeAsAny[Recipe]
 
 
@@ -172,14 +190,15 @@ class SuiteConfig(Config):
     Attributes:
         name, title, description, hardware: for people.
         dataset, model, train: shared by all cells.
-        threats: training threat models by name, which recipes refer to.
+        threats: training threat models by name, which recipes refer to; of ``linf``, ``l2`` and
+            ``l1``, keys left out keep their default.
         optimizer, schedule: defaults of every learner.
         methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters.
         seeds: one cell each.
         evaluation: metrics in the order of the tables' columns.
     """
 
-    name: str
+    name: Name
     title: str = ""
     description: str = ""
     hardware: str = ""
@@ -200,12 +219,10 @@ class SuiteConfig(Config):
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
-        threats = {**DEFAULT_THREATS, **(data.get("threats") or {})}
-        threats = {
-            name: value if isinstance(value, ThreatModel) else ThreatModel.model_validate(value)
-            for name, value in threats.items()
-        }
-        data["threats"] = threats
+        data["threats"] = threats = _threats(data.get("threats") or {})
+        methods = data.get("methods") or []
+        if not isinstance(methods, Sequence) or isinstance(methods, str):
+            raise ValueError(f"methods must be a list, not {methods!r}")
         train = data.get("train")
         if isinstance(train, Mapping) and not train.get("validation_threat"):
             data["train"] = {**train, "validation_threat": threats["linf"]}
@@ -213,19 +230,21 @@ class SuiteConfig(Config):
             "threats": threats,
             "learner": {key: data[key] for key in ("optimizer", "schedule") if data.get(key)},
         }
-        data["methods"] = [_entry(item, context) for item in data.get("methods") or ()]
+        data["methods"] = [_entry(item, context) for item in methods]
         return data
 
     @model_validator(mode="after")
     def _check(self) -> SuiteConfig:
         labels = [entry.label for entry in self.methods]
         metrics = [metric.name for metric in self.evaluation]
-        for what, names in (("method labels", labels), ("metric names", metrics)):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{what} must differ, but {twice} appear twice")
-        if not labels:
-            raise ValueError("a suite needs at least one method")
+        _check_once("method", labels, "; give each its own label")
+        _check_once("metric", metrics, "; give each its own name")
+        _check_once("seed", self.seeds)
+        if not labels or not self.seeds:
+            raise ValueError("a suite needs at least one method and one seed")
+        reserved = sorted({"index", "label"} & set(metrics))
+        if reserved:
+            raise ValueError(f"a metric cannot be called {reserved[0]!r}; choose another name")
         return self
 
     def cells(self) -> list[Cell]:
@@ -253,8 +272,9 @@ class SuiteConfig(Config):
         Raises:
             ConfigError: unknown method.
         """
+        seeds = tuple(dict.fromkeys(seeds)) or self.seeds
         if not methods:
-            return self.model_copy(update={"seeds": tuple(seeds) or self.seeds})
+            return self.model_copy(update={"seeds": seeds})
         chosen: list[MethodEntry] = []
         context = {
             "threats": self.threats,
@@ -268,11 +288,36 @@ class SuiteConfig(Config):
             if not own and name not in METHODS:
                 known = {entry.label for entry in self.methods} | set(METHODS.names())
                 raise ConfigError(f"unknown method {name!r}; {did_you_mean(name, known)}")
-            chosen += own or [MethodEntry.model_validate(_entry(name, context))]
+            try:
+                chosen += own or [MethodEntry.model_validate(_entry(name, context))]
+            except ValueError as error:
+                raise ConfigError(f"--method {name}: {error}") from error
         unique = {entry.label: entry for entry in chosen}
-        return self.model_copy(
-            update={"methods": tuple(unique.values()), "seeds": tuple(seeds) or self.seeds}
-        )
+        return self.model_copy(update={"methods": tuple(unique.values()), "seeds": seeds})
+
+
+def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{what} {twice!r} is given twice{advice}")
+
+
+def _threats(given: Any) -> dict[str, ThreatModel]:
+    """The default threat models and those given, which may state a part of a default one."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"threats must be a mapping of names to threat models, not {given!r}")
+    threats = dict(DEFAULT_THREATS)
+    for name, value in given.items():
+        default = DEFAULT_THREATS.get(name)
+        if default and isinstance(value, Mapping) and "norm" not in value:
+            # A step size belongs to an eps and a number of steps.
+            stale = {"step"} if value.keys() & {"eps", "steps"} else set()
+            value = {**default.model_dump(exclude=stale), **value}
+        try:
+            threats[name] = ThreatModel.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(f"threats.{name}: {explain(error, ThreatModel)}") from error
+    return threats
 
 
 def _entry(item: Any, context: Mapping[str, Any]) -> Any:
@@ -280,9 +325,7 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
         return item
     if isinstance(item, str):
         item = {"name": item}
-    if isinstance(item, Mapping) and "recipe" in item:  # the resolved form, as recorded
-        return {"label": item["label"], "recipe": make_recipe(item["recipe"])}
-    if not isinstance(item, Mapping) or "name" not in item:
+    if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ValueError(f"a method is a name or a mapping with a name, not {item!r}")
     parameters = {key: value for key, value in item.items() if key != "label"}
     label = item.get("label", item["name"])
@@ -322,7 +365,7 @@ def load_suite(
     """
     data = _read_suite(name)
     if base := data.pop("base", None):
-        changes, data = data, _read_suite(base)
+        changes, data = data, _read_suite(str(base))
         _merge(data, changes)
     return build_suite(data, overrides, extra)
 
@@ -331,9 +374,12 @@ def _read_suite(name: str) -> dict[str, Any]:
     """The mapping in a suite's file, with its name."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"suite file {name} does not exist")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigError(f"suite file {name} does not exist") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"suite file {name} cannot be read: {error}") from error
         name = path.stem
     else:
         if name not in suite_names():
@@ -345,12 +391,11 @@ def _read_suite(name: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"suite {name} is not valid YAML: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"suite {name} is not valid YAML: {reason}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"suite {name} must be a mapping of keys to values")
     return {"name": name, **data}
-
-
 
 
 def build_suite(
@@ -360,6 +405,11 @@ def build_suite(
     settings = copy.deepcopy(dict(data))
     for override in overrides:
         _override(settings, override)
+    for group in extra or {}:
+        if not isinstance(settings.get(group, {}), dict):
+            raise ConfigError(
+                f"{group} must be a group of settings, such as {group}: {{name: ...}}"
+            )
     _merge(settings, extra or {})
     return parse(SuiteConfig, settings, where=f"suite {settings.get('name')}")
 
@@ -382,7 +432,7 @@ def _override(data: dict[str, Any], text: str) -> None:
 
 def _merge(data: dict[str, Any], extra: Mapping[str, Any]) -> None:
     for key, value in extra.items():
-        if isinstance(value, Mapping) and isinstance(data.get(key), dict):
+        if isinstance(value, Mapping) and isinstance(data.setdefault(key, {}), dict):
             _merge(data[key], value)
         elif value is not None:
             data[key] = value

@@ -103,7 +103,7 @@ def build_method(
                 mean=data.mean,
                 std=data.std,
             )
-        return model.to(device, memory_format=torch.channels_last)
+        return model.to(device).to(memory_format=torch.channels_last)
 
     def calibration() -> Iterator[Tensor]:
         indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)

@@ -27,13 +27,20 @@ class RandomState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only, so that it can be loaded with ``weights_only``."""
-        kind, keys, position, has_gauss, gauss = np.random.get_state()
-        version, words, gauss_next = random.getstate()
+        numpy = np.random.get_state(legacy=False)
+        words = torch.tensor(numpy["state"]["key"].astype(np.int64))
+        version, integers, gauss_next = random.getstate()
         state: dict[str, Any] = {
             "generator": self.generator.get_state(),
             "torch": torch.get_rng_state(),
-            "numpy": [str(kind), torch.tensor(keys.astype(np.int64)), position, has_gauss, gauss],
-            "python": [version, list(words), gauss_next],
+            "numpy": [
+                numpy["bit_generator"],
+                words,
+                numpy["state"]["pos"],
+                numpy["has_gauss"],
+                numpy["gauss"],
+            ],
+            "python": [version, list(integers), gauss_next],
         }
         if torch.cuda.is_available():
             state["cuda"] = torch.cuda.get_rng_state_all()

@@ -50,7 +50,9 @@ def test_loss_is_batchmean_with_gradient_through_both_arguments(
 ) -> None:
     """``mean`` would divide KL by the classes too; a detached target would lose half the gradient."""
     x, y = images(8, dtype=F64)
-    x_adv = (x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    x_adv = (x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(
+        0, 1
+    )
     loss = TRADES(beta=beta).loss(model, x, x_adv, y, Step())
     expected = by_hand(model, x, x_adv, y, beta)
     assert relative_error(loss, expected) < 1e-9

@@ -98,9 +98,9 @@ def test_bn_statistics_of_a_step_are_those_of_one_training_pass(
     before = copy.deepcopy(learner.model)
     # The training pass is the only one with trainable parameters, under either view.
     learner.model.register_forward_pre_hook(
-        lambda model, inputs: seen.append(inputs[0].clone())
-        if model.head.weight.requires_grad
-        else None
+        lambda model, inputs: (
+            seen.append(inputs[0].clone()) if model.head.weight.requires_grad else None
+        )
     )
     x, y = images(8)
     learner.step(x, y, 0.0)

@@ -1,0 +1,208 @@
+"""Equations (1) to (3) of Generalist: learners, their average, and its return."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from tiny_learners import (
+    assert_same_state,
+    batches,
+    calibration,
+    images,
+    recipe,
+    relative_error,
+    state_of,
+    tiny_net,
+    tiny_setting,
+)
+from torch import Tensor, nn
+
+from benchmark.core.averaging import floating_state
+from generalist.framework import GeneralistMethod
+
+F64 = torch.float64
+TWO = [{"name": "a", "objective": "natural"}, {"name": "b", "objective": "pgd-at"}]
+
+
+def build(total: int, steps_per_epoch: int = 2, dtype: torch.dtype = F64, **hyper: Any) -> Any:
+    setting = tiny_setting(total, steps_per_epoch, lambda: tiny_net(dtype=dtype))
+    method = recipe("generalist", **{"learners": TWO, **hyper}).build(setting)
+    assert isinstance(method, GeneralistMethod)
+    return method
+
+
+def floating(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in state_of(model).items() if value.is_floating_point()}
+
+
+def same_floats(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(floating_state(one), floating_state(other), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_global_learner_is_the_closed_form_average(warmup: bool) -> None:
+    """Equation (2) unrolled: theta_0 * prod a_s + sum_s (1 - a_s) * prod_{r > s} a_r * mixture_s."""
+    total, decay = 12, 0.8
+    mixing = {"b": [(0, 1), (0.5, 1), (1, 0.4)]}
+    method = build(
+        total, mixing=mixing, average={"decay": decay, "warmup": warmup}, warmup=2, every=2
+    )
+    start, mixtures = floating(method.global_learner), []
+    due = [4, 8, 12]
+    for step in range(total):
+        # Learners as they are when averaged: (3) overwrites them within the same update.
+        due_now, method._redistribution_is_due = method._redistribution_is_due, lambda: False
+        method.update(images(8, step, F64), step / total)
+        progress = step / total
+        gamma = 1.0 if progress <= 0.5 else 1 - 0.6 * (progress - 0.5) / 0.5
+        a, b = (floating(learner.model) for learner in method.learners.values())
+        mixtures.append({key: (1 - gamma) * a[key] + gamma * b[key] for key in a})
+        del method._redistribution_is_due
+        assert due_now() == (step + 1 in due)
+        if step + 1 in due:
+            method._redistribute()
+    decays = [min(decay, (s + 1) / (s + 10)) if warmup else decay for s in range(total)]
+    for key, value in floating(method.global_learner).items():
+        expected, weight = torch.zeros_like(value), 1.0
+        for step in reversed(range(total)):
+            expected += weight * (1 - decays[step]) * mixtures[step][key]
+            weight *= decays[step]
+        expected += weight * start[key]
+        if not warmup:
+            assert weight == pytest.approx(decay**total)
+        assert relative_error(value, expected) < 1e-9, key
+
+
+@pytest.mark.parametrize(
+    ("warmup", "every", "expected"),
+    [
+        (0, 1, range(4, 25, 4)),
+        (2, 1, range(8, 25, 4)),
+        (1.5, 0.5, range(6, 25, 2)),
+        (1, 1.25, [4, 9, 14, 19, 24]),
+        ("25%", "12.5%", range(6, 25, 3)),
+        ("50%", 2.5, [12, 22]),
+        (5, "0.1%", range(20, 25)),  # never less than a step
+        (6, 1, [24]),
+        (7, 1, []),
+        (1, 0, []),
+        (0, "0%", []),
+    ],
+)
+def test_redistribution_happens_exactly_when_due(warmup: Any, every: Any, expected: Any) -> None:
+    """At t', t' + c, t' + 2c, ... (24 steps, 4 in an epoch); then every learner is the global one."""
+    method = build(24, 4, torch.float32, warmup=warmup, every=every, average={"decay": 0.9})
+    happened = []
+    for step, batch in enumerate(batches(24, size=4)):
+        method.update(batch, step / 24)
+        equal = [
+            same_floats(learner.model, method.global_learner)
+            for learner in method.learners.values()
+        ]
+        assert len(set(equal)) == 1
+        if equal[0]:
+            happened.append(step + 1)
+    assert happened == list(expected)
+
+
+@pytest.mark.parametrize("batchnorm", ["average", "copy", "reestimate"])
+def test_redistributed_learners_compute_what_the_global_one_does(batchnorm: str) -> None:
+    """Buffers go along with the weights, whatever the rule for BatchNorm."""
+    method = build(4, 2, torch.float32, warmup=2, every=2, batchnorm=batchnorm)
+    for step, batch in enumerate(batches(4)):
+        method.update(batch, step / 4)
+    x = images(8, seed=9)[0]
+    expected = method.deployed()(x)
+    for learner in method.learners.values():
+        assert torch.equal(copy.deepcopy(learner.model).eval()(x), expected)
+        assert learner.model.head.weight.requires_grad
+        assert not same_floats(learner.model, tiny_net())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("mode", ["keep", "reset"])
+def test_optimizer_state_at_redistribution(mode: str, optimizer: str) -> None:
+    """``reset``: the next step is that of a new optimiser at theta_g. ``keep``: it is not."""
+    learners = [{**TWO[0], "optimizer": {"name": optimizer, "lr": 0.01}}, TWO[1]]
+    hyper = {"learners": learners, "warmup": 1, "every": 1, "optimizer_state": mode}
+    method = build(8, 2, **hyper)
+    for step in range(2):
+        method.update(images(8, step, F64), step / 8)
+    learner = method.learners["a"]
+    assert bool(learner.optimizer.state) == (mode == "keep")
+    fresh = build(8, 2, **hyper).learners["a"]
+    fresh.model.load_state_dict(method.global_learner.state_dict())
+    batch = images(8, 5, F64)
+    learner.step(*batch, 2 / 8)
+    fresh.step(*batch, 2 / 8)
+    assert same_floats(learner.model, fresh.model) == (mode == "reset")
+
+
+@pytest.mark.parametrize("objective", ["natural", "pgd-at", "trades"])
+def test_one_learner_without_memory_is_that_learner_alone(objective: str) -> None:
+    """Decay 0: the global learner is the learner, and handing it back changes nothing, bit by bit."""
+    alone = recipe(objective).build(tiny_setting())
+    method = build(
+        8, 2, torch.float32,
+        learners=[{"name": "only", "objective": objective}],
+        average={"decay": 0, "warmup": False}, warmup=1, every=1,
+    )  # fmt: skip
+    for step, batch in enumerate(batches(8)):
+        (one,) = alone.update(batch, step / 8).values()
+        (other,) = method.update(batch, step / 8).values()
+        assert torch.equal(one, other)
+        assert same_floats(alone.deployed(), method.deployed())
+    assert_same_state(alone.deployed(), method.learners["only"].model)
+
+
+def test_statistics_are_copied_from_the_leader() -> None:
+    """ "copy": buffers of the learner with the largest ratio, counter included; weights averaged."""
+    mixing = {"a": [(0, 0.2), (0.5, 0.8)]}
+    method = build(4, mixing=mixing, batchnorm="copy", average={"decay": 0.9}, every=0)
+    for step in range(4):
+        method.update(images(8, step, F64), step / 4)
+        leader = method.learners["a" if 0.2 + 1.2 * step / 4 > 0.5 else "b"].model
+        for name, buffer in method.global_learner.named_buffers():
+            assert torch.equal(buffer, leader.get_buffer(name))
+        assert not torch.equal(method.global_learner.head.weight, leader.head.weight)
+
+
+def test_statistics_are_reestimated_for_deployment() -> None:
+    """ "reestimate": mean and variance of the averaged weights on the calibration batches."""
+    method = build(4, 2, torch.float32, batchnorm="reestimate", every=0)
+    for step, batch in enumerate(batches(4)):
+        method.update(batch, step / 4)
+    # Averaging must leave them alone until then.
+    assert torch.equal(method.global_learner.norm.running_mean, torch.zeros(4))
+    model = method.deployed()
+    with torch.no_grad():
+        features = [model.conv(x).transpose(0, 1).flatten(1) for x in calibration()]
+    assert relative_error(model.norm.running_mean, sum(f.mean(1) for f in features) / 2) < 1e-5
+    assert relative_error(model.norm.running_var, sum(f.var(1) for f in features) / 2) < 1e-5
+    assert not model.training
+
+
+def test_diagnostics_are_ratios_and_distances() -> None:
+    """The signature of drift: ||theta_k - theta_g||_2 over all weights, without buffers."""
+    method = build(4, mixing={"a": 0.3}, average={"decay": 0.9}, every=0)
+    method.update(images(8, 0, F64), 0.0)
+    values = method.diagnostics(0.0)
+    assert [values["mix/a"], values["mix/b"]] == pytest.approx([0.3, 0.7])
+    for name, learner in method.learners.items():
+        pairs = zip(learner.model.parameters(), method.global_learner.parameters(), strict=True)
+        by_hand = sum(float(((p.detach() - q) ** 2).sum()) for p, q in pairs) ** 0.5
+        assert values[f"distance/{name}"] == pytest.approx(by_hand, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("learners", "message"),
+    [([], "at least one learner"), ([TWO[0], TWO[0]], "names must differ")],
+)
+def test_learners_must_be_told_apart(learners: list, message: str) -> None:
+    """Ratios and metrics go by name."""
+    with pytest.raises(Exception, match=message):
+        recipe("generalist", learners=learners)
