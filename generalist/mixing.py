@@ -58,8 +58,8 @@ def ratios(
 def check_ratios(schedules: Mapping[str, Schedule], names: Sequence[str]) -> None:
     """Raise ValueError unless the ratios are in [0, 1] and sum to 1 at every moment.
 
-    Looked at on a grid, at every point of a schedule and just before it: linear schedules are extreme
-    there, ``step`` ones jump there, and ``cosine`` ones differ from linear ones in between.
+    Looked at on a grid, at every point of a schedule and just before it: linear schedules are
+    extreme there, ``step`` ones jump there, and ``cosine`` ones differ from linear ones in between.
     """
     unknown = sorted(set(schedules) - set(names))
     if unknown:

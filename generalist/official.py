@@ -35,7 +35,8 @@ class GeneralistOfficial(Generalist):
 
         theta_g <- a_s * theta_g + (1 - a_s) * (beta * e_robust + (1 - beta) * e_natural),
 
-    where beta is 1 until two thirds of training and falls linearly to 0.4 at the end (epochs 80 and 120 of 120).
+    where beta is 1 until two thirds of training and falls linearly to 0.4 at the end (epochs 80
+    and 120 of 120).
 
     Quirks of the code, each with its switch:
 
@@ -108,8 +109,9 @@ class _OfficialMethod(GeneralistMethod):
         self._average(self.global_learner, list(self.averages.values()), gamma, decay)
 
     def _redistribution_is_due(self) -> bool:
-        """During the whole of epochs t', t' + c, ... The code counts epochs from 1, so epoch t' is the
-        one that ends t' epochs into training (75, 80, ..., 120 of 120: ten bursts, one at the end).
+        """During the whole of epochs t', t' + c, ...
+
+        The code counts epochs from 1, so epoch t' is the one that ends t' epochs into training (75, 80, ..., 120 of 120: ten bursts, one at the end).
         """
         if not self.recipe.burst:
             return super()._redistribution_is_due()
