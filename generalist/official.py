@@ -111,7 +111,8 @@ class _OfficialMethod(GeneralistMethod):
     def _redistribution_is_due(self) -> bool:
         """During the whole of epochs t', t' + c, ...
 
-        The code counts epochs from 1, so epoch t' is the one that ends t' epochs into training (75, 80, ..., 120 of 120: ten bursts, one at the end).
+        The code counts epochs from 1, so epoch t' is the one that ends t' epochs into training
+        (75, 80, ..., 120 of 120: ten bursts, one at the end).
         """
         if not self.recipe.burst:
             return super()._redistribution_is_due()

@@ -54,7 +54,7 @@ STEP = {"points": [(0, 0.8), (0.5, 0.2)], "interpolation": "step"}
         ({"a": 0.6, "b": 0.6}, "sum to 1"),  # both learners named
         ({"a": 1.2}, "must lie in"),
         ({"a": -0.1}, "must lie in"),
-        ({"a": [(0, 0.5), (0.3, 1.1), (1, 0.5)]}, "at progress 0.3"),
+        ({"a": [(0, 0.5), (0.3, 1.1), (1, 0.5)]}, "at progress 0.26"),  # first of the grid
         ({"z": 0.5}, r"mixing names \['z'\]"),
         # Right at every point of both schedules, wrong between them.
         ({"a": STEP, "b": [(0, 0.2), (0.5, 0.8)]}, "sum to 1"),
