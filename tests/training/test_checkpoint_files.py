@@ -1,0 +1,94 @@
+"""Checkpoint files: damage is noticed, a full disk loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.core.errors import BenchmarkError, CheckpointError
+from benchmark.training import checkpoint
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"w": torch.arange(1000.0), "step": 3})
+    return path
+
+
+def test_what_is_saved_is_loaded(saved: Path) -> None:
+    state = checkpoint.load(saved)
+    assert state["step"] == 3
+    assert torch.equal(state["w"], torch.arange(1000.0))
+    assert sorted(p.name for p in saved.parent.iterdir()) == [
+        "checkpoint.pt", "checkpoint.pt.sha256"
+    ]  # fmt: skip
+
+
+def test_every_kind_of_damage_is_noticed(saved: Path) -> None:
+    content = saved.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damaged in (bytes(flipped), content[:-1], content[:50], b""):
+        saved.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            checkpoint.load(saved)
+
+
+def test_a_missing_or_garbled_digest_is_noticed(saved: Path) -> None:
+    digest = saved.with_name("checkpoint.pt.sha256")
+    digest.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(saved)
+    digest.unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        checkpoint.load(saved)
+
+
+def test_code_in_a_checkpoint_is_not_run(saved: Path) -> None:
+    saved.write_bytes(pickle.dumps(Path("x")))
+    saved.with_name("checkpoint.pt.sha256").write_text(checkpoint.file_digest(saved))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed")],
+)
+def test_a_full_disk_keeps_the_old_checkpoint(
+    failure: Exception, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(state: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half a checkpoint")
+        raise failure
+
+    before = saved.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(BenchmarkError, match=r"cannot write .*checkpoint\.pt.*space"):
+            checkpoint.save(saved, {"step": 4})
+    assert saved.read_bytes() == before
+    assert checkpoint.load(saved)["step"] == 3
+    assert len(list(saved.parent.iterdir())) == 2
+
+
+def test_the_hash_of_weights_sees_names_types_shapes_and_values() -> None:
+    state = {"a": torch.zeros(4), "b": torch.tensor(1)}
+    reference = checkpoint.state_hash(state)
+    assert checkpoint.state_hash(dict(reversed(state.items()))) == reference
+    for other in (
+        {"a": torch.zeros(2, 2), "b": torch.tensor(1)},
+        {"a": torch.zeros(4).double(), "b": torch.tensor(1)},
+        {"a": torch.zeros(4), "c": torch.tensor(1)},
+        {"a": torch.tensor([0.0, 0, 0, 1e-30]), "b": torch.tensor(1)},
+    ):
+        assert checkpoint.state_hash(other) != reference
+    conv = torch.rand(2, 3, 4, 4)
+    layout = conv.to(memory_format=torch.channels_last)
+    assert checkpoint.state_hash({"w": conv}) == checkpoint.state_hash({"w": layout})
