@@ -49,9 +49,10 @@ class GeneralistOfficial(Generalist):
     * ``zero_means_one``: a ratio of exactly 0 is read as 1. The default schedule never reaches 0.
 
     As in the code, momentum, averages and step counters survive redistribution, and buffers are
-    averaged like weights. Not reproduced: its choice of the checkpoint on the test set, and its
-    evaluation attacks, which run 10 steps whatever their name says. Learning rates come from the
-    suite (the code: SGD 0.01, weight decay 3.5e-3 robust and 5e-4 natural; eps 0.031, step 0.007).
+    averaged like weights. Departure: lr and beta move with every step here, with every epoch in the
+    code. Not reproduced: its choice of the checkpoint on the test set, and its evaluation attacks,
+    which run 10 steps whatever their name says. Learning rates come from the suite (the code: SGD
+    0.01, weight decay 3.5e-3 robust and 5e-4 natural; eps 0.031, step 0.007).
     """
 
     learners: tuple[LearnerConfig, ...] = Field(default_factory=_official_learners)

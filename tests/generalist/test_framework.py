@@ -160,7 +160,7 @@ def test_one_learner_without_memory_is_that_learner_alone(objective: str) -> Non
 
 
 def test_statistics_are_copied_from_the_leader() -> None:
-    """ "copy": buffers of the learner with the largest ratio, counter included; weights averaged."""
+    """Buffers of the learner with the largest ratio, counter included; weights averaged."""
     mixing = {"a": [(0, 0.1), (0.5, 0.8)]}
     method = build(4, mixing=mixing, batchnorm="copy", average={"decay": 0.9}, every=0)
     for step in range(4):
@@ -172,7 +172,7 @@ def test_statistics_are_copied_from_the_leader() -> None:
 
 
 def test_statistics_are_reestimated_for_deployment() -> None:
-    """ "reestimate": mean and variance of the averaged weights on the calibration batches."""
+    """Mean and variance of the averaged weights on the calibration batches."""
     method = build(4, 2, torch.float32, batchnorm="reestimate", every=0)
     for step, batch in enumerate(batches(4)):
         method.update(batch, step / 4)

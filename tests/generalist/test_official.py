@@ -136,7 +136,7 @@ def distance(one: nn.Module, other: nn.Module) -> float:
 
 @pytest.mark.parametrize(("warmup", "every"), [(8, 2), (5, 5), (9, 3), (12, 12), (1, 1)])
 def test_all_quirks_are_the_released_loop(warmup: int, every: int) -> None:
-    """ "generalist-official" claims to be what was released: same weights after 12 epochs."""
+    """The method claims to be what was released: same weights after 12 epochs."""
     expected = released_loop(
         warmup, every, nested=True, burst=True, shared=True, end=0.4, zero=True
     )
