@@ -256,7 +256,7 @@ class Evaluator:
                     split = self._corrupt(metric, indices, corruption, severity, root)
                     right = clean_outcomes(model, split, torch.arange(len(split)), **self._how())
                     columns[f"{metric.name}/{corruption}/{severity}"] = right
-                    accuracies.setdefault(corruption, []).append(float(right.float().mean()))
+                    accuracies.setdefault(corruption, []).append(float(right.double().mean()))
                     task.advance(1, corruption)
         mean = float(np.mean([value for row in accuracies.values() for value in row]))
         detail = {
@@ -352,7 +352,7 @@ def _columns_of(outcomes: pd.DataFrame, metric: str) -> list[str]:
 def _whole(metric: Metric, outcome: Tensor, detail: dict[str, Any]) -> Measured:
     """A metric with one outcome per image."""
     return Measured(
-        {metric.name: outcome}, detail, int(outcome.sum()), float(outcome.float().mean())
+        {metric.name: outcome}, detail, int(outcome.sum()), float(outcome.double().mean())
     )
 
 
@@ -360,7 +360,8 @@ def _set_columns(
     outcomes: pd.DataFrame, metric: str, indices: Tensor, columns: dict[str, Tensor]
 ) -> None:
     """Replace the columns of ``metric``; images that were not attacked are null."""
-    outcomes.drop(columns=_columns_of(outcomes, metric), inplace=True)
+    for stale in _columns_of(outcomes, metric):
+        del outcomes[stale]
     rows = indices.numpy()
     for name, outcome in columns.items():
         column = pd.array([pd.NA] * len(outcomes), dtype="boolean")

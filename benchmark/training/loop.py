@@ -260,7 +260,10 @@ class Trainer:
         robust = pgd_outcomes(
             model, split, indices, train.validation_threat, seed=0, batch_size=size, device=device
         )
-        scores = {"val_clean": float(clean.float().mean()), "val_pgd": float(robust.float().mean())}
+        scores = {
+            "val_clean": float(clean.double().mean()),
+            "val_pgd": float(robust.double().mean()),
+        }
         # The last update was made at this progress; ratios and rates in the log are those it used.
         progress = (self._step - 1) / self._total
         epoch = self._step / self._loader.steps_per_epoch

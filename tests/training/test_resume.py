@@ -1,0 +1,236 @@
+"""An interrupted training goes on to the very weights, curves and record of an uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_suites import assert_same_result, cli, tiny_cell, tiny_data, write_suite
+
+from benchmark.core.errors import CheckpointError, DivergenceError
+from benchmark.suites.schema import Cell
+from benchmark.training import checkpoint, loop
+from benchmark.training.loop import Trainer
+
+CPU = torch.device("cpu")
+STEPS = 10
+CASES: list[tuple[Any, str]] = [
+    ("pgd-at", "best"),
+    ({"name": "generalist-d", "warmup": "20%", "every": "20%"}, "last"),
+    ({"name": "generalist-d-norms", "warmup": "0%", "every": "30%", "batchnorm": "copy",
+      "optimizer_state": "reset"}, "best"),
+    ("weight-interpolation", "best"),
+    ({"name": "generalist-official", "warmup": "0%", "every": "50%"}, "last"),
+]  # fmt: skip
+
+
+class _Stop(Exception):
+    """Stands for whatever ends a process between two steps."""
+
+
+def _train(cell: Cell, run: Path, stop_after: int | None = None) -> None:
+    """Train, or raise ``_Stop`` after so many updates of this process."""
+    run.mkdir(exist_ok=True)
+    trainer = Trainer(cell.config, tiny_data(), run, device=CPU)
+    update, calls = trainer.method.update, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        if calls == stop_after:
+            raise _Stop
+        calls += 1
+        return update(*arguments)
+
+    trainer.method.update = counted  # type: ignore[method-assign]
+    trainer.run()
+
+
+@pytest.mark.parametrize(("method", "selection"), CASES)
+def test_interrupted_training_equals_uninterrupted(
+    method: Any, selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = tiny_cell(methods=[method], train={"selection": selection})
+    _train(cell, tmp_path / "whole")
+
+    # Checkpoints at validations only (steps 3, 7 and 10): work since the last is done again.
+    for stop in (1, 5):
+        with pytest.raises(_Stop):
+            _train(cell, tmp_path / "seldom", stop)
+    _train(cell, tmp_path / "seldom")
+    assert_same_result(tmp_path / "whole", tmp_path / "seldom")
+
+    # A checkpoint after every step: each process makes a few steps.
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1)
+    for stop in (2, 1, 4):
+        with pytest.raises(_Stop):
+            _train(cell, tmp_path / "often", stop)
+    _train(cell, tmp_path / "often")
+    assert_same_result(tmp_path / "whole", tmp_path / "often")
+
+
+def test_a_stop_between_the_last_step_and_the_record_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = tiny_cell()
+    _train(cell, tmp_path / "whole")
+
+    def stop(self: Trainer) -> None:
+        raise _Stop
+
+    with monkeypatch.context() as patch, pytest.raises(_Stop):
+        patch.setattr(Trainer, "_finish", stop)
+        _train(cell, tmp_path / "run")
+    _train(cell, tmp_path / "run", stop_after=0)  # no step is left
+    assert_same_result(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    cell, run = tiny_cell(), tmp_path / "run"
+    run.mkdir()
+    _train(cell, tmp_path / "whole")
+    before = signal.getsignal(number)
+    trainer = Trainer(cell.config, tiny_data(), run, device=CPU)
+    update = trainer.method.update
+
+    def signalled(batch: Any, progress: float) -> Any:
+        if progress == 4 / STEPS:
+            os.kill(os.getpid(), number)
+        return update(batch, progress)
+
+    trainer.method.update = signalled  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert checkpoint.load(run / "checkpoint.pt")["step"] == 5
+    assert signal.getsignal(number) is before
+    _train(cell, run, stop_after=5)
+    assert_same_result(tmp_path / "whole", run)
+
+
+@pytest.mark.slow
+def test_killed_processes_of_the_command_line(tmp_path: Path) -> None:
+    """Two SIGKILLs and a SIGTERM at moments nobody chose; then to the end."""
+    changes = {"train": {"epochs": 60, "validations": 40}}
+    suite = write_suite(tmp_path, **changes)
+    cell = tiny_cell(**changes)
+    _train(cell, tmp_path / "whole")
+    out = tmp_path / "out"
+    run = out / "cells" / cell.slug
+    command = [sys.executable, "-m", "benchmark", "run", str(suite), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def lines() -> int:
+        path = run / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def until_it_trains(process: subprocess.Popen[str]) -> None:
+        seen, deadline = lines(), time.monotonic() + 120
+        while lines() <= seen and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.2))
+
+    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        until_it_trains(process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert not (run / "training.json").exists(), "too fast to be interrupted: raise the epochs"
+        assert "Traceback" not in said
+        if number is signal.SIGKILL:
+            assert process.returncode == -signal.SIGKILL
+        else:
+            assert process.returncode == 130
+            assert f"generalist-bench run {suite} --out {out}" in said
+    done = cli("run", suite, "--out", out)
+    assert done.status == 0
+    assert "resuming at step" in done.err
+    assert_same_result(tmp_path / "whole", run)
+
+
+def test_kills_while_a_checkpoint_is_written_leave_a_valid_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest is on disk before the content: two such kills in a row once lost the digest."""
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"step": 1})
+    replace = os.replace
+
+    def killed(source: Any, target: Any) -> None:
+        if Path(target) == path:
+            raise _Stop
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        for step in (2, 3, 4):
+            with pytest.raises(_Stop):
+                checkpoint.save(path, {"step": step})
+            assert checkpoint.load(path) == {"step": 1}
+    checkpoint.save(path, {"step": 5})
+    assert checkpoint.load(path) == {"step": 5}
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_torn_last_line_of_the_curves_is_dropped(tmp_path: Path) -> None:
+    cell, run = tiny_cell(), tmp_path / "run"
+    _train(cell, tmp_path / "whole")
+    with pytest.raises(_Stop):
+        _train(cell, run, stop_after=5)
+    with open(run / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step": 4, "loss\xff')
+    _train(cell, run)
+    assert_same_result(tmp_path / "whole", run)
+
+
+def test_divergence_names_step_learner_and_checkpoint(tmp_path: Path) -> None:
+    cell = tiny_cell(methods=["weight-interpolation"], optimizer={"lr": 1e30})
+    with pytest.raises(DivergenceError) as caught:
+        _train(cell, tmp_path / "run")
+    assert "at step 3 of 10" in str(caught.value)
+    assert "natural" in str(caught.value)
+    assert "no checkpoint yet" in str(caught.value)
+
+
+def test_divergence_leaves_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1)
+    # Fine until 60 % of training, then absurd.
+    cell = tiny_cell(schedule=[[0, 1], [0.6, 1], [0.61, 1e30], [1, 1e30]])
+    run = tmp_path / "run"
+    with pytest.raises(DivergenceError, match=r"last good checkpoint is .*checkpoint\.pt"):
+        _train(cell, run)
+    state = checkpoint.load(run / "checkpoint.pt")
+    weights = state["method"]["learners"]["pgd-at"]["model"]
+    assert 3 <= state["step"] < STEPS
+    assert all(value.isfinite().all() for value in weights.values())
+    assert not (run / "training.json").exists()
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(_Stop):
+        _train(tiny_cell(), tmp_path / "run", stop_after=5)
+    with pytest.raises(CheckpointError, match="another configuration"):
+        _train(tiny_cell(optimizer={"lr": 0.01}), tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(_Stop):
+        _train(tiny_cell(), run, stop_after=5)
+    state = checkpoint.load(run / "checkpoint.pt")
+    state["method"]["learners"]["pgd-at"]["model"].pop("linear.bias")
+    checkpoint.save(run / "checkpoint.pt", state)
+    with pytest.raises(CheckpointError, match="another version") as caught:
+        _train(tiny_cell(), run)
+    assert "\n" not in str(caught.value)
