@@ -45,7 +45,7 @@ def _two_learners() -> tuple[Any, ...]:
 
 
 class _Pair(Recipe):
-    """A natural and a robust learner and the weight of the robust one."""
+    """A natural learner, then a robust one, and the weight of the second."""
 
     learners: tuple[LearnerConfig, LearnerConfig] = Field(default_factory=_two_learners)
     share: float = Field(default=0.5, gt=0, lt=1)
@@ -58,8 +58,8 @@ class OutputEnsemble(_Pair):
     networks; Generalist (2303.13813) is deployed as one.
 
     Attributes:
-        learners: the natural and the robust learner.
-        share: weight of the robust member; 0.5 is the plain average.
+        learners: the natural learner, then the robust one.
+        share: weight of the second; 0.5 is the plain average.
     """
 
     def build(self, setting: Setting) -> Method:
@@ -88,8 +88,8 @@ class WeightInterpolation(_Pair):
     networks this far apart (SWA, 1803.05407, section 3.2).
 
     Attributes:
-        learners: the natural and the robust learner.
-        share: weight of the robust network.
+        learners: the natural learner, then the robust one.
+        share: weight of the second.
     """
 
     def build(self, setting: Setting) -> Method:

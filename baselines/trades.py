@@ -18,8 +18,9 @@ class TRADES(Objective):
     averaged over the *batch* (``batchmean``; ``mean`` would divide it by the number of classes),
     and its clean target is not detached, so gradient flows through both arguments.
 
-    Departure: the code runs the clean images twice through the network, once for each term; we use
-    the logits once (as semisup-adv does), so BatchNorm sees the clean batch once per step.
+    Departures: the code runs the clean images twice through the network, once for each term; we use
+    the logits once (as semisup-adv does), so BatchNorm sees the clean batch once per step. Under
+    l_2 the code runs SGD on the perturbation; we take the steps of PGD.
 
     Attributes:
         beta: weight of the divergence; 6 in the paper's tables.

@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -411,6 +412,7 @@ def main() -> None:
     """Entry point: errors meant for people in one line, exit status 2; 130 when interrupted."""
     # A scheduler's SIGTERM is an interruption like any other.
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         status = app(sys.argv[1:] or ["--help"], "generalist-bench", standalone_mode=False)
     except BenchmarkError as error:

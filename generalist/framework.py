@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,6 +17,10 @@ from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 from generalist.mixing import MovingAverage, check_ratios, ratios
+
+
+# Redistribution more often than this leaves base learners no time of their own.
+_FEW_STEPS = 3
 
 
 class Generalist(Recipe):
@@ -45,7 +50,9 @@ class Generalist(Recipe):
         mixing: gamma_k by learner name, as functions of progress; the others share the rest.
         average: the decay a of (2).
         warmup: t', in epochs or as a share of training.
-        every: c, in epochs or as a share of training; 0 never redistributes.
+        every: c, in epochs or as a share of training, at least a step; 0 never redistributes. In a
+            very short training a share is a step or two, and the learners hardly part (a warning
+            says so).
         batchnorm: BatchNorm statistics of the global learner: "average" them like weights, "copy"
             those of the learner with the largest ratio, or "reestimate" them on clean training
             images before deployment.
@@ -88,6 +95,13 @@ class GeneralistMethod(Method):
         every = recipe.every.steps(setting.total_steps, setting.steps_per_epoch)
         positive = bool(recipe.every.epochs or recipe.every.share)
         self._every = max(1, every) if positive else 0
+        # A length of one step is that of a method built for its form only.
+        if recipe.every.share and self._every < _FEW_STEPS and setting.total_steps > 1:
+            warnings.warn(
+                f"{self._every} steps from one redistribution to the next are too few for learners "
+                "to part from each other: train longer, or raise `every`",
+                stacklevel=2,
+            )
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Equations (1), (2) and, when due, (3)."""

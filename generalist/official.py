@@ -113,7 +113,8 @@ class _OfficialMethod(GeneralistMethod):
         """During the whole of epochs t', t' + c, ...
 
         The code counts epochs from 1, so epoch t' is the one that ends t' epochs into training
-        (75, 80, ..., 120 of 120: ten bursts, one at the end).
+        (75, 80, ..., 120 of 120: ten bursts, one at the end). The code asks for ``epoch % c == 0``,
+        which is the same for a t' that is a multiple of c, as in its settings.
         """
         if not self.recipe.burst:
             return super()._redistribution_is_due()

@@ -16,13 +16,24 @@ from torch import Tensor
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import did_you_mean
 
-# Below this a gradient counts as zero: dividing by it would turn rounding noise into a direction.
+# Keeps a division by the length of a zero perturbation finite.
 _TINY = 1e-12
 
 
 def _per_example(value: Tensor, like: Tensor) -> Tensor:
     """[n] to [n, 1, 1, 1] so that it broadcasts over ``like``."""
     return value.view(-1, *[1] * (like.dim() - 1))
+
+
+def _unit(delta: Tensor) -> Tensor:
+    """Each example scaled to l_2 length 1; zero stays zero.
+
+    Divided by its largest entry first: a network with large logits has gradients whose squares
+    vanish in fp32, and an attack that took them for zero would call it robust.
+    """
+    largest = delta.flatten(1).abs().amax(1)
+    scaled = delta / _per_example(torch.where(largest > 0, largest, 1.0), delta)
+    return scaled / _per_example(scaled.flatten(1).norm(dim=1).clamp_min(0.5), delta)
 
 
 class Norm(ABC):
@@ -39,8 +50,11 @@ class Norm(ABC):
         """The nearest point of the ball of radius ``eps`` (Euclidean projection)."""
 
     @abstractmethod
-    def ascend(self, grad: Tensor) -> Tensor:
-        """A direction of norm 1 along which the linearised loss grows; zero where ``grad`` is."""
+    def ascend(self, grad: Tensor, x: Tensor) -> Tensor:
+        """A direction of norm 1 along which the linearised loss grows; zero where ``grad`` is.
+
+        ``x``: the images [n, c, h, w] in [0, 1] that ``grad`` was taken at.
+        """
 
     @abstractmethod
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
@@ -58,7 +72,7 @@ class Linf(Norm):
     def project(self, delta: Tensor, eps: float) -> Tensor:
         return delta.clamp(-eps, eps)
 
-    def ascend(self, grad: Tensor) -> Tensor:
+    def ascend(self, grad: Tensor, x: Tensor) -> Tensor:
         return grad.sign()
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
@@ -78,12 +92,12 @@ class L2(Norm):
         factor = (eps / self.length(delta).clamp_min(_TINY)).clamp_max(1.0)
         return delta * _per_example(factor, delta)
 
-    def ascend(self, grad: Tensor) -> Tensor:
-        return grad / _per_example(self.length(grad).clamp_min(_TINY), grad)
+    def ascend(self, grad: Tensor, x: Tensor) -> Tensor:
+        return _unit(grad)
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
         """Normal direction, radius uniform in [0, eps] (robust_overfitting, 2002.11569)."""
-        direction = self.ascend(torch.empty_like(like).normal_(generator=generator))
+        direction = _unit(torch.empty_like(like).normal_(generator=generator))
         radius = torch.empty(len(like), device=like.device, dtype=like.dtype)
         return direction * _per_example(radius.uniform_(0, eps, generator=generator), like)
 
@@ -93,7 +107,9 @@ class L1(Norm):
 
     The steepest l_1 step moves a single coordinate, which is hopelessly slow; ``ascend`` therefore
     moves the top ``1 - sparsity`` share of the coordinates by equal amounts, as the SLIDE attack
-    does (Tramer & Boneh, 1904.13000, section 2; default sparsity 0.99).
+    does (Tramer & Boneh, 1904.13000, section 2; default sparsity 0.99). Pixels that the step would
+    push out of [0, 1] are not counted, as in MSD's code (Maini et al., 1909.04068): in a dark or
+    bright image the largest gradients belong to pixels that cannot follow.
     """
 
     name = "l1"
@@ -117,8 +133,9 @@ class L1(Norm):
         inside = magnitude.sum(1, keepdim=True) <= eps
         return torch.where(inside, flat, shrunk).view_as(delta)
 
-    def ascend(self, grad: Tensor) -> Tensor:
-        flat = grad.flatten(1)
+    def ascend(self, grad: Tensor, x: Tensor) -> Tensor:
+        stuck = ((x <= 0) & (grad < 0)) | ((x >= 1) & (grad > 0))
+        flat = grad.masked_fill(stuck, 0).flatten(1)
         count = max(1, round((1 - self.sparsity) * flat.shape[1]))
         smallest = flat.abs().topk(count, dim=1).values[:, -1:]
         sparse = torch.where(flat.abs() >= smallest, flat.sign(), torch.zeros_like(flat))

@@ -100,7 +100,8 @@ def pgd(
                 size = grad.flatten(1).abs().mean(1).clamp_min(1e-12)
                 velocity = momentum * velocity + grad / size.view(-1, 1, 1, 1)
                 grad = velocity
-            delta = x_adv.detach() + step * norm.ascend(grad) - x
+            here = x_adv.detach()
+            delta = here + step * norm.ascend(grad, here) - x
             x_adv = (x + norm.project(delta, eps)).clamp_(0, 1)
         if on_step:
             on_step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -51,27 +52,27 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     BatchNorm layers.
 
     Raises:
-        ValueError: no batches, which would leave reset statistics behind.
+        ValueError: no batches; the model is left as it was.
     """
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
     training = [(module, module.training) for module in model.modules()]
-    seen = 0
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
+        raise ValueError("BatchNorm re-estimation needs at least one batch of training images")
     try:
         model.eval()
         for layer in layers:
             layer.train()
             layer.reset_running_stats()
             layer.momentum = None  # cumulative average
-        for x in batches:
+        for x in itertools.chain([first], batches):
             model(x)
-            seen += 1
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         for module, flag in training:
             module.training = flag
-    if not seen:
-        raise ValueError("BatchNorm re-estimation needs at least one batch of training images")

@@ -32,6 +32,12 @@ class OptimizerConfig(Config):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
 
+    @model_validator(mode="after")
+    def _check(self) -> OptimizerConfig:
+        if self.nesterov and self.name == "sgd" and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over all trainable parameters of ``model``."""
         parameters = [p for p in model.parameters() if p.requires_grad]

@@ -12,6 +12,8 @@ from benchmark.core.errors import ConfigError
 
 EPS = {"linf": 0.3, "l2": 2.0, "l1": 9.0}
 ALL = sorted(NORMS)
+# Images away from 0 and 1, where every pixel can move.
+GREY = torch.full((1, 3, 8, 8), 0.5)
 
 
 def normals(count: int, seed: int = 0) -> Tensor:
@@ -87,7 +89,7 @@ def test_projection_is_nearest_in_euclidean_distance(name: str) -> None:
 def test_ascent_is_steepest(name: str, dual: int) -> None:
     """The step maximises <g, d> over the unit ball, where the maximum is the dual norm of g."""
     norm, grad = norm_of(name), normals(5)
-    direction = norm.ascend(grad)
+    direction = norm.ascend(grad, GREY)
     gain = (grad * direction).flatten(1).sum(1)
     torch.testing.assert_close(gain, torch.linalg.vector_norm(grad.flatten(1), dual, 1))
     torch.testing.assert_close(norm.length(direction), torch.ones(5, dtype=torch.float64))
@@ -100,7 +102,7 @@ def test_ascent_is_steepest(name: str, dual: int) -> None:
 def test_l1_ascent_moves_the_largest_coordinates_equally(sparsity: float) -> None:
     """SLIDE: top (1 - sparsity) share, equal amounts, signs of the gradient, l_1 length 1."""
     grad = normals(4)
-    direction = L1(sparsity).ascend(grad).flatten(1)
+    direction = L1(sparsity).ascend(grad, GREY).flatten(1)
     count = max(1, round((1 - sparsity) * 192))
     for row, g in zip(direction.numpy(), grad.flatten(1).numpy(), strict=True):
         top = np.argsort(-np.abs(g))[:count]
@@ -115,7 +117,7 @@ def test_l1_ascent_with_fewer_gradients_than_places() -> None:
     grad = torch.zeros(2, 3, 8, 8, dtype=torch.float64)
     grad[0, 1, 2, 3] = -4.0
     grad[1, 0] = 2.0  # 64 equal entries: a tie is shared
-    direction = L1(0.9).ascend(grad)
+    direction = L1(0.9).ascend(grad, GREY)
     assert float(direction[0, 1, 2, 3]) == -1
     assert int((direction[0] != 0).sum()) == 1
     torch.testing.assert_close(direction.abs().flatten(1).sum(1), torch.ones(2).double())
@@ -125,14 +127,38 @@ def test_l1_ascent_with_fewer_gradients_than_places() -> None:
 def test_zero_gradient_does_not_move(name: str) -> None:
     """A saturated example must not turn into NaN, nor disturb its neighbours."""
     grad = normals(3)
-    alone = norm_of(name).ascend(grad[:1])
+    alone = norm_of(name).ascend(grad[:1], GREY)
     grad[1] = 0
-    direction = norm_of(name).ascend(grad)
+    direction = norm_of(name).ascend(grad, GREY)
     assert torch.isfinite(direction).all()
     assert not direction[1].any()
     assert torch.equal(direction[:1], alone)
     zero = torch.zeros_like(grad)
     assert torch.equal(norm_of(name).project(zero, EPS[name]), zero)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-25, 1e-13, 1e30])
+def test_l2_ascent_does_not_depend_on_the_size_of_the_gradient(scale: float) -> None:
+    """Protects: large logits make gradients tiny, and a tiny step would look like robustness."""
+    grad = normals(3).float()
+    direction = norm_of("l2").ascend(grad, GREY)
+    torch.testing.assert_close(
+        norm_of("l2").ascend(grad * scale, GREY), direction, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_l1_ascent_leaves_out_pixels_that_cannot_move() -> None:
+    """Protects: in an image of 0s and 1s the step was spent on pixels at their bounds."""
+    grad, x = normals(2), (normals(2, seed=1) > 0).double()
+    x[:, 0, 0] = 0.5
+    direction = L1(0.9).ascend(grad, x)
+    assert (direction != 0).flatten(1).sum(1).tolist() == [19, 19]
+    torch.testing.assert_close((x + 0.1 * direction).clamp(0, 1), x + 0.1 * direction)
+    movable = ((x + grad.sign()) - 0.5).abs() <= 1
+    movable |= x == 0.5
+    weakest = grad.abs().where(direction != 0, torch.inf).flatten(1).amin(1)
+    left_out = grad.abs().where(movable & (direction == 0), 0).flatten(1).amax(1)
+    assert (left_out <= weakest).all()
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -57,8 +57,12 @@ def test_reestimated_statistics_are_the_average_over_batches() -> None:
 
 def test_reestimation_needs_data_only_if_there_is_batchnorm() -> None:
     """Reset statistics must never be shipped in silence."""
+    model = tiny_net()
+    model(torch.rand(8, 3, 8, 8))
+    kept = state_of(model)
     with pytest.raises(ValueError, match="at least one batch"):
-        reestimate_batchnorm(tiny_net(), [])
+        reestimate_batchnorm(model, [])
+    assert all(torch.equal(kept[key], value) for key, value in model.state_dict().items())
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     before = state_of(plain)
     reestimate_batchnorm(plain, [])

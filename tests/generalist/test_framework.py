@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -206,3 +207,14 @@ def test_learners_must_be_told_apart(learners: list, message: str) -> None:
     """Ratios and metrics go by name."""
     with pytest.raises(Exception, match=message):
         recipe("generalist", learners=learners)
+
+
+def test_too_short_a_training_is_pointed_out() -> None:
+    """A share of a short training can be a single step, and then the learners are one."""
+    with pytest.warns(UserWarning, match="1 steps from one redistribution to the next"):
+        build(20, every="5%")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(200, every="5%")
+        build(20, every=0.5)
+        build(20, every=0)

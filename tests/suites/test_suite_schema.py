@@ -52,6 +52,7 @@ def test_shipped_suites_are_valid(name: str) -> None:
         ({"evaluation": [{"kind": "autoattack", "name": "aa", "eps": 8}]}, "did you mean 8/255"),
         ({"dataset": {"name": "digitz"}}, "did you mean 'digits'"),
         ({"model": {"name": "resnet19"}}, "did you mean"),
+        ({"optimizer": {"nesterov": True, "momentum": 0}}, "nesterov needs a momentum"),
         ({"modle": {}}, "did you mean 'model'"),
     ],
 )
