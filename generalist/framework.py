@@ -18,7 +18,6 @@ from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 from generalist.mixing import MovingAverage, check_ratios, ratios
 
-
 # Redistribution more often than this leaves base learners no time of their own.
 _FEW_STEPS = 3
 
