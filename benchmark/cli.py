@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError
 from benchmark.core.registry import did_you_mean
 
 
@@ -62,7 +62,9 @@ DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets.")
 Methods = Annotated[
     list[str] | None, typer.Option("--method", help="Only this method; repeatable.")
 ]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", min=0, help="Seed; repeatable.")]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed; repeatable.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Overrides = Annotated[
     list[str] | None,
@@ -147,9 +149,9 @@ def train(
     tensorboard: TensorBoard = False,
 ) -> None:
     """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
-    from benchmark.suites.schema import build_suite
+    from benchmark.suites.schema import build_suite, standard_panel
 
-    base = {
+    base: dict[str, Any] = {
         "name": f"train-{dataset}",
         "title": f"Methods on {dataset}",
         "dataset": {"name": dataset},
@@ -157,6 +159,12 @@ def train(
         "methods": method or ["pgd-at"],
         "seeds": seed or [0],
     }
+    if dataset == "imagenet":  # streamed: no corruptions, which are made of images in memory
+        base["evaluation"] = [
+            metric.model_dump(mode="json")
+            for metric in standard_panel(eps_linf="4/255", eps_l2="3.0")
+            if metric.kind != "corruptions"
+        ]
     suite = build_suite(base, set_ or (), _extra(limit, precision))
     target = out or Path("runs") / suite.name
     _execute(suite, suite, target, data_root, device, dry_run, json_, quiet, tensorboard, False)
@@ -189,7 +197,7 @@ def _execute(
                 "--tensorboard needs the tensorboard package: pip install "
                 "'generalist-bench[tensorboard]'"
             ) from error
-    run_suite(
+    diverged = run_suite(
         chosen,
         full,
         out,
@@ -203,6 +211,9 @@ def _execute(
         _render(out, None, json_)
     elif json_:
         _print_json({"out": str(out), "cells": [cell.slug for cell in chosen.cells()]})
+    if diverged:
+        count = f"{len(diverged)} of {len(chosen.cells())} cells diverged"
+        raise DivergenceError(f"{count}; the first: {diverged[0]}")
 
 
 def _dry_run(
@@ -222,6 +233,7 @@ def _dry_run(
                 "train_seconds": training,
                 "evaluation_seconds_at_most": evaluation,
                 "hardware": suite.hardware,
+                "limit": suite.dataset.limit,
             }
         )
         return
@@ -243,6 +255,7 @@ def _dry_run(
     print(
         f"training {duration(training)}, evaluation at most {duration(evaluation)} "
         "(if every image survived every attack)"
+        + (f"; limit = {suite.dataset.limit}: a trial run" if suite.dataset.limit else "")
     )
 
 
@@ -270,6 +283,13 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option(help="Only this metric, e.g. clean; repeatable.")
     ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of samples and attacks; default: 0.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="For --model: dataset.KEY=VALUE or model.KEY=VALUE."),
+    ] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
     out: Annotated[
@@ -295,6 +315,8 @@ def evaluate(
             "--eps-l2": eps_l2,
             "--n": n,
             "--n-aa": n_aa,
+            "--seed": seed,
+            "--set": set_,
             "--limit": limit,
             "--out": out,
         }
@@ -322,6 +344,8 @@ def evaluate(
             device=where,
             progress=progress,
             only=metric or (),
+            settings=set_ or (),
+            seed=seed or 0,
         )
     if json_:
         _print_json(results)
@@ -348,10 +372,14 @@ def report(
 
 def _render(out: Path, target: Path | None, json_: bool) -> None:
     from benchmark.report import render
+    from benchmark.report.records import read_suite
+    from benchmark.report.tables import tidy
 
     files = render(out, target)
     if json_:
-        _print_json({"report": [str(path) for path in files]})
+        # null for what is missing; NaN is no JSON
+        rows = tidy(read_suite(out)).replace({"": None}).to_dict(orient="records")
+        _print_json({"report": [str(path) for path in files], "table": rows})
         return
     table = next((path for path in files if path.name == "table.md"), None)
     if table:
@@ -426,7 +454,7 @@ def main() -> None:
         status = _fail(error.format_message())
     if status == 130:
         command = shlex.join(["generalist-bench", *sys.argv[1:]])
-        print(f"\ninterrupted; nothing is lost. Continue with:\n  {command}", file=sys.stderr)
+        print(f"\ninterrupted; finished work is kept. Continue with:\n  {command}", file=sys.stderr)
     sys.exit(status or 0)
 
 

@@ -90,24 +90,40 @@ class GeneralistMethod(Method):
             for name, learner in self.learners.items()
         }
         self.steps = 0
+        # Distances just before a redistribution in the last step; else None.
+        self._parted: dict[str, Tensor] | None = None
         self._warmup = recipe.warmup.steps(setting.total_steps, setting.steps_per_epoch)
         every = recipe.every.steps(setting.total_steps, setting.steps_per_epoch)
         positive = bool(recipe.every.epochs or recipe.every.share)
         self._every = max(1, every) if positive else 0
-        # A length of one step is that of a method built for its form only.
-        if recipe.every.share and self._every < _FEW_STEPS and setting.total_steps > 1:
-            warnings.warn(
-                f"{self._every} steps from one redistribution to the next are too few for learners "
-                "to part from each other: train longer, or raise `every`",
-                stacklevel=2,
+        self._warn(setting.total_steps)
+
+    def _warn(self, total_steps: int) -> None:
+        """Point out settings under which learners and global learner hardly interact."""
+        every, text = self.recipe.every, ""
+        if not self._every or total_steps == 1:  # a single step: built for its form only
+            return
+        if self._warmup > total_steps:
+            text = (
+                f"the warm-up of {self._warmup} steps outlasts training ({total_steps}), so that "
+                "nothing is redistributed: lower `warmup`, or give it as a share such as 62.5%"
             )
+        elif every.share and self._every < _FEW_STEPS:
+            text = (
+                f"{self._every} steps from one redistribution to the next are too few for learners "
+                "to part from each other: train longer, or raise `every`"
+            )
+        if text:
+            warnings.warn(text, stacklevel=4)
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Equations (1), (2) and, when due, (3)."""
         losses = super().update(batch, progress)
         self._mix(progress)
         self.steps += 1
+        self._parted = None
         if self._redistribution_is_due():
+            self._parted = self._distances()
             self._redistribute()
         return losses
 
@@ -161,19 +177,24 @@ class GeneralistMethod(Method):
     def _ratios(self, progress: float) -> dict[str, float]:
         return ratios(self.recipe.mixing, list(self.learners), progress)
 
-    @torch.no_grad()
     def diagnostics(self, progress: float) -> dict[str, float]:
-        """Learning rates, mixing ratios, and the l_2 distance of each learner from the global."""
+        """Learning rates, mixing ratios, and the l_2 distance of each learner from the global
+        one (before equation (3) if it was just applied)."""
         values = super().diagnostics(progress)
-        centre = floating_state(self.global_learner, buffers=False)
+        distances = self._parted or self._distances()
         for name, gamma in self._ratios(progress).items():
             values[f"mix/{name}"] = gamma
-            difference = torch._foreach_sub(
-                floating_state(self.learners[name].model, buffers=False), centre
-            )
-            norms = torch.stack(torch._foreach_norm(difference))
-            values[f"distance/{name}"] = float(norms.norm())
+            values[f"distance/{name}"] = float(distances[name])
         return values
+
+    @torch.no_grad()
+    def _distances(self) -> dict[str, Tensor]:
+        centre = floating_state(self.global_learner, buffers=False)
+        distances = {}
+        for name, learner in self.learners.items():
+            difference = torch._foreach_sub(floating_state(learner.model, buffers=False), centre)
+            distances[name] = torch.stack(torch._foreach_norm(difference)).norm()
+        return distances
 
     def state_dict(self) -> dict[str, Any]:
         """Learners, global learner and step count."""

@@ -45,7 +45,10 @@ def copy_state(target: Sequence[Tensor], source: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set BatchNorm running statistics to the plain average over ``batches`` of clean images.
+    """Set BatchNorm running statistics to the average over ``batches`` of clean images.
+
+    Batches count by their size. One with a single image, which has no variance in a 1x1 map, is
+    left out unless it is the only one.
 
     The statistics of averaged weights are not the average of statistics; SWA (Izmailov et al.,
     1803.05407, section 3.2) recomputes them by a pass over the training data. Does nothing without
@@ -68,8 +71,13 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
         for layer in layers:
             layer.train()
             layer.reset_running_stats()
-            layer.momentum = None  # cumulative average
+        seen = 0
         for x in itertools.chain([first], batches):
+            if seen and len(x) == 1:
+                continue
+            seen += len(x)
+            for layer in layers:
+                layer.momentum = len(x) / seen  # of the new batch: a running weighted mean
             model(x)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -10,7 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("generalist-bench", "torch", "torchvision", "numpy", "pyautoattack", "scikit-learn")
+PACKAGES = (
+    "generalist-bench",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pillow",
+    "pyautoattack",
+    "scikit-learn",
+)
 
 
 def package_versions() -> dict[str, str]:
@@ -34,10 +43,25 @@ def _commit() -> str | None:
         return done.stdout.strip()
 
     try:
+        # An installed copy may lie inside a repository that is somebody else's.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         dirty = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if dirty else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _processor(device: str) -> str:
+    """The model of the GPU or CPU."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
@@ -48,6 +72,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "platform": platform.system(),
         "machine": platform.machine(),
         "device": device,
+        "processor": _processor(device),
         "threads": threads,
         "git": _commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -86,7 +86,8 @@ class LearnerConfig(Config):
         merged = {**defaults, **data}
         own = data.get("optimizer")
         if isinstance(own, Mapping) and isinstance(defaults.get("optimizer"), Mapping):
-            same = own.get("name", "sgd") == defaults["optimizer"].get("name", "sgd")
+            default = defaults["optimizer"].get("name", "sgd")
+            same = own.get("name", default) == default
             # Adam must not inherit a learning rate that was chosen for SGD.
             merged["optimizer"] = {**defaults["optimizer"], **own} if same else own
         return merged

@@ -29,7 +29,7 @@ def exact(text: str) -> Fraction:
 
 # Above these radii an adversarial example is no longer a small change of an image in [0, 1];
 # the value was almost surely meant in 0..255 units. l_1: robust_union uses 12.
-LARGEST_EPS = {"linf": 1.0, "l2": 16.0, "l1": 255.0}
+LARGEST_EPS = {"linf": 0.99, "l2": 16.0, "l1": 255.0}
 
 
 class Pixels(float):
@@ -106,6 +106,12 @@ class ThreatModel(Config):
         check_eps(self.eps, self.norm)
         if self.step <= 0:
             raise ValueError(f"step = {self.step} must be positive")
+        # The default for a single step is 2.5 eps; beyond that it was meant in other units.
+        if self.step > 2.5 * self.eps * (1 + 1e-9):
+            raise ValueError(
+                f"step = {self.step} is too large for eps = {self.eps}: pixels are in [0, 1]; did "
+                f"you mean {self.step}/255?"
+            )
         return self
 
     def __str__(self) -> str:

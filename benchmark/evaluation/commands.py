@@ -17,10 +17,11 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
+from benchmark.data.dataset import Split
 from benchmark.evaluation.panel import Evaluator, read_evaluation
 from benchmark.models.loading import load_external
 from benchmark.suites.run import locked, read_cell_config, read_plan
-from benchmark.suites.schema import Metric, Panel, standard_panel
+from benchmark.suites.schema import Metric, Panel, apply_overrides, standard_panel
 from benchmark.training.checkpoint import state_hash
 from benchmark.training.loop import load_deployed
 
@@ -55,7 +56,11 @@ def evaluate_runs(
             if key not in evaluators:
                 data = sources.load(config.dataset, data_root)
                 evaluators[key] = Evaluator(
-                    data, device, progress=progress, corruptions_root=data_root
+                    data,
+                    device,
+                    progress=progress,
+                    corruptions_root=data_root,
+                    limit=config.dataset.limit,
                 )
             evaluator = evaluators[key]
             model = load_deployed(config, evaluator.data, run, device)
@@ -109,6 +114,8 @@ def evaluate_external(
     device: torch.device,
     progress: Progress,
     only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    seed: int = 0,
 ) -> Results:
     """Evaluate a user's own model on the test split of a data set.
 
@@ -119,6 +126,8 @@ def evaluate_external(
         eps_linf, eps_l2: radii as text, in [0, 1] pixel units.
         n, n_aa: test images, and those for AutoAttack; None for all, and for as many as ``n``.
         limit: cap on the images that are read.
+        settings: ``dataset.KEY=VALUE`` and, for a listed architecture, ``model.KEY=VALUE``.
+        seed: of the sample of images and of the attacks.
         out: None for a folder below runs/evaluate that belongs to these weights and images, so
             that no model's results replace another's.
 
@@ -133,15 +142,24 @@ def evaluate_external(
             name = metric.name
             if len(eps_linf) > 1 and name.endswith("_linf"):
                 name = f"{name}@{eps}"
-            panel.setdefault(name, metric.model_copy(update={"name": name}))
+            panel.setdefault(name, metric.model_copy(update={"name": name, "seed": seed}))
     chosen = _choose(list(panel.values()), only)
-    config = parse(DatasetConfig, {"name": dataset, "limit": limit}, where="--dataset")
+    groups = apply_overrides(
+        {"dataset": {"name": dataset, "limit": limit}, "model": {"name": spec}}, settings
+    )
+    config = parse(DatasetConfig, groups["dataset"], where="--dataset")
     progress.say(f"reading {dataset}")
     data = sources.load(config, data_root)
-    model = load_external(spec, checkpoint, data.num_classes, image_size=data.image_size)
+    if not isinstance(data.test, Split) and not only:  # corrupted are images in memory alone
+        chosen = [metric for metric in chosen if metric.kind != "corruptions"]
+    own = {key: value for key, value in groups["model"].items() if key != "name"}
+    model = load_external(
+        spec, checkpoint, data.num_classes, image_size=data.image_size, settings=own
+    )
     if out is None:
         used = {"data": data.fingerprint, "weights": state_hash(model.state_dict())}
         out = Path("runs/evaluate") / f"{spec.replace(':', '-')}-{config_hash(used)}"
+    _refuse_foreign(out, state_hash(model.state_dict()), data.fingerprint)
     with locked([out]):
         write_json(out / "environment.json", environment(str(device), torch.get_num_threads()))
         write_json(
@@ -152,9 +170,23 @@ def evaluate_external(
                 "dataset": config.model_dump(mode="json"),
             },
         )
-        evaluator = Evaluator(data, device, progress=progress, corruptions_root=data_root)
+        evaluator = Evaluator(
+            data, device, progress=progress, corruptions_root=data_root, limit=config.limit
+        )
         evaluator.evaluate(model.to(device), chosen, out)
     return {spec: _summary(out)}
+
+
+def _refuse_foreign(out: Path, model_hash: str, fingerprint: str) -> None:
+    """Raise ConfigError if ``out`` holds a trained run, or another model's evaluation."""
+    other = "a trained run" if (out / "config.json").exists() else ""
+    path = out / "evaluation.json"
+    if not other and path.exists():
+        known = read_evaluation(path)
+        if (known["model_hash"], known["dataset"]["fingerprint"]) != (model_hash, fingerprint):
+            other = "the evaluation of other weights or images"
+    if other:
+        raise ConfigError(f"{out} holds {other}, which would be replaced; choose another --out")
 
 
 def _radius(option: str, text: str, norm: NormName) -> str:
@@ -167,13 +199,15 @@ def _radius(option: str, text: str, norm: NormName) -> str:
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    metrics = read_evaluation(run / "evaluation.json")["metrics"]
+    record = read_evaluation(run / "evaluation.json")
+    metrics, limit = record["metrics"], record["dataset"].get("limit")
     return {
         name: {
             "mean": entry["mean"],
             "n": entry["n"],
             "correct": entry["correct"],
-            "settings": _settings(entry["detail"]),
+            "settings": _settings(entry["detail"])
+            + (f" limit={limit} (a trial run)" if limit else ""),
         }
         for name, entry in metrics.items()
     }

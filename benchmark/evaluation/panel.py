@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import run_autoattack
-from benchmark.core.config import config_hash
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import atomic_path, read_json, write_json
@@ -22,6 +21,7 @@ from benchmark.core.progress import Progress
 from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation.keys import metric_key
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.suites.schema import (
     AutoAttackMetric,
@@ -55,6 +55,7 @@ class Evaluator:
 
     Attributes:
         corruptions_root: folder that holds published CIFAR-10-C files, if the user has them.
+        limit: the cap that the data was loaded under, for the record.
     """
 
     data: Dataset
@@ -62,6 +63,7 @@ class Evaluator:
     batch_size: int = 256
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
     corruptions_root: Path | None = None
+    limit: int | None = None
     _corrupted: dict[tuple[Any, ...], Split] = field(default_factory=dict, repr=False)
 
     def evaluate(self, model: nn.Module, metrics: Sequence[Metric], directory: Path) -> None:
@@ -79,12 +81,21 @@ class Evaluator:
             "model": state_hash(model.state_dict()),
             "data": self.data.fingerprint,
         }
+        if any(isinstance(metric, CorruptionsMetric) for metric in metrics) and not isinstance(
+            self.data.test, Split
+        ):
+            raise BenchmarkError(
+                f"common corruptions are generated in memory; {self.data.name} is streamed, so "
+                "leave that metric out (--metric) or set a smaller image size"
+            )
         record, outcomes = self._read(directory, fingerprint)
         self._check(model)
         for metric in metrics:
-            key = config_hash({"metric": metric.model_dump(mode="json"), **fingerprint})
+            key = metric_key(
+                metric.model_dump(mode="json"), fingerprint["model"], fingerprint["data"]
+            )
             known = record["metrics"].get(metric.name)
-            if known and known["key"] == key:
+            if known and known["key"] == key and self._same_source(metric, known):
                 continue
             indices = sample(len(self.data.test), metric.n, metric.seed)
             started = time.monotonic()
@@ -99,6 +110,7 @@ class Evaluator:
                 "detail": {
                     "seed": metric.seed,
                     "bn_mode": "eval",
+                    "device": str(self.device),
                     "batch_size": self.batch_size,
                     **measured.detail,
                 },
@@ -107,6 +119,18 @@ class Evaluator:
             with atomic_path(directory / "outcomes.parquet") as temporary:
                 outcomes.reset_index().to_parquet(temporary, index=False)
             write_json(directory / "evaluation.json", record)
+
+    def _same_source(self, metric: Metric, known: Mapping[str, Any]) -> bool:
+        """Whether corrupted images would come from where those on record came from."""
+        if not isinstance(metric, CorruptionsMetric):
+            return True
+        source = "published" if self._published() else "generated"
+        return bool(known["detail"].get("source") == source)
+
+    def _published(self) -> Path | None:
+        """The folder of the user's published corrupted images, if there are any."""
+        root = self.corruptions_root
+        return root if root and corruptions.find_published(root, self.data.name) else None
 
     def _read(
         self, directory: Path, fingerprint: dict[str, str]
@@ -125,6 +149,8 @@ class Evaluator:
                 "split": "test",
                 "images": len(test),
                 "classes": list(self.data.classes),
+                "notes": list(self.data.notes),
+                "limit": self.limit,
             },
             "model_hash": fingerprint["model"],
         }
@@ -230,6 +256,7 @@ class Evaluator:
             "targets": result.targets,
             "after": result.after,
             "disputed": int(result.disputed.sum()),
+            "folded": result.folded,
             "warnings": result.warnings,
             "versions": result.versions,
         }
@@ -238,14 +265,7 @@ class Evaluator:
     def _corruptions(
         self, model: nn.Module, metric: CorruptionsMetric, indices: Tensor, name: str
     ) -> Measured:
-        root = self.corruptions_root
-        if root and not corruptions.find_published(root, self.data.name):
-            root = None
-        if not isinstance(self.data.test, Split):
-            raise BenchmarkError(
-                f"common corruptions are generated in memory; {self.data.name} is streamed, so "
-                "drop that metric or use a smaller image size"
-            )
+        root = self._published()
         columns: dict[str, Tensor] = {}
         accuracies: dict[str, list[float]] = {}
         with self.progress.task(

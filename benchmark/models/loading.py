@@ -26,7 +26,12 @@ _PREFIXES = ("module.", "model.")
 
 
 def load_external(
-    spec: str, checkpoint: Path | None, num_classes: int, *, image_size: int = 32
+    spec: str,
+    checkpoint: Path | None,
+    num_classes: int,
+    *,
+    image_size: int = 32,
+    settings: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A trained network for evaluation, on the CPU and in eval mode.
 
@@ -37,6 +42,7 @@ def load_external(
             factory that loads its own weights. Buffers ``mu`` and ``sigma`` in the file become the
             normalisation of a registered architecture.
         image_size: height and width of the images, for the check of the output shape.
+        settings: options of a registered architecture that its weights do not tell.
 
     Raises:
         ConfigError: the spec cannot be used, or the network does not give [n, num_classes].
@@ -44,11 +50,15 @@ def load_external(
     """
     state = None if checkpoint is None else read_state_dict(Path(checkpoint))
     if ":" in spec:
+        if settings:
+            raise ConfigError(
+                f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
+            )
         model = _from_factory(spec, num_classes)
     elif state is None:
         raise ConfigError(f"{spec} is an architecture without weights; name a checkpoint as well")
     else:
-        model = _from_registry(spec, state, num_classes, image_size)
+        model = _from_registry(spec, state, num_classes, image_size, settings or {})
     if state is not None:
         load_weights(model, state, str(checkpoint))
     _check_finite(model, str(checkpoint or spec))
@@ -138,7 +148,9 @@ def _few(items: list[str]) -> str:
     return ", ".join(items[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def _from_registry(spec: str, state: StateDict, num_classes: int, image_size: int) -> nn.Module:
+def _from_registry(
+    spec: str, state: StateDict, num_classes: int, image_size: int, settings: Mapping[str, Any]
+) -> nn.Module:
     if spec not in MODELS and Path(spec).suffix:
         raise ConfigError(f"{spec!r} is not a model; write module:factory or a registered name")
     architecture = MODELS.get(spec)
@@ -151,6 +163,12 @@ def _from_registry(spec: str, state: StateDict, num_classes: int, image_size: in
         }
     if "width" in architecture.options and plain.get("conv1.weight") is not None:
         config["width"] = plain["conv1.weight"].shape[0]
+    if "stem_stride" in architecture.options and "stem_stride" not in settings:
+        raise ConfigError(
+            f"the weights of {spec} do not tell its stem_stride, and another one is another "
+            "network: add --set model.stem_stride=1 or =2 (in a trained run, see config.json)"
+        )
+    config |= settings
     return build_model(
         parse(ModelConfig, config, "checkpoint"), num_classes=num_classes, image_size=image_size
     )

@@ -234,6 +234,8 @@ def trade_off(suite: SuiteRecord) -> list[str]:
         if metric not in suite.metrics():
             continue
         for method in generalists:
+            if not _has_natural_learner(suite, method):
+                continue
             if not suite.evaluated(method, metric):
                 failures.append(f"{method} has no {title(metric)} result.")
                 continue
@@ -249,8 +251,23 @@ def trade_off(suite: SuiteRecord) -> list[str]:
                 failures.append(
                     f"{method} in the clean/{title(metric)} plane: no line to compare with: {why}."
                 )
+    failures += [
+        f"{method} has no natural learner: it trades one norm against another, which this line "
+        "does not measure."
+        for method in generalists
+        if not _has_natural_learner(suite, method)
+    ]
     adjusted = holm([t.distance.p for t in tests])
     return [_line_sentence(t, p) for t, p in zip(tests, adjusted, strict=True)] + failures
+
+
+def _has_natural_learner(suite: SuiteRecord, method: str) -> bool:
+    """Whether a base learner trains on natural images; True if the record does not say."""
+    for cell in suite.of(method):
+        learners = nested(cell.config, "method", "recipe", "learners")
+        if learners:
+            return any(nested(item, "objective", "name") == "natural" for item in learners)
+    return True
 
 
 def _line_sentence(test: LineTest, p: float) -> str:
@@ -282,6 +299,13 @@ def warnings(suite: SuiteRecord) -> list[str]:
             f"The cells were evaluated on {len(fingerprints)} different test sets "
             f"({', '.join(sorted(fingerprints))}); they cannot be compared."
         )
+    if suite.stale:
+        lines.append(
+            "Measured under other settings than the suite's, so not shown; run the suite again: "
+            + ", ".join(suite.stale)
+            + "."
+        )
+    lines += _attack_warnings(suite)
     for method in suite.methods:
         lines += _weak_attack(suite, method)
         for metric in ROBUST:
@@ -289,6 +313,19 @@ def warnings(suite: SuiteRecord) -> list[str]:
             if test and test[0].value > 0 and test[0].low > 0:
                 lines.append(f"{method}: {title(metric)} accuracy is above clean accuracy.")
     return lines
+
+
+def _attack_warnings(suite: SuiteRecord) -> list[str]:
+    """What AutoAttack and its adapter warned of."""
+    said: dict[str, list[str]] = {}
+    for cell in suite.cells:
+        for name, entry in cell.metrics.items():
+            detail = entry.get("detail") or {}
+            for text in detail.get("warnings") or []:
+                said.setdefault(f"{title(name)}: {text}", []).append(
+                    f"{cell.label} seed {cell.seed}"
+                )
+    return [f"{text} ({', '.join(runs)})" for text, runs in said.items()]
 
 
 def _weak_attack(suite: SuiteRecord, method: str) -> list[str]:

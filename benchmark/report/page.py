@@ -89,7 +89,7 @@ def _published_line(suite: SuiteRecord) -> str:
 def provenance(suite: SuiteRecord) -> str:
     """Versions, data, and one line per cell with its state and configuration hash."""
     lines = []
-    for name in ("versions", "device", "threads", "git", "command"):
+    for name in ("versions", "device", "processor", "threads", "git"):
         values = list(
             dict.fromkeys(t for c in suite.cells if (t := _environment(c.environment, name)))
         )
@@ -105,7 +105,7 @@ def provenance(suite: SuiteRecord) -> str:
     if data:
         lines.append(f"- data: {' | '.join(data)}")
     lines.append(
-        f"- render again: `generalist-bench report {shlex.quote(suite.path.name or '.')}` "
+        f"- render again: `generalist-bench report {shlex.quote(_portable(suite.path))}` "
         "(reads records only)"
     )
     rows = [
@@ -119,8 +119,24 @@ def provenance(suite: SuiteRecord) -> str:
     return "\n".join(lines) + "\n\n" + table
 
 
+def _portable(path: Path) -> str:
+    """``path`` as it was given, or its name alone: a report is no place for a machine's folders."""
+    return path.name if path.is_absolute() else str(path)
+
+
 # Shown on lines of their own, or different in every run and so of no use in a summary.
-_NOT_VERSIONS = {"device", "threads", "git", "command", "date", "argv", "hostname", "host", "time"}
+_NOT_VERSIONS = {
+    "device",
+    "processor",
+    "threads",
+    "git",
+    "command",
+    "date",
+    "argv",
+    "hostname",
+    "host",
+    "time",
+}
 
 
 def _environment(environment: Mapping[str, Any], name: str) -> str:

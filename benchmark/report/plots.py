@@ -337,8 +337,8 @@ def _tradeoff_panel(
             color=groups[i].colour, ms=4, mew=0.4, mec="white", elinewidth=0.5, ecolor=
             mpl.colors.to_rgba(groups[i].colour, 0.35), zorder=4,
         )  # fmt: skip
-    front = pareto([xy[i] for i in shown])
-    path = [xy[shown[i]] for i in front]
+    # The front is that of all methods; a point off the scale is on it but cannot be joined.
+    path = [xy[i] for i in pareto(xy) if i in shown]
     ax.plot(*zip(*path, strict=True), color="#999999", lw=0.9, ls="--", zorder=1)
     ax.margins(x=0.1, y=0.08)
     texts = [pairs[i][0] for i in shown]

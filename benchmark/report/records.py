@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_json
+from benchmark.evaluation.keys import is_current
 
 Status = Literal["missing", "training", "trained", "evaluated"]
 
@@ -82,6 +83,7 @@ class SuiteRecord:
 
     Attributes:
         extra: folders under cells/ that are not in the plan (they are named, never shown).
+        stale: "metric of method seed s" measured under other settings than the suite's; not shown.
     """
 
     path: Path
@@ -95,6 +97,7 @@ class SuiteRecord:
     limit: int | None
     cells: tuple[CellRecord, ...]
     extra: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
     def of(self, label: str) -> list[CellRecord]:
         """The cells of a method, by seed."""
@@ -276,6 +279,7 @@ def read_suite(out: Path) -> SuiteRecord:
         cells = [c for c in map(read_cell, folders) if c.config]
     else:
         raise BenchmarkError(f"{out} holds no suite.json and no cells; give the folder of a run")
+    cells, stale = _drop_stale(cells, suite.get("evaluation"))
     first = next((c.config for c in cells if c.config), {})
     order = [str(m) for m in suite.get("methods") or []]
     labels = dict.fromkeys([*order, *(c.label for c in cells)])
@@ -295,7 +299,27 @@ def read_suite(out: Path) -> SuiteRecord:
         limit=min(limits) if limits else None,
         cells=tuple(cells),
         extra=extra,
+        stale=stale,
     )
+
+
+def _drop_stale(cells: list[CellRecord], panel: Any) -> tuple[list[CellRecord], tuple[str, ...]]:
+    """Leave out metrics whose settings are not those of the suite: one column, one attack."""
+    if not isinstance(panel, list):
+        return cells, ()
+    wanted = {m["name"]: m for m in panel if isinstance(m, Mapping) and "name" in m}
+    kept, stale = [], []
+    for cell in cells:
+        current = {}
+        for name, entry in cell.metrics.items():
+            if name not in wanted or is_current(entry, wanted[name], cell.evaluation):
+                current[name] = entry
+            else:
+                stale.append(f"{name} of {cell.label} seed {cell.seed}")
+        if len(current) < len(cell.metrics):
+            cell = replace(cell, evaluation={**cell.evaluation, "metrics": current})
+        kept.append(cell)
+    return kept, tuple(stale)
 
 
 def _named(value: Any) -> str:

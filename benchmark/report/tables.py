@@ -81,14 +81,18 @@ def summarise(suite: SuiteRecord) -> dict[tuple[str, str], Summary]:
 
 
 def tidy(suite: SuiteRecord) -> pd.DataFrame:
-    """One row per method and metric; a missing one has seeds 0, n 0 and empty figures."""
+    """One row per method and metric; a missing one has seeds 0, n 0 and empty figures.
+
+    A trial run under ``--limit`` says so in the data set's name.
+    """
     rows = []
+    dataset = suite.dataset + (f" (limit {suite.limit})" if suite.limit is not None else "")
     for summary in summarise(suite).values():
         found = summary.interval
         figures = [f"{v:.6f}" for v in (found.value, found.low, found.high)] if found else [""] * 3
         rows.append(
             [
-                suite.name, suite.dataset, suite.model, summary.method, summary.metric,
+                suite.name, dataset, suite.model, summary.method, summary.metric,
                 summary.seeds, summary.n, *figures,
             ]
         )  # fmt: skip
@@ -419,6 +423,18 @@ _LATEX_HEAD = r"""% Needs \usepackage{booktabs}. \input this file, or run pdflat
 """
 
 
+def _latex_intervals(suite: SuiteRecord, columns: int) -> list[str]:
+    """The intervals as further rows, under the same headings."""
+    if not suite.metrics():
+        return []
+    rows = _interval_grid(suite, latex_escape).rows
+    return [
+        r"\midrule",
+        rf"\multicolumn{{{columns}}}{{@{{}}l}}{{95 \% intervals}} \\",
+        *(" & ".join([row[0], "", *row[1:]]) + r" \\" for row in rows),
+    ]
+
+
 def latex_text(suite: SuiteRecord) -> str:
     """table.tex: a booktabs table over both columns, notes below it."""
     grid = _grid(
@@ -438,6 +454,7 @@ def latex_text(suite: SuiteRecord) -> str:
         " & ".join(grid.head) + r" \\",
         r"\midrule",
         *(" & ".join(row) + r" \\" for row in grid.rows),
+        *_latex_intervals(suite, len(grid.head)),
         r"\bottomrule",
         r"\end{tabular}",
         r"\par\smallskip",
@@ -445,6 +462,6 @@ def latex_text(suite: SuiteRecord) -> str:
     ]
     if suite.limit is not None:
         lines.append(rf"\textbf{{{latex_escape(limit_line(suite))}}}")
-    lines += [latex_escape(line) for line in notes(suite) if not line.startswith("Brackets")]
+    lines += [latex_escape(line) for line in notes(suite)]
     lines += [r"\end{minipage}", r"\end{table*}"]
     return _LATEX_HEAD + "\n".join(lines) + "\n\\tableend\n"

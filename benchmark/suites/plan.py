@@ -14,6 +14,7 @@ from torch import nn
 from benchmark.attacks.folding import FoldedView
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation.keys import is_current
 from benchmark.evaluation.panel import read_evaluation
 from benchmark.suites.run import cell_directory
 from benchmark.suites.schema import (
@@ -60,8 +61,7 @@ def plan(
         training = len(method.learners)
         per_image = training * train + max(0.0, method.passes - training) * craft
         state = _state(directory)
-        measured = _measured(directory) if state == "trained" else set()
-        left = [metric for metric in metrics if metric.name not in measured]
+        left = [m for m in metrics if state != "trained" or not _is_measured(directory, m)]
         evaluation = sum(_passes(metric, len(data.test)) for metric in left)
         rows.append(
             {
@@ -83,10 +83,14 @@ def _state(directory: Path) -> str:
     return "started" if (directory / "checkpoint.pt").exists() else "new"
 
 
-def _measured(directory: Path) -> set[str]:
-    """Names of the metrics on record, whatever their settings."""
+def _is_measured(directory: Path, metric: Metric) -> bool:
+    """Whether the metric is on record, with these settings."""
     path = directory / "evaluation.json"
-    return set(read_evaluation(path)["metrics"]) if path.exists() else set()
+    if not path.exists():
+        return False
+    record = read_evaluation(path)
+    entry = record["metrics"].get(metric.name)
+    return entry is not None and is_current(entry, metric.model_dump(mode="json"), record)
 
 
 def _passes(metric: Metric, available: int) -> float:

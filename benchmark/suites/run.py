@@ -12,14 +12,19 @@ from filelock import FileLock, Timeout
 
 from benchmark.core.config import parse
 from benchmark.core.environment import environment
-from benchmark.core.errors import BenchmarkError, ConfigError, RunLockedError
-from benchmark.core.files import read_json, write_json
+from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
+from benchmark.core.files import read_json, remove_temporaries, write_json
 from benchmark.core.progress import Progress, duration
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.panel import Evaluator
 from benchmark.suites.schema import Cell, CellConfig, SuiteConfig
-from benchmark.training.loop import Trainer, load_deployed, training_length
+from benchmark.training.loop import (
+    Trainer,
+    check_same_data,
+    load_deployed,
+    training_length,
+)
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,6 +41,8 @@ def pick_device(name: str) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    # Convolutions of fp32 networks would else be rounded to TF32, attacks' gradients with them.
+    torch.backends.cudnn.allow_tf32 = False
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(
@@ -82,18 +89,23 @@ def run_suite(
     progress: Progress,
     evaluate: bool = True,
     tensorboard: bool = False,
-) -> None:
+) -> list[str]:
     """Bring every cell of ``suite`` to the end, in order. Finished work is never repeated.
 
     Args:
         suite: the cells to run now.
         full: the suite they belong to, for ``suite.json``.
 
+    A cell whose loss diverges does not keep the others from being run.
+
+    Returns:
+        The messages of diverged cells.
+
     Raises:
         ConfigError: a training that cannot be (see ``training_length``).
-        BenchmarkError: bad data, a locked or damaged run, a diverged loss. Cells finished before
-            stay as they are.
+        BenchmarkError: bad data, a locked or damaged run. Cells finished before stay as they are.
     """
+    diverged = []
     cells = suite.cells()
     progress.say(f"{suite.name}: {len(cells)} cells -> {out}")
     progress.say(f"  reading {suite.dataset.name}")
@@ -101,17 +113,29 @@ def run_suite(
     counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
     progress.say(f"  {counts}; {data.source}")
     training_length(suite.train, suite.dataset, len(data.train))
-    evaluator = Evaluator(data, device, progress=progress, corruptions_root=data_root)
+    evaluator = Evaluator(
+        data,
+        device,
+        progress=progress,
+        corruptions_root=data_root,
+        limit=suite.dataset.limit,
+    )
     with locked([cell_directory(out, cell) for cell in cells]):
         _write_plan(suite, full, out, progress)
         for number, cell in enumerate(cells, 1):
             directory = cell_directory(out, cell)
             head = f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}"
-            _train_cell(cell, suite.name, data, directory, device, progress, tensorboard, head)
+            try:
+                _train_cell(cell, suite.name, data, directory, device, progress, tensorboard, head)
+            except DivergenceError as error:
+                progress.say(f"{head}: {error}")
+                diverged.append(str(error))
+                continue
             if evaluate:
                 model = load_deployed(cell.config, data, directory, device)
                 evaluator.evaluate(model, suite.evaluation, directory)
                 progress.say(f"{head}: {_scores(directory)}")
+    return diverged
 
 
 def _train_cell(
@@ -124,19 +148,22 @@ def _train_cell(
     tensorboard: bool,
     head: str,
 ) -> None:
-    if (directory / "training.json").exists():
+    done = directory / "training.json"
+    if done.exists():
         read_cell_config(directory)  # an edited one would be reported under a wrong name
+        check_same_data(read_json(done).get("data"), data, done)
         return
+    remove_temporaries(directory)
     write_json(directory / "config.json", cell_record(cell, suite))
     write_json(directory / "environment.json", environment(str(device), torch.get_num_threads()))
     trainer = Trainer(
         cell.config, data, directory, device=device, progress=progress, tensorboard=tensorboard
     )
     trainer.run()
-    done = read_json(directory / "training.json")
+    summary = read_json(done)
     progress.say(
-        f"{head}: trained {done['steps']} steps in {duration(done['seconds'])}, validation clean "
-        f"{100 * done['val_clean']:.1f} %, pgd {100 * done['val_pgd']:.1f} %"
+        f"{head}: trained {summary['steps']} steps in {duration(summary['seconds'])}, validation "
+        f"clean {100 * summary['val_clean']:.1f} %, pgd {100 * summary['val_pgd']:.1f} %"
     )
 
 

@@ -88,6 +88,18 @@ class PGDMetric(_Metric):
     momentum: float = Field(default=0.0, ge=0)
     restarts: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _check_words(self) -> PGDMetric:
+        """A column called pgd20_linf must be that (the released Generalist code's ran 10 steps)."""
+        if found := re.match(r"pgd(\d+)_(linf|l2|l1)\b", self.name):
+            said = int(found[1]), found[2]
+            if said != (self.threat.steps, self.threat.norm):
+                raise ValueError(
+                    f"metric {self.name!r} has {self.threat.steps} steps under {self.threat.norm}; "
+                    f"call it pgd{self.threat.steps}_{self.threat.norm}"
+                )
+        return self
+
 
 class AutoAttackMetric(_Metric):
     """Standard AutoAttack (Croce & Hein, 2003.01690) through pyautoattack."""
@@ -100,6 +112,10 @@ class AutoAttackMetric(_Metric):
     @model_validator(mode="after")
     def _check_units(self) -> AutoAttackMetric:
         check_eps(self.eps, self.norm)
+        if re.match(r"aa_(linf|l2|l1)\b", self.name) and not self.name.startswith(
+            f"aa_{self.norm}"
+        ):
+            raise ValueError(f"metric {self.name!r} is under {self.norm}; call it aa_{self.norm}")
         return self
 
 
@@ -152,7 +168,7 @@ class CellConfig(Config):
     model: ModelConfig
     recipe: SerializeAsAny[Recipe]
     train: TrainConfig
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -162,7 +178,10 @@ class CellConfig(Config):
     @property
     def hash(self) -> str:
         """Ten hexadecimal digits over everything that training depends on."""
-        return config_hash(self)
+        aside = {"download": False, "test_limit": None}
+        return config_hash(
+            self.model_copy(update={"dataset": self.dataset.model_copy(update=aside)})
+        )
 
 
 class Cell(Config):
@@ -209,8 +228,8 @@ class SuiteConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = DEFAULT_SCHEDULE
     methods: tuple[MethodEntry, ...]
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
-    evaluation: tuple[Metric, ...] = Field(default_factory=standard_panel)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
+    evaluation: tuple[Metric, ...] = Field(default_factory=standard_panel, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -284,7 +303,8 @@ class SuiteConfig(Config):
             },
         }
         for name in methods:
-            own = [entry for entry in self.methods if name in (entry.label, entry.recipe.name)]
+            own = [entry for entry in self.methods if name == entry.label]
+            own = own or [entry for entry in self.methods if name == entry.recipe.name]
             if not own and name not in METHODS:
                 known = {entry.label for entry in self.methods} | set(METHODS.names())
                 raise ConfigError(f"unknown method {name!r}; {did_you_mean(name, known)}")
@@ -402,9 +422,7 @@ def build_suite(
     data: Mapping[str, Any], overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None
 ) -> SuiteConfig:
     """A suite from a mapping; arguments and errors as for ``load_suite``."""
-    settings = copy.deepcopy(dict(data))
-    for override in overrides:
-        _override(settings, override)
+    settings = apply_overrides(data, overrides)
     for group in extra or {}:
         if not isinstance(settings.get(group, {}), dict):
             raise ConfigError(
@@ -412,6 +430,14 @@ def build_suite(
             )
     _merge(settings, extra or {})
     return parse(SuiteConfig, settings, where=f"suite {settings.get('name')}")
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of ``data`` with ``dotted.key=value`` settings applied, values in YAML."""
+    settings = copy.deepcopy(dict(data))
+    for override in overrides:
+        _override(settings, override)
+    return settings
 
 
 def _override(data: dict[str, Any], text: str) -> None:

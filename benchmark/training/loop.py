@@ -129,8 +129,8 @@ def build_method(
 class Trainer:
     """Trains one cell in ``directory``; call ``run``.
 
-    Writes ``metrics.jsonl`` (a line per validation), ``checkpoint.pt`` (to resume), ``deployed.pt``
-    (state dict of the deployed model at the selected checkpoint) and, last of all,
+    Writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume),
+    ``deployed.pt`` (state dict of the deployed model at the selected checkpoint) and, last of all,
     ``training.json``, whose existence means that training is over.
 
     Raises:
@@ -199,6 +199,8 @@ class Trainer:
                 self._seconds += time.monotonic() - started
                 validated = self._step in self._validate_at
                 note = self._validate() if validated else ""
+                if not validated and self._step % self._loader.steps_per_epoch == 0:
+                    self._log(self._line())
                 due = time.monotonic() - last_saved > _CHECKPOINT_SECONDS
                 if validated or due or interrupt:
                     self._save()
@@ -264,21 +266,8 @@ class Trainer:
             "val_clean": float(clean.double().mean()),
             "val_pgd": float(robust.double().mean()),
         }
-        # The last update was made at this progress; ratios and rates in the log are those it used.
-        progress = (self._step - 1) / self._total
+        self._log({**self._line(), **scores})
         epoch = self._step / self._loader.steps_per_epoch
-        line = {
-            "epoch": epoch,
-            "progress": self._step / self._total,
-            "step": self._step,
-            "seconds": round(self._seconds, 3),
-            "gradient_passes": self._images * self.method.passes,
-            **{name: float(total) / self._summed for name, total in self._losses.items()},
-            **self.method.diagnostics(progress),
-            **scores,
-        }
-        self._losses, self._summed = {}, 0
-        self._log(line)
         score = [scores["val_pgd"], scores["val_clean"]]
         if self.config.train.selection == "last" or score > self._best:
             self._best = score
@@ -286,6 +275,22 @@ class Trainer:
             state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
             checkpoint.save(self.directory / "deployed.pt", state)
         return f"val clean {100 * scores['val_clean']:.1f} pgd {100 * scores['val_pgd']:.1f}"
+
+    def _line(self) -> dict[str, float]:
+        """Mean losses since the last line, and where training stands."""
+        # The last update was made at this progress; ratios and rates in the log are those it used.
+        progress = (self._step - 1) / self._total
+        line = {
+            "epoch": self._step / self._loader.steps_per_epoch,
+            "progress": self._step / self._total,
+            "step": self._step,
+            "seconds": round(self._seconds, 3),
+            "gradient_passes": self._images * self.method.passes,
+            **{name: float(total) / self._summed for name, total in self._losses.items()},
+            **self.method.diagnostics(progress),
+        }
+        self._losses, self._summed = {}, 0
+        return line
 
     def _log(self, line: dict[str, float]) -> None:
         try:
@@ -309,6 +314,7 @@ class Trainer:
         self._check_weights()
         state: dict[str, Any] = {
             "config": self.config.hash,
+            "data": self.data.fingerprint,
             "method": self.method.state_dict(),
             "random": self._random.state_dict(),
             "step": self._step,
@@ -333,6 +339,7 @@ class Trainer:
                 f"{path} belongs to another configuration ({state.get('config')}); delete the "
                 "run's folder to train it from the start"
             )
+        check_same_data(state.get("data"), self.data, path)
         try:
             self.method.load_state_dict(state["method"])
             self._random.load_state_dict(state["random"])
@@ -355,6 +362,7 @@ class Trainer:
         write_json(
             self.directory / "training.json",
             {
+                "data": self.data.fingerprint,
                 "steps": self._step,
                 "epochs": self._step / self._loader.steps_per_epoch,
                 "images": self._images,
@@ -368,6 +376,15 @@ class Trainer:
                 "train_images": len(self.data.train),
                 "val_images": len(self.data.val),
             },
+        )
+
+
+def check_same_data(recorded: object, data: Dataset, path: Path) -> None:
+    """Raise CheckpointError if what ``path`` records was not trained on ``data``."""
+    if recorded is not None and recorded != data.fingerprint:
+        raise CheckpointError(
+            f"{path} was trained on other images ({recorded}) than those now found "
+            f"({data.fingerprint}, {data.source}); restore the data, or choose another --out"
         )
 
 

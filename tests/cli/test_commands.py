@@ -71,7 +71,7 @@ def test_a_suite_end_to_end(suite: Path, tmp_path: Path) -> None:
 
 def test_a_tradeoff_plot_is_drawn(tmp_path: Path) -> None:
     """The plot of clean against robust accuracy needs a metric that the tables know as robust."""
-    threat = {"norm": "linf", "eps": 0.1, "step": 0.05, "steps": 2}
+    threat = {"norm": "linf", "eps": 0.1, "step": 0.05, "steps": 20}
     panel = [{"kind": "clean"}, {"kind": "pgd", "name": "pgd20_linf", "n": 20, "threat": threat}]
     path = write_suite(tmp_path, methods=["natural", "pgd-at"], train=SHORT, evaluation=panel)
     called = cli("run", path, "--out", "out", "--quiet")

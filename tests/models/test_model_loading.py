@@ -40,6 +40,10 @@ attribute = 3
 """
 
 
+def load_small(path: Path, num_classes: int) -> nn.Module:
+    return load_external("small-resnet", path, num_classes, settings={"stem_stride": 2})
+
+
 @pytest.fixture
 def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "user_factories.py").write_text(FACTORIES)
@@ -65,7 +69,7 @@ def test_usual_forms_of_checkpoints_load(key: str | None, prefix: str, tmp_path:
     source = small().eval()
     state = {prefix + name: value for name, value in source.state_dict().items()}
     path = save({key: state, "epoch": 3} if key else state, tmp_path / "net.pt")
-    model = load_external("small-resnet", path, 10)
+    model = load_small(path, 10)
     x = torch.rand(2, 3, 32, 32)
     assert not model.training
     assert torch.equal(model(x), source(x))
@@ -75,7 +79,7 @@ def test_width_and_normalisation_come_from_the_checkpoint(tmp_path: Path) -> Non
     normalization = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     source = small(width=4, normalization=normalization).eval()
     state = {f"module.{name}": value for name, value in source.state_dict().items()}
-    model = load_external("small-resnet", save(state, tmp_path / "net.pt"), 10)
+    model = load_small(save(state, tmp_path / "net.pt"), 10)
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(model(x), source(x))
 
@@ -117,9 +121,9 @@ def test_unknown_architecture_gets_near_misses(tmp_path: Path) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is missing"):
-        load_external("small-resnet", tmp_path / "none.pt", 10)
+        load_small(tmp_path / "none.pt", 10)
     with pytest.raises(CheckpointError, match="not a file"):
-        load_external("small-resnet", tmp_path, 10)
+        load_small(tmp_path, 10)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
@@ -130,7 +134,7 @@ def test_truncated_file(kept: float, tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
     with pytest.raises(CheckpointError, match="damaged"):
-        load_external("small-resnet", path, 10)
+        load_small(path, 10)
 
 
 @pytest.mark.parametrize("content", [b"<html>not found</html>", b"\x89PNG\r\n\x1a\n" * 9])
@@ -138,7 +142,7 @@ def test_file_of_another_kind(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged or not a PyTorch file"):
-        load_external("small-resnet", path, 10)
+        load_small(path, 10)
 
 
 class Payload:
@@ -154,39 +158,56 @@ def test_code_in_a_file_is_refused_and_not_run(
     path = tmp_path / "net.pt"
     torch.save({"x": Payload()}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError, match="could run code"):
-        load_external("small-resnet", path, 10)
+        load_small(path, 10)
     assert not (tmp_path / "planted").exists()
 
 
 def test_whole_pickled_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="could run code"):
-        load_external("small-resnet", save(small(), tmp_path / "net.pt"), 10)
+        load_small(save(small(), tmp_path / "net.pt"), 10)
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 1}, [1, 2], torch.zeros(2), {"model": {}}])
 def test_file_without_weights(content: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no state dict"):
-        load_external("small-resnet", save(content, tmp_path / "net.pt"), 10)
+        load_small(save(content, tmp_path / "net.pt"), 10)
 
 
 def test_other_architecture_names_three_keys(tmp_path: Path) -> None:
     state = small().state_dict()
     fewer = {k: v for k, v in state.items() if not k.startswith("layer1")}
     with pytest.raises(CheckpointError, match=r"missing layer1\S+, \S+, \S+ and \d+ more"):
-        load_external("small-resnet", save(fewer, tmp_path / "net.pt"), 10)
+        load_small(save(fewer, tmp_path / "net.pt"), 10)
     more = {**state, "extra.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"unexpected extra\.weight"):
-        load_external("small-resnet", save(more, tmp_path / "net.pt"), 10)
+        load_small(save(more, tmp_path / "net.pt"), 10)
 
 
 def test_other_shape_is_named(tmp_path: Path) -> None:
     path = save(small().state_dict(), tmp_path / "net.pt")
     with pytest.raises(CheckpointError, match=r"linear.weight is \[10, 64\] in the file"):
-        load_external("small-resnet", path, 6)
+        load_small(path, 6)
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     state = small().state_dict()
     state["linear.bias"][3] = float("nan")
     with pytest.raises(CheckpointError, match=r"linear\.bias"):
-        load_external("small-resnet", save(state, tmp_path / "net.pt"), 10)
+        load_small(save(state, tmp_path / "net.pt"), 10)
+
+
+def test_a_stride_that_the_weights_do_not_tell_is_asked_for(tmp_path: Path) -> None:
+    """Protects: the same weights with another stride are another network, and no error said so."""
+    path = save(small(), tmp_path / "net.pt")
+    with pytest.raises(ConfigError, match=r"--set model\.stem_stride=1"):
+        load_external("small-resnet", path, 10)
+    one, two = (
+        load_external("small-resnet", path, 10, settings={"stem_stride": s}) for s in (1, 2)
+    )
+    x = torch.rand(2, 3, 32, 32)
+    assert not torch.allclose(one(x), two(x))
+
+
+def test_settings_are_for_registered_architectures(factories: str) -> None:
+    with pytest.raises(ConfigError, match="registered architectures"):
+        load_external(f"{factories}:net", None, 10, settings={"width": 8})
