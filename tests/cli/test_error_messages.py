@@ -333,3 +333,19 @@ def test_settings_of_a_suite_file_are_checked_like_options(tmp_path: Path) -> No
     ):
         (tmp_path / "x.yaml").write_text(yaml.safe_dump(tiny(**changes)))
         assert said in message(cli("run", "x.yaml", "--dry-run"))
+
+
+def test_evaluate_replaces_no_foreign_record(folder: Path, tmp_path: Path) -> None:
+    """Protects: --out on a trained cell once replaced its result by another network's."""
+    torch.save(_network().state_dict(), tmp_path / "net.pt")
+    command = ["evaluate", "--model", "small-resnet", "--set", "model.stem_stride=1", "--checkpoint",
+               tmp_path / "net.pt", "--dataset", "digits", "--limit", 20, "--metric", "clean"]  # fmt: skip
+    before = contents(folder)
+    said = message(cli(*command, "--out", the_cell(folder)))
+    assert "holds a trained run" in said
+    assert contents(folder) == before
+    assert cli(*command, "--out", "mine").status == 0
+    torch.save(_network(width=9).state_dict(), tmp_path / "net.pt")
+    assert "other weights or images" in message(cli(*command, "--out", "mine"))
+    called = cli(*command, "--out", "second")
+    assert "limit=20" in called.out

@@ -67,3 +67,14 @@ def test_reestimation_needs_data_only_if_there_is_batchnorm() -> None:
     before = state_of(plain)
     reestimate_batchnorm(plain, [])
     assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())
+
+
+def test_reestimation_weighs_batches_by_their_size() -> None:
+    """Protects: one left-over image counted as much as a whole batch."""
+    x = torch.cat([images(8)[0], 3 * images(5, seed=1)[0]])
+    one, other = tiny_net(), tiny_net()
+    reestimate_batchnorm(one, [x[:8], x[8:12], x[12:]])  # the last image alone is left out
+    reestimate_batchnorm(other, [x[:4], x[4:8], x[8:12]])
+    torch.testing.assert_close(one.norm.running_mean, other.norm.running_mean)
+    mean = one.conv(x[:12]).mean((0, 2, 3))
+    torch.testing.assert_close(one.norm.running_mean, mean)

@@ -259,3 +259,27 @@ def test_autoattack_record(evaluator: Evaluator, tmp_path: Path) -> None:
     )  # fmt: skip
     assert entry["correct"] == int(column.sum())
     assert column.notna().sum() == 3
+
+
+def test_corruptions_of_streamed_images_are_refused_before_any_work(
+    measured: list[str], tmp_path: Path
+) -> None:
+    data = tiny_data()
+    object.__setattr__(data, "test", list(range(4)))  # anything but images in memory
+    with pytest.raises(BenchmarkError, match="is streamed"):
+        Evaluator(data, CPU).evaluate(network(), panel(CLEAN, CORRUPTED), tmp_path)
+    assert measured == []
+
+
+def test_published_corruptions_found_later_are_measured_anew(
+    measured: list[str], tmp_path: Path
+) -> None:
+    """Protects: one method on generated images and another on published ones, in one mean."""
+    data, run = _cifar_like(), tmp_path / "run"
+    metrics = panel({"kind": "corruptions", "n": 5, "severities": [1]})
+    model = network(size=32)
+    Evaluator(data, CPU, corruptions_root=tmp_path).evaluate(model, metrics, run)
+    _publish(tmp_path, data.test.labels.numpy())
+    Evaluator(data, CPU, corruptions_root=tmp_path).evaluate(model, metrics, run)
+    assert measured == ["corruptions", "corruptions"]
+    assert record(run)["metrics"]["corruptions"]["detail"]["source"] == "published"

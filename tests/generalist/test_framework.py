@@ -218,3 +218,21 @@ def test_too_short_a_training_is_pointed_out() -> None:
         build(200, every="5%")
         build(20, every=0.5)
         build(20, every=0)
+
+
+def test_distances_are_those_before_the_redistribution() -> None:
+    """Protects: measured after it, they are zero, and learners seem never to part."""
+    method = build(8, mixing={"a": 0.5}, average={"decay": 0.5}, warmup=0, every=1.0)
+    for step, batch in enumerate(batches(2)):
+        x, y = batch
+        method.update((x.double(), y), step / 8)
+    assert method.steps == 2
+    assert same_floats(method.learners["a"].model, method.global_learner)  # just handed back
+    values = method.diagnostics(1 / 8)
+    assert values["distance/a"] > 0
+    assert values["distance/b"] > 0
+
+
+def test_a_warm_up_longer_than_training_is_pointed_out() -> None:
+    with pytest.warns(UserWarning, match="outlasts training"):
+        build(20, steps_per_epoch=2, warmup=75, every=5)

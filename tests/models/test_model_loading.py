@@ -198,7 +198,7 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
 
 def test_a_stride_that_the_weights_do_not_tell_is_asked_for(tmp_path: Path) -> None:
     """Protects: the same weights with another stride are another network, and no error said so."""
-    path = save(small(), tmp_path / "net.pt")
+    path = save(small().state_dict(), tmp_path / "net.pt")
     with pytest.raises(ConfigError, match=r"--set model\.stem_stride=1"):
         load_external("small-resnet", path, 10)
     one, two = (

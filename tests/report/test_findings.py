@@ -118,3 +118,24 @@ def test_gaps_and_limits_are_warnings(small: SuiteRecord) -> None:
     text = " ".join(findings.warnings(small))
     assert "limit = 200" in text
     assert "joint seed 1 (not started)" in text
+
+
+def test_warnings_of_autoattack_reach_the_reader(tmp_path: Path) -> None:
+    _suite(tmp_path, BASE)
+    for path in tmp_path.glob("cells/pgd-at*/evaluation.json"):
+        record = json.loads(path.read_text())
+        record["metrics"]["aa_linf"]["detail"]["warnings"] = ["zero gradient at 40 % of points"]
+        path.write_text(json.dumps(record))
+    text = findings.words(read_suite(tmp_path))
+    assert "AutoAttack: zero gradient at 40 % of points (pgd-at seed 0)" in text
+
+
+def test_a_generalist_without_a_natural_learner_has_no_clean_line(tmp_path: Path) -> None:
+    _suite(tmp_path, BASE | {"generalist-d-norms": ("generalist-d-norms", 0.8, 0.5, 0.4, 12)})
+    for path in tmp_path.glob("cells/generalist*/config.json"):
+        record = json.loads(path.read_text())
+        learners = [{"objective": {"name": "pgd-at"}}] * 2
+        record["config"]["method"]["recipe"] = {"learners": learners}
+        path.write_text(json.dumps(record))
+    (sentence,) = findings.trade_off(read_suite(tmp_path))
+    assert "has no natural learner" in sentence

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_suites import cli, contents, tiny, tiny_data, write_suite
 
-from benchmark.core.errors import BenchmarkError, ConfigError, RunLockedError
+from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, RunLockedError
 from benchmark.core.progress import Progress
 from benchmark.report.records import read_suite
 from benchmark.suites.plan import plan
@@ -207,3 +207,79 @@ def test_limits_are_printed_in_the_tables(tmp_path: Path) -> None:
         assert "50" in (tmp_path / "out" / "report" / name).read_text()
     (cell,) = (tmp_path / "out" / "cells").iterdir()
     assert json.loads((cell / "evaluation.json").read_text())["metrics"]["clean"]["n"] == 50
+
+
+def test_a_table_never_mixes_two_attacks(tmp_path: Path) -> None:
+    """Protects: one method measured at eps 0.1 and another at 0.02 once shared a column."""
+    methods = ["natural", "pgd-at"]
+    run(suite(methods=methods), tmp_path)
+    panel = tiny()["evaluation"]
+    panel[1]["threat"] = {"norm": "linf", "eps": 0.02, "step": 0.01, "steps": 2}
+    weaker = suite(methods=methods, evaluation=panel)
+    states = [row["state"] for row in plan(weaker, tiny_data(), tmp_path, CPU, weaker.evaluation)]
+    assert states == ["trained", "trained"]
+    run(weaker.only(["pgd-at"], []), tmp_path, weaker)
+    record = read_suite(tmp_path)
+    assert record.stale == ("pgd2_linf of natural seed 0",)
+    assert [c.accuracy("pgd2_linf") is None for c in record.cells] == [True, False]
+    assert cli("report", tmp_path).status == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "under other settings" in text
+    run(weaker, tmp_path)
+    assert read_suite(tmp_path).stale == ()
+
+
+def test_other_images_under_the_same_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects: a replaced data file was once trained on from the middle, without a word."""
+    run(suite(), tmp_path, evaluate=False)
+    other = tiny_data(64)
+    object.__setattr__(other, "fingerprint", "another")
+    monkeypatch.setattr("benchmark.suites.run.sources.load", lambda *_: other)
+    with pytest.raises(CheckpointError, match="trained on other images"):
+        run(suite(), tmp_path)
+    (cell,) = (tmp_path / "cells").iterdir()
+    (cell / "training.json").unlink()
+    with pytest.raises(CheckpointError, match="trained on other images"):
+        run(suite(), tmp_path)
+
+
+def test_a_diverged_cell_does_not_stop_the_others(tmp_path: Path) -> None:
+    bad = {"name": "natural", "label": "hot", "optimizer": {"lr": 1e30}}
+    path = write_suite(tmp_path, train={"epochs": 2}, methods=[bad, "natural"])
+    called = cli("run", path, "--out", tmp_path / "out")
+    assert called.status == 2
+    assert "1 of 2 cells diverged" in called.err.splitlines()[-1]
+    table = (tmp_path / "out" / "report" / "table.md").read_text()
+    assert "Missing 1 of 2 cells: hot seed 0" in table
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    (cell,) = suite().cells()
+    folder = tmp_path / "cells" / cell.slug
+    folder.mkdir(parents=True)
+    torn = folder / ".checkpoint.part-abcd1234.pt"
+    torn.write_bytes(b"half")
+    run(suite(), tmp_path, evaluate=False)
+    assert not torn.exists()
+
+
+def test_where_the_data_came_from_does_not_change_the_cell() -> None:
+    """Protects: --set dataset.download=true, once, must not train everything again."""
+    dataset = {"name": "cifar10"}
+    slugs_of = [
+        build_suite(tiny(dataset={**dataset, **extra})).cells()[0].slug
+        for extra in ({}, {"download": True}, {"test_limit": 50})
+    ]
+    assert len(set(slugs_of)) == 1
+
+
+def test_curves_have_a_line_for_every_epoch(tmp_path: Path) -> None:
+    chosen = build_suite(tiny(train={"epochs": 5, "validations": 2}))
+    run(chosen, tmp_path, evaluate=False)
+    (cell,) = (tmp_path / "cells").iterdir()
+    lines = [json.loads(line) for line in (cell / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 2.5, 3, 4, 5]
+    assert [line["epoch"] for line in lines if "val_clean" in line] == [2.5, 5]
+    assert all(line["loss/pgd-at"] > 0 for line in lines)

@@ -53,6 +53,17 @@ def test_shipped_suites_are_valid(name: str) -> None:
         ({"dataset": {"name": "digitz"}}, "did you mean 'digits'"),
         ({"model": {"name": "resnet19"}}, "did you mean"),
         ({"optimizer": {"nesterov": True, "momentum": 0}}, "nesterov needs a momentum"),
+        ({"threats": {"linf": {"eps": 0.03, "step": 2}}}, "did you mean 2/255"),
+        ({"evaluation": []}, "evaluation"),
+        (
+            {"evaluation": [{"kind": "pgd", "name": "pgd20_linf", "threat": {"steps": 10}}]},
+            "call it pgd10_linf",
+        ),
+        (
+            {"evaluation": [{"kind": "autoattack", "name": "aa_linf", "norm": "l2", "eps": 0.5}]},
+            "call it aa_l2",
+        ),
+        ({"seeds": [2**40]}, "seeds.0"),
         ({"modle": {}}, "did you mean 'model'"),
     ],
 )
@@ -123,3 +134,19 @@ def test_files(tmp_path: Path) -> None:
         folder = tmp_path / "folder.yaml"
         folder.mkdir()
         load_suite(str(folder))
+
+
+def test_a_label_goes_before_a_method_of_that_name() -> None:
+    """Protects: --method generalist-d also ran generalist-d-drift."""
+    drift = {"name": "generalist-d", "label": "drift"}
+    suite = build_suite(tiny(methods=["generalist-d", drift]))
+    assert [m.label for m in suite.only(["generalist-d"], []).methods] == ["generalist-d"]
+    assert [m.label for m in suite.only(["drift"], []).methods] == ["drift"]
+
+
+def test_a_partial_optimizer_keeps_the_suites_kind() -> None:
+    """Protects: {weight_decay: 1e-4} under Adam once became SGD with lr 0.1."""
+    own = {"name": "natural", "optimizer": {"weight_decay": 1e-4}}
+    suite = build_suite(tiny(methods=[own], optimizer={"name": "adam", "lr": 1e-3}))
+    optimizer = suite.methods[0].recipe.learner.optimizer  # type: ignore[attr-defined]
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adam", 1e-3, 1e-4)
