@@ -97,7 +97,11 @@ def provenance(suite: SuiteRecord) -> str:
             lines.append(f"- {name}: {' | '.join(values)}")
     data = list(
         dict.fromkeys(
-            ", ".join(f"{k} {v}" for k, v in d.items() if v is not None)
+            ", ".join(
+                f"{k} {'; '.join(map(str, v)) if isinstance(v, list) else v}"
+                for k, v in d.items()
+                if v is not None and k != "classes"
+            )
             for c in suite.cells
             if isinstance(d := c.evaluation.get("dataset"), Mapping)
         )
