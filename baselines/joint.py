@@ -37,6 +37,11 @@ class Joint(Objective):
         return (1 - self.share) * natural + self.share * adversarial
 
     @property
-    def passes(self) -> float:
-        """The attack's steps, and two training passes."""
-        return self.threat.steps + 2
+    def crafting_passes(self) -> float:
+        """The attack's steps."""
+        return self.threat.steps
+
+    @property
+    def training_passes(self) -> float:
+        """A clean and an adversarial pass."""
+        return 2

@@ -13,8 +13,9 @@ from benchmark.core.threat import Threat
 class PGDAT(Objective):
     """PGD adversarial training: min_theta E[ max_{||d|| <= eps} CE(f(x + d), y) ].
 
-    The inner maximum is approximated by PGD on the cross-entropy from a uniform random start; only
-    the adversarial images are trained on.
+    Madry et al., 1706.06083; recipe of Rice et al., 2002.11569. The inner maximum is approximated
+    by PGD on the cross-entropy from a uniform random start; only the adversarial images are trained
+    on.
 
     Attributes:
         threat: training threat model; a name refers to the suite's ("linf", "l2", "l1").
@@ -33,6 +34,6 @@ class PGDAT(Objective):
         return F.cross_entropy(model(x_adv), y)
 
     @property
-    def passes(self) -> float:
-        """The attack's steps and one training pass."""
-        return self.threat.steps + 1
+    def crafting_passes(self) -> float:
+        """The attack's steps."""
+        return self.threat.steps

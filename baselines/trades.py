@@ -41,6 +41,11 @@ class TRADES(Objective):
         return F.cross_entropy(logits, y) + self.beta * divergence
 
     @property
-    def passes(self) -> float:
-        """The attack's steps, and two training passes (clean and adversarial)."""
-        return self.threat.steps + 2
+    def crafting_passes(self) -> float:
+        """The attack's steps."""
+        return self.threat.steps
+
+    @property
+    def training_passes(self) -> float:
+        """A clean and an adversarial pass."""
+        return 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,14 +28,18 @@ CONTEXT: dict[str, Any] = {
 class TinyNet(nn.Module):
     """Convolution, BatchNorm, ReLU, linear: images [n, 3, 8, 8] to logits [n, 3]."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 4) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(4)
-        self.head = nn.Linear(4 * 4 * 4, CLASSES)
+        self.conv = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width * 4 * 4, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.relu(self.norm(self.conv(x))).flatten(1))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
 
 
 def tiny_net(seed: int = 0, dtype: torch.dtype = torch.float32) -> TinyNet:
@@ -57,9 +61,9 @@ def batches(count: int, size: int = 8) -> list[Batch]:
     return [images(size, seed=100 + index) for index in range(count)]
 
 
-def calibration() -> Iterator[Tensor]:
+def calibration(dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
     """Two batches of clean images, always the same."""
-    return iter([images(8, seed=7)[0], images(8, seed=8)[0]])
+    return iter([images(8, seed, dtype)[0] for seed in (7, 8)])
 
 
 def tiny_setting(
@@ -69,12 +73,22 @@ def tiny_setting(
     seed: int = 0,
     **more: Any,
 ) -> Setting:
+    def initialised(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
+        """``new_model``, or one with other weights; a width stands for an architecture."""
+        network = new_model() if model is None else TinyNet(**model).to(dtype_of(new_model()))
+        if init or model:
+            generator = torch.Generator().manual_seed(init)
+            with torch.no_grad():
+                for weight in network.parameters():
+                    weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
+        return network
+
     return Setting(
-        new_model=new_model,
+        new_model=initialised,
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         generator=torch.Generator().manual_seed(seed),
-        **{"calibration": calibration, **more},
+        **{"calibration": lambda: calibration(dtype_of(new_model())), **more},
     )
 
 

@@ -48,6 +48,21 @@ def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> At
     return lambda logits: F.kl_div(logits.log_softmax(1), target, reduction="sum")
 
 
+def random_start(
+    x: Tensor, threat: ThreatModel, start: Start, generator: torch.Generator | None
+) -> Tensor:
+    """The first iterate: a new tensor inside the ball and inside [0, 1]; see ``pgd``."""
+    norm, eps = norm_of(threat.norm), float(threat.eps)
+    if start == "uniform":
+        x_adv = x + norm.random_start(x, eps, generator)
+    elif start == "gaussian":
+        noise = torch.empty_like(x).normal_(generator=generator)
+        x_adv = x + norm.project(GAUSSIAN_START * noise, eps)
+    else:
+        x_adv = x.clone()
+    return x_adv.clamp_(0, 1)
+
+
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -82,14 +97,7 @@ def pgd(
         with torch.no_grad():
             target = model(x)
     objective = attack_loss(loss, y, target)
-    if start == "uniform":
-        x_adv = x + norm.random_start(x, eps, generator)
-    elif start == "gaussian":
-        noise = torch.empty_like(x).normal_(generator=generator)
-        x_adv = x + norm.project(GAUSSIAN_START * noise, eps)
-    else:
-        x_adv = x.clone()
-    x_adv = x_adv.clamp_(0, 1)
+    x_adv = random_start(x, threat, start, generator)
     velocity = torch.zeros_like(x) if momentum else None
     for _ in range(threat.steps):
         x_adv.requires_grad_()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from benchmark.core.config import Config
@@ -69,6 +75,8 @@ class LearnerConfig(Config):
         objective: a name, or a mapping of name and hyper-parameters.
         optimizer, schedule: see above. The schedule is a factor of the optimiser's lr.
         grad_clip: largest l_2 norm of the gradient; None for no clipping.
+        init: initial weights; learners with the same number start from the same weights.
+        model: architecture of its own, as under a suite's ``model``; None for the suite's.
     """
 
     name: str
@@ -76,6 +84,15 @@ class LearnerConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = DEFAULT_SCHEDULE
     grad_clip: float | None = Field(default=None, gt=0)
+    init: int = Field(default=0, ge=0)
+    model: dict[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Options that came later and are off do not change the hashes of earlier records."""
+        data = default(self)
+        off = {"init": 0, "model": None}
+        return {key: value for key, value in data.items() if off.get(key, ...) != value}
 
     @model_validator(mode="before")
     @classmethod
@@ -93,17 +110,28 @@ class LearnerConfig(Config):
         return merged
 
 
+def default_learner(name: str, objective: str) -> Any:
+    """The default of a recipe's field; validated, and filled from the suite, like a given one."""
+    return Field(default_factory=lambda: {"name": name, "objective": objective})
+
+
 class Learner:
-    """The state of one base learner in training."""
+    """The state of one base learner in training.
+
+    Attributes:
+        view: context manager that yields the model to craft on.
+    """
 
     def __init__(self, config: LearnerConfig, setting: Setting, model: nn.Module | None = None):
         self.config = config
         self.objective = config.objective
-        self.model = model if model is not None else setting.new_model()
+        if model is None:
+            model = setting.new_model(config.init, config.model)
+        self.model = model
         self.model.train()
         self.optimizer = config.optimizer.build(self.model)
         self._setting = setting
-        self._view = setting.crafting_view(self.model, self.objective.batchnorm)
+        self.view = setting.crafting_view(self.model, self.objective.batchnorm)
 
     @property
     def passes(self) -> float:
@@ -112,21 +140,27 @@ class Learner:
 
     def step(self, x: Tensor, y: Tensor, progress: float) -> Tensor:
         """One optimiser step on a batch (x [n, c, h, w] in [0, 1], y [n]); the loss, detached."""
-        step = Step(progress, self._setting.generator)
-        factor = self.config.schedule(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.optimizer.lr * factor
-        with self._view as crafted_on:
-            x_adv = self.objective.perturb(crafted_on, x, y, step)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._setting.autocast():
-            loss = self.objective.loss(self.model, x, x_adv, y, step)
-        loss.backward()
-        if self.config.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        self.optimizer.step()
-        return loss.detach()
+        return self.step_on(x, y, self._setting.step(progress))[1]
+
+    def step_on(self, x: Tensor, y: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """As ``step``; also gives the images that were trained on."""
+        x_adv = self.craft(x, y, step)
+
+        def loss() -> Tensor:
+            with self._setting.autocast():
+                return self.objective.loss(self.model, x, x_adv, y, step)
+
+        return x_adv, self.descend(loss, step)
+
+    def craft(self, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """The objective's training images, crafted on this learner."""
+        with self.view as crafted_on:
+            return self.objective.perturb(crafted_on, x, y, step)
+
+    def descend(self, loss: Callable[[], Tensor], step: Step) -> Tensor:
+        """One optimiser step on ``loss``, a function of the model in train mode; its value."""
+        with self.objective.displaced(self.model.train(), loss, step):
+            return descend_together([self], loss, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, buffers and optimiser state."""
@@ -136,6 +170,24 @@ class Learner:
         """Restore what ``state_dict`` gave."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def descend_together(learners: Sequence[Learner], loss: Callable[[], Tensor], step: Step) -> Tensor:
+    """One step of several learners' optimisers on a loss that depends on all of them."""
+    for learner in learners:
+        learner.model.train()
+        factor = learner.config.schedule(step.progress)
+        for group in learner.optimizer.param_groups:
+            group["lr"] = learner.config.optimizer.lr * factor
+    value = loss()
+    for learner in learners:
+        learner.optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    for learner in learners:
+        if learner.config.grad_clip is not None:
+            nn.utils.clip_grad_norm_(learner.model.parameters(), learner.config.grad_clip)
+        learner.optimizer.step()
+    return value.detach()
 
 
 def learner_names(configs: tuple[LearnerConfig, ...]) -> list[str]:

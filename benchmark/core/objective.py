@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
-import torch
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, ValidationInfo
 from torch import Tensor, nn
 
@@ -15,18 +14,15 @@ from benchmark.core.config import Config, explain
 from benchmark.core.crafting import BatchNormMode
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import Registry
+from benchmark.core.setting import Step
+
+Displacement = AbstractContextManager[object]
 
 # Methods and objectives by name. An entry is an ``Objective`` subclass (a method with one learner,
 # and usable inside any learner of a multi-learner method) or a ``Recipe`` subclass.
 METHODS: Registry[Any] = Registry("method", "generalist_bench.methods")
 
-
-@dataclass(frozen=True)
-class Step:
-    """What an objective may know about the moment: the training fraction and the random draws."""
-
-    progress: float = 0.0
-    generator: torch.Generator | None = None
+__all__ = ["METHODS", "Objective", "ObjectiveRef", "Step", "is_objective", "make_objective"]
 
 
 class Objective(Config, ABC):
@@ -44,7 +40,8 @@ class Objective(Config, ABC):
 
     @abstractmethod
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Training images for ``loss``, shape and range of ``x`` ([n, c, h, w] in [0, 1]).
+        """Training images for ``loss``, shape and range of ``x`` ([n, c, h, w] in [0, 1]), or
+        several of them for each image ([k * n, c, h, w], the i-th of all images together).
 
         ``model`` is in crafting state (``core.crafting``), possibly a faster view of the learner.
         """
@@ -55,8 +52,27 @@ class Objective(Config, ABC):
 
     @property
     @abstractmethod
+    def crafting_passes(self) -> float:
+        """Gradient passes (forward + backward) per image and step that ``perturb`` makes."""
+
+    @property
+    def training_passes(self) -> float:
+        """Gradient passes per image and step that ``loss`` makes."""
+        return 1
+
+    @property
     def passes(self) -> float:
-        """Gradient passes (forward + backward) per image and step, crafting included."""
+        """Gradient passes per image and step, all together."""
+        return self.crafting_passes + self.training_passes
+
+    def displaced(self, model: nn.Module, loss: Callable[[], Tensor], step: Step) -> Displacement:
+        """The weights at which the loss is minimised: a context around one optimiser step.
+
+        Args:
+            model: in train mode, at the learner's weights.
+            loss: this step's loss at the present weights of ``model``.
+        """
+        return nullcontext()
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, step: Step | None = None) -> Tensor:
         """Perturb and evaluate in one go on the same model, in whatever mode it is."""

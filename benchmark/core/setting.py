@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,28 @@ def _no_calibration() -> Iterator[Tensor]:
     return iter(())
 
 
+@dataclass(frozen=True)
+class Step:
+    """What an objective may know about the moment: the training fraction and the random draws."""
+
+    progress: float = 0.0
+    generator: torch.Generator | None = None
+
+
+class NewModel(Protocol):
+    """Makes models; see ``Setting``."""
+
+    def __call__(self, init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module: ...
+
+
 @dataclass
 class Setting:
     """The surroundings of a method.
 
     Attributes:
-        new_model: a fresh model on the right device. Every call gives the same initial weights,
-            so that base learners start from one initialisation as in the Generalist code.
+        new_model: a fresh model on the right device. Every call with the same ``init`` gives the
+            same initial weights, so that base learners start from one initialisation as in the
+            Generalist code. ``model`` describes another architecture than the suite's.
         total_steps, steps_per_epoch: length of training in optimiser steps.
         generator: source of the random draws made while training.
         calibration: iterator over clean training images [n, c, h, w] in [0, 1], for re-estimating
@@ -50,10 +66,14 @@ class Setting:
         autocast: the context of the training forward pass (reduced precision).
     """
 
-    new_model: Callable[[], nn.Module]
+    new_model: NewModel
     total_steps: int
     steps_per_epoch: int
     generator: torch.Generator | None = None
     calibration: Callable[[], Iterator[Tensor]] = _no_calibration
     crafting_view: Callable[[nn.Module, BatchNormMode], CraftingView] = PlainView
     autocast: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
+
+    def step(self, progress: float) -> Step:
+        """The moment ``progress`` (fraction of training done)."""
+        return Step(progress, self.generator)

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.config import parse
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, DivergenceError
 from benchmark.core.files import write_json, write_text
 from benchmark.core.method import Method
@@ -24,6 +25,7 @@ from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import batch_bounds, evaluation_batches, train_loader
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.suites.schema import CellConfig, TrainConfig
 from benchmark.training import checkpoint
@@ -93,17 +95,18 @@ def build_method(
         generator: source of the random draws made while training.
     """
 
-    def new_model() -> nn.Module:
+    def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            model = build_model(
-                config.model,
+            # Far apart, so that no seed of a suite meets another's further initialisations.
+            torch.manual_seed(config.seed + 1_000_003 * init)
+            network = build_model(
+                config.model if model is None else parse(ModelConfig, model, where="learner.model"),
                 num_classes=data.num_classes,
                 image_size=data.image_size,
                 mean=data.mean,
                 std=data.std,
             )
-        return model.to(device).to(memory_format=torch.channels_last)
+        return network.to(device).to(memory_format=torch.channels_last)
 
     def calibration() -> Iterator[Tensor]:
         indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)
