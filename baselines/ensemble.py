@@ -1,20 +1,24 @@
-"""Two learners trained apart and joined afterwards: in output space, and in weight space."""
+"""Ensembles: members trained apart or together, joined in output space or in weight space."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from benchmark.attacks import pgd
 from benchmark.core.averaging import copy_state, floating_state, move_towards, reestimate_batchnorm
-from benchmark.core.learner import LearnerConfig
-from benchmark.core.method import Method, Recipe, build_learners
-from benchmark.core.setting import Setting
+from benchmark.core.learner import LearnerConfig, default_learner, descend_together
+from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.setting import Setting, Step
+from benchmark.core.threat import Threat, ThreatModel
 
 
 class AverageProbabilities(nn.Module):
@@ -112,3 +116,162 @@ class _WeightInterpolation(Method):
         move_towards(target, [floating_state(robust)], [1.0], decay=1 - self.recipe.share)
         reestimate_batchnorm(model, self._setting.calibration())
         return model
+
+
+def _members(learner: LearnerConfig, count: int) -> tuple[LearnerConfig, ...]:
+    """Copies of a learner from different initial weights."""
+    return tuple(
+        learner.model_copy(update={"name": f"member-{i}", "init": i}) for i in range(count)
+    )
+
+
+class SeedEnsemble(Recipe):
+    """Seed ensemble: p(x) = (1/k) sum_i p_i(x), members that differ in their initial weights.
+
+    k networks of one objective, trained apart on the same batches, with averaged probabilities
+    (deep ensembles, 1612.01474, without their adversarial term). Inference costs k networks.
+
+    Attributes:
+        learner: what each member is; PGD-AT unless said.
+        members: k.
+    """
+
+    learner: LearnerConfig = default_learner("member", "pgd-at")
+    members: int = Field(default=3, ge=2)
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        return _Members(_members(self.learner, self.members), setting)
+
+
+class _Members(Method):
+    """Members of equal weight; on its own, trained apart."""
+
+    def __init__(self, configs: tuple[LearnerConfig, ...], setting: Setting) -> None:
+        self._setting = setting
+        self.learners = build_learners(configs, setting)
+        self.inference_passes = len(configs)
+
+    def deployed(self) -> nn.Module:
+        return _average([learner.model for learner in self.learners.values()])
+
+    def _craft(self, x: Tensor, y: Tensor, threat: ThreatModel, step: Step) -> Tensor:
+        """PGD on the cross-entropy of the ensemble."""
+        with ExitStack() as stack:
+            views = [stack.enter_context(item.view) for item in self.learners.values()]
+            return pgd(_average(views), x, y, threat, generator=step.generator)
+
+
+def _average(members: Sequence[nn.Module]) -> AverageProbabilities:
+    return AverageProbabilities(members, [1 / len(members)] * len(members))
+
+
+class JointEnsemble(Recipe):
+    """Joint ensemble: sum_i E[ CE(f_i(x'), y) ], x' crafted on the ensemble (1/k) sum_i p_i.
+
+    The adversarial training baseline of DVERGE (2009.14720) and its code: all members train on the
+    same images, adversarial for their averaged probabilities, each with its own optimiser.
+    Departure: the code clamps the averaged probability at 1e-40 before the logarithm; we take the
+    logarithm of the sum of exponentials.
+
+    Cost: a step of the attack is a gradient pass of every member.
+
+    Attributes:
+        learner: what each member is; its objective is not used.
+        members: k; 3 in the code.
+        threat: training threat model.
+    """
+
+    learner: LearnerConfig = default_learner("member", "natural")
+    members: int = Field(default=3, ge=2)
+    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        return _JointEnsemble(self, setting)
+
+
+class _JointEnsemble(_Members):
+    def __init__(self, recipe: JointEnsemble, setting: Setting) -> None:
+        super().__init__(_members(recipe.learner, recipe.members), setting)
+        self._threat = recipe.threat
+
+    def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        x, y = batch
+        x_adv = self._craft(x, y, self._threat, self._setting.step(progress))
+        return {
+            f"loss/{name}": learner.step(x_adv, y, progress)
+            for name, learner in self.learners.items()
+        }
+
+    @property
+    def passes(self) -> float:
+        return len(self.learners) * (self._threat.steps + 1)
+
+
+class ADP(Recipe):
+    """ADP: sum_i CE(f_i(x), y) - alpha * H(mean_i p_i) - beta * log det(M^T M + 1e-6 I).
+
+    Adaptive diversity promoting (Pang et al., 1901.08846, equation 4): the columns of M are the
+    members' probabilities of the classes other than y, scaled to length 1. All members train
+    together. H is the Shannon entropy of the averaged probabilities.
+
+    Departures: ``threat`` None is the method; given, it trains on PGD examples of the ensemble, as
+    the code of DVERGE can. The source has Adam, lr 1e-3, weight decay 1e-4.
+
+    Attributes:
+        learner: what each member is; its objective is not used.
+        members: k; 3 in the paper.
+        alpha, beta: 2 and 0.5 in the paper.
+        threat: None, or a training threat model.
+    """
+
+    learner: LearnerConfig = default_learner("member", "natural")
+    members: int = Field(default=3, ge=2)
+    alpha: float = 2.0
+    beta: float = 0.5
+    threat: Threat | None = None
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        return _ADP(self, setting)
+
+
+def adp_loss(logits: Sequence[Tensor], y: Tensor, alpha: float, beta: float) -> Tensor:
+    """The loss of ``ADP``, a mean over the batch; logits [n, classes] of each member."""
+    p = torch.stack([member.softmax(1) for member in logits], 1)  # [n, members, classes]
+    mean = p.mean(1)
+    entropy = -(mean * (mean + 1e-20).log()).sum(1)
+    others = torch.ones_like(mean).scatter(1, y[:, None], 0).bool()
+    m = p[others[:, None].expand_as(p)].view(len(y), len(logits), -1)
+    m = F.normalize(m, dim=2)
+    gram = m @ m.transpose(1, 2) + 1e-6 * torch.eye(len(logits), device=m.device, dtype=m.dtype)
+    volume = torch.linalg.slogdet(gram).logabsdet
+    fit = torch.stack([F.cross_entropy(member, y) for member in logits]).sum()
+    return fit - (alpha * entropy + beta * volume).mean()
+
+
+class _ADP(_Members):
+    def __init__(self, recipe: ADP, setting: Setting) -> None:
+        super().__init__(_members(recipe.learner, recipe.members), setting)
+        self.recipe = recipe
+
+    def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        x, y = batch
+        step = self._setting.step(progress)
+        if self.recipe.threat:
+            x = self._craft(x, y, self.recipe.threat, step)
+        learners = list(self.learners.values())
+
+        def loss() -> Tensor:
+            with self._setting.autocast():
+                logits = [learner.model(x) for learner in learners]
+            return adp_loss(logits, y, self.recipe.alpha, self.recipe.beta)
+
+        value = descend_together(learners, loss, step) / len(learners)
+        return {f"loss/{name}": value for name in self.learners}
+
+    @property
+    def passes(self) -> float:
+        steps = self.recipe.threat.steps if self.recipe.threat else 0
+        return len(self.learners) * (steps + 1)

@@ -34,6 +34,12 @@ LEARNERS = [
 ]
 # What a method cannot do without.
 REQUIRED: dict[str, dict[str, Any]] = {"generalist": {"learners": LEARNERS}}
+# Methods whose cost depends on the images or on a draw, made to cost what they declare.
+FIXED_COST: dict[str, dict[str, Any]] = {
+    "fat": {"tau": 99},
+    "fat-trades": {"tau": 99},
+    "sat": {"threats": ["linf", "l1"]},  # of equally many steps
+}
 NAMES = METHODS.names()
 OBJECTIVES = [name for name in NAMES if is_objective(METHODS.get(name))]
 STEPS = 6
@@ -104,10 +110,18 @@ def test_passes_are_the_gradients_that_are_computed(name: str) -> None:
         torch.manual_seed(0)
         return CountingNet(ledger)
 
-    method = example(name).build(tiny_setting(new_model=new_model))
+    method = example(name, **FIXED_COST.get(name, {})).build(tiny_setting(new_model=new_model))
     for step in range(2):
         method.update(images(8, step), step / 8)
     assert ledger.images / (2 * 8) == method.passes
+
+
+@pytest.mark.parametrize("name", ["fat", "fat-trades"])
+def test_friendly_examples_cost_at_most_what_is_declared(name: str) -> None:
+    ledger = Ledger()
+    method = example(name, tau=0).build(tiny_setting(new_model=lambda: CountingNet(ledger)))
+    method.update(images(64), 0.0)
+    assert method.passes - 2 < ledger.images / 64 < method.passes
 
 
 def stored(value: Any) -> Any:

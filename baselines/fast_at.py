@@ -1,0 +1,84 @@
+"""Fast adversarial training, one step to craft: FGSM-RS (2001.03994), N-FGSM (2202.01181)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from benchmark.attacks import pgd
+from benchmark.core.objective import Objective, Step
+from benchmark.core.threat import Pixels, Threat
+
+
+class _SingleStep(Objective):
+    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
+        """CE(f(x_adv), y)."""
+        return F.cross_entropy(model(x_adv), y)
+
+    @property
+    def crafting_passes(self) -> float:
+        """One."""
+        return 1
+
+
+class FGSMRS(_SingleStep):
+    """FGSM-RS: min_theta E[ CE(f(x + d), y) ], d = P(u + alpha * sign grad CE(f(x + u), y)).
+
+    Wong et al., 2001.03994, algorithm 3: u uniform in the ball, one step of alpha = 1.25 eps,
+    projection onto the ball and onto [0, 1]. Beyond eps of about 8/255 it can overfit
+    catastrophically: robustness to PGD drops to zero while accuracy on d stays high.
+
+    Departure: crafted in eval mode as all methods here are (the code: train mode; ``batchnorm:
+    batch``); the code also uses a cyclic learning rate and half precision. Under l_2 and l_1 the
+    step is that of PGD.
+
+    Attributes:
+        alpha: step size in units of eps; 1.25 in the paper.
+        threat: its norm and eps are used, its steps are not.
+    """
+
+    alpha: float = Field(default=1.25, gt=0)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """One step from a uniform random start."""
+        size = Pixels(self.alpha * self.threat.eps)
+        threat = self.threat.model_copy(update={"step": size, "steps": 1})
+        return pgd(model, x, y, threat, loss="ce", start="uniform", generator=step.generator)
+
+
+class NFGSM(_SingleStep):
+    """N-FGSM: min_theta E[ CE(f(x + d), y) ], d = u + alpha * sign grad CE(f(x + u), y).
+
+    De Jorge et al., 2202.01181, algorithm 1: u uniform in k times the cube, and *no* projection of
+    d onto the ball, which is what keeps catastrophic overfitting away; d may be up to k eps + alpha
+    long. Also a cheap robust learner inside Generalist. l_inf only.
+
+    Departure: crafted in eval mode (the code: train mode).
+
+    Attributes:
+        noise: k, half-width of the noise in units of eps; 2 in the paper.
+        alpha: step size in units of eps; 1 in the paper.
+        threat: its eps is used, its steps are not.
+    """
+
+    noise: float = Field(default=2.0, ge=0)
+    alpha: float = Field(default=1.0, gt=0)
+
+    def model_post_init(self, context: object) -> None:
+        """Raise ValueError for another norm than l_inf."""
+        if self.threat.norm != "linf":
+            raise ValueError(f"n-fgsm is defined for linf, not for {self.threat.norm}")
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """Noise and one step, clipped to [0, 1] alone."""
+        width = self.noise * self.threat.eps
+        noise = torch.empty_like(x).uniform_(-width, width, generator=step.generator)
+        start = (x + noise).clamp_(0, 1).requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(model(start), y, reduction="sum")
+            (grad,) = torch.autograd.grad(loss, start)
+        return (start.detach() + self.alpha * self.threat.eps * grad.sign()).clamp_(0, 1)

@@ -1,0 +1,81 @@
+"""Helper-based adversarial training (Rade & Moosavi-Dezfooli, ICLR 2022)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from benchmark.core.crafting import crafting
+from benchmark.core.learner import LearnerConfig
+from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.setting import Setting
+
+
+def _learners() -> tuple[Any, ...]:
+    return (
+        {"name": "helper", "objective": "natural"},
+        {"name": "robust", "objective": {"name": "trades", "beta": 2.5}},
+    )
+
+
+class HAT(Recipe):
+    """HAT: E[ CE(f(x), y) + beta * KL(p(x) : p(x')) + gamma * CE(f(x + h * (x' - x)), y_h) ].
+
+    "Reducing excessive margin to achieve a better accuracy vs. robustness trade-off" (ICLR 2022,
+    openreview Azh9QBQ4tR7) and its code: x' is the TRADES example; the helper example lies h times
+    as far out, is not clipped, and is labelled y_h = argmax of a *naturally* trained network at x'.
+
+    Departure: the helper network is trained alongside, one natural step per batch, where the code
+    loads one that was trained before; in the first steps its labels are poor.
+
+    Attributes:
+        learners: the helper, then the robust network, whose objective gives the first two terms
+            (TRADES with beta 2.5 in the code).
+        h: length of the helper perturbation in units of x' - x; 2 in the code.
+        gamma: weight of the helper term; 0.5 in the code.
+    """
+
+    learners: tuple[LearnerConfig, LearnerConfig] = Field(default_factory=_learners)
+    h: float = Field(default=2.0, ge=0)
+    gamma: float = Field(default=0.5, ge=0)
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        return _HAT(self, setting)
+
+
+class _HAT(Method):
+    def __init__(self, recipe: HAT, setting: Setting) -> None:
+        self.recipe, self._setting = recipe, setting
+        self.learners = build_learners(recipe.learners, setting)
+        self._helper, self._robust = self.learners.values()
+
+    def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        x, y = batch
+        step = self._setting.step(progress)
+        natural = self._helper.step(x, y, progress)
+        x_adv = self._robust.craft(x, y, step)
+        with crafting(self._helper.model) as helper, torch.no_grad():
+            labels = helper(x_adv).argmax(1)
+        further = x + self.recipe.h * (x_adv - x)
+        model = self._robust.model
+
+        def loss() -> Tensor:
+            with self._setting.autocast():
+                trades = self._robust.objective.loss(model, x, x_adv, y, step)
+                return trades + self.recipe.gamma * F.cross_entropy(model(further), labels)
+
+        robust = self._robust.descend(loss, step)
+        return {f"loss/{self._helper.config.name}": natural,
+                f"loss/{self._robust.config.name}": robust}  # fmt: skip
+
+    @property
+    def passes(self) -> float:
+        return super().passes + 1  # the helper example
+
+    def deployed(self) -> nn.Module:
+        return self._robust.model

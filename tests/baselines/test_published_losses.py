@@ -1,0 +1,403 @@
+"""One step of every method against its published loss, written here from the formula.
+
+Plain SGD with rate 1 moves the weights by the gradient, so a step shows loss and gradient at once.
+Everything in float64, relative error below 1e-6.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_learners import CONTEXT, images, relative_error, tiny_net, tiny_setting
+from torch import Tensor, nn
+
+from benchmark.attacks import pgd
+from benchmark.attacks.apgd import apgd
+from benchmark.core.crafting import crafting
+from benchmark.core.method import Method, make_recipe
+from benchmark.core.objective import METHODS, Step, is_objective
+from benchmark.core.threat import ThreatModel
+
+F64 = torch.float64
+THREATS = {name: ThreatModel.model_validate(t) for name, t in CONTEXT["threats"].items()}
+X, Y = images(12, dtype=F64)
+
+
+def net(factor: float = 4.0) -> nn.Module:
+    """Probabilities away from 1/3, and some images misclassified."""
+    model = tiny_net(dtype=F64)
+    with torch.no_grad():
+        model.head.weight.mul_(factor)
+    return model
+
+
+def build(name: str, **hyper: Any) -> Method:
+    plain = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    context = {**CONTEXT, "learner": {"optimizer": plain, "schedule": 1}}
+    return make_recipe({"name": name, **hyper}, context).build(tiny_setting(new_model=net))
+
+
+def generator() -> torch.Generator:
+    """That of ``tiny_setting``, from its start."""
+    return torch.Generator().manual_seed(0)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def gradient(loss: Tensor, model: nn.Module) -> Tensor:
+    found = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    return torch.cat([g.flatten() for g in found])
+
+
+def check(method: Method, expected: dict[str, tuple[Tensor, Tensor]], progress: float = 0) -> None:
+    """``expected``: loss and gradient of each learner of the untouched ``method``."""
+    before = {name: weights(learner.model) for name, learner in method.learners.items()}
+    losses = method.update((X, Y), progress)
+    assert expected.keys() == before.keys()
+    for name, (loss, grad) in expected.items():
+        assert relative_error(losses[f"loss/{name}"], loss) < 1e-6, name
+        moved = before[name] - weights(method.learners[name].model)
+        assert relative_error(moved, grad) < 1e-6, name
+
+
+# --- formulas, example by example where the source says so ----------------------------------------
+
+
+def softmax(z: Tensor) -> Tensor:
+    return torch.exp(z) / torch.exp(z).sum(1, keepdim=True)
+
+
+def ce(z: Tensor, y: Tensor = Y) -> Tensor:
+    return -sum(torch.log(softmax(z)[i, y[i]]) for i in range(len(y))) / len(y)
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """Per example: sum_k p_k log(p_k / q_k)."""
+    return (p * (torch.log(p) - torch.log(q))).sum(1)
+
+
+def trades(f: nn.Module, x: Tensor, x_adv: Tensor, beta: float) -> Tensor:
+    clean = f(x)
+    return ce(clean) + beta * kl(softmax(clean), softmax(f(x_adv))).sum() / len(x)
+
+
+def mart(f: nn.Module, x: Tensor, x_adv: Tensor, beta: float) -> Tensor:
+    p, q = softmax(f(x)), softmax(f(x_adv))
+    total = x.new_zeros(())
+    for i in range(len(x)):
+        wrong = max(q[i, k].item() for k in range(3) if k != Y[i])
+        (index,) = (k for k in range(3) if k != Y[i] and q[i, k].item() == wrong)
+        total = total - torch.log(q[i, Y[i]]) - torch.log(1.0001 - q[i, index] + 1e-12)
+        divergence = sum(
+            p[i, k] * (torch.log(p[i, k]) - torch.log(q[i, k] + 1e-12)) for k in range(3)
+        )
+        total = total + beta * divergence * (1.0000001 - p[i, Y[i]])
+    return total / len(x)
+
+
+def mixup(f: nn.Module, x: Tensor, draws: torch.Generator) -> Tensor:
+    share = torch.empty((), dtype=F64).uniform_(generator=draws)
+    other = torch.randperm(len(x), generator=draws)
+    z = f(share * x + (1 - share) * x[other])
+    return share * ce(z) + (1 - share) * ce(z, Y[other])
+
+
+def cutmix(f: nn.Module, x: Tensor, draws: torch.Generator) -> Tensor:
+    """The box by loops: sides sqrt(1 - l) of the image's, cut off at the border."""
+    share, row, column = (torch.empty((), dtype=F64).uniform_(generator=draws) for _ in range(3))
+    other = torch.randperm(len(x), generator=draws)
+    size = x.shape[2]
+    cut = int(size * math.sqrt(1 - float(share))) // 2
+    cy, cx = int(float(row) * size), int(float(column) * size)
+    mixed, pixels = x.clone(), 0
+    for i in range(max(cy - cut, 0), min(cy + cut, size)):
+        for j in range(max(cx - cut, 0), min(cx + cut, size)):
+            mixed[:, :, i, j] = x[other][:, :, i, j]
+            pixels += 1
+    left = 1 - pixels / size**2
+    z = f(mixed)
+    return left * ce(z) + (1 - left) * ce(z, Y[other])
+
+
+Formula = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+OBJECTIVES: dict[str, Formula] = {
+    "natural": lambda f, x_adv, draws: ce(f(X)),
+    "pgd-at": lambda f, x_adv, draws: ce(f(x_adv)),
+    "trades": lambda f, x_adv, draws: trades(f, X, x_adv, 6),
+    "joint": lambda f, x_adv, draws: (ce(f(X)) + ce(f(x_adv))) / 2,
+    "rst-without-extra-data": lambda f, x_adv, draws: trades(f, X, x_adv, 6),
+    "mart": lambda f, x_adv, draws: mart(f, X, x_adv, 5),
+    "fgsm-rs": lambda f, x_adv, draws: ce(f(x_adv)),
+    "n-fgsm": lambda f, x_adv, draws: ce(f(x_adv)),
+    "fat": lambda f, x_adv, draws: ce(f(x_adv)),
+    "fat-trades": lambda f, x_adv, draws: trades(f, X, x_adv, 6),
+    "iat": lambda f, x_adv, draws: (mixup(f, X, draws) + mixup(f, x_adv, draws)) / 2,
+    "max": lambda f, x_adv, draws: ce(f(x_adv)),
+    "msd": lambda f, x_adv, draws: ce(f(x_adv)),
+    "sat": lambda f, x_adv, draws: ce(f(x_adv)),
+    "avg": lambda f, x_adv, draws: sum(ce(f(x_adv[12 * k : 12 * k + 12])) for k in range(3)) / 3,
+    "mixup": lambda f, x_adv, draws: mixup(f, X, draws),
+    "cutmix": lambda f, x_adv, draws: cutmix(f, X, draws),
+    "gaussian-noise": lambda f, x_adv, draws: ce(f(x_adv)),
+    "rotation": lambda f, x_adv, draws: ce(f(x_adv)),
+}
+
+
+def test_every_objective_has_its_formula_here() -> None:
+    """A new objective must bring its published loss; AWP is below."""
+    known = {name for name in METHODS.names() if is_objective(METHODS.get(name))}
+    assert known == {*OBJECTIVES, "awp"}
+
+
+def crafted(method: Method, progress: float = 0) -> tuple[Tensor, torch.Generator]:
+    """The images that the only learner's next step will train on, and the draws after that."""
+    (learner,) = method.learners.values()
+    draws = generator()
+    with crafting(learner.model) as model:
+        return learner.objective.perturb(model, X, Y, Step(progress, draws)), draws
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.8])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objective(name: str, progress: float) -> None:
+    method = build(name)
+    x_adv, draws = crafted(method, progress)
+    f = copy.deepcopy(next(iter(method.learners.values())).model).train()
+    loss = OBJECTIVES[name](f, x_adv, draws)
+    check(method, {name: (loss, gradient(loss, f))}, progress)
+
+
+@pytest.mark.parametrize("inner", ["pgd-at", "trades", "mart"])
+def test_awp(inner: str) -> None:
+    """v = gamma ||w|| g / ||g|| for each weight tensor; gradient at w + v; BatchNorm of one pass."""
+    gamma = 0.3
+    method = build("awp", objective=inner, gamma=gamma)
+    x_adv, draws = crafted(method)
+    f = copy.deepcopy(method.learners["awp"].model).train()
+    worst = copy.deepcopy(f)
+    first = OBJECTIVES[inner](f, x_adv, draws)
+    for (name, w), (_, v), g in zip(
+        f.named_parameters(),
+        worst.named_parameters(),
+        torch.autograd.grad(first, list(f.parameters())),
+        strict=True,
+    ):
+        if name in ("conv.weight", "head.weight"):
+            v.data += gamma * w.data.pow(2).sum().sqrt() * g / g.pow(2).sum().sqrt()
+    loss = OBJECTIVES[inner](worst, x_adv, draws)
+    check(method, {"awp": (loss, gradient(loss, worst))})
+    # BatchNorm statistics are those of the second pass alone
+    norm = method.learners["awp"].model.get_submodule("norm")
+    torch.testing.assert_close(norm.running_mean, worst.norm.running_mean)
+
+
+def test_awp_restores_the_weights_exactly() -> None:
+    """With a rate of 0 the step is undone bit by bit; during the warm-up nothing moves at all."""
+    method = build("awp", gamma=0.1)
+    learner = method.learners["awp"]
+    learner.optimizer.param_groups[0]["lr"] = 0.0
+    before = weights(learner.model)
+    object.__setattr__(learner.config.schedule, "points", ((0.0, 0.0),))
+    seen = []
+    learner.model.register_forward_hook(lambda *_: seen.append(weights(learner.model)))
+    method.update((X, Y), 0.5)
+    assert torch.equal(weights(learner.model), before)
+    assert not torch.equal(seen[-1], before)
+
+    warm = build("awp", gamma=0.1, warmup=0.5)
+    plain = build("pgd-at")
+    for method in (warm, plain):
+        method.update((X, Y), 0.4)
+    assert torch.equal(weights(warm.learners["awp"].model), weights(plain.learners["pgd-at"].model))
+
+
+def test_avg_sequential_takes_a_step_for_each_norm() -> None:
+    method = build("avg-sequential")
+    f, draws = copy.deepcopy(method.learners["avg"].model).train(), generator()
+    before, losses = weights(f), []
+    for name in ("linf", "l2", "l1"):
+        with crafting(f):
+            x_adv = pgd(f, X, Y, THREATS[name], generator=draws)
+        loss = ce(f(x_adv))
+        losses.append(loss)
+        for p, g in zip(
+            f.parameters(), torch.autograd.grad(loss, list(f.parameters())), strict=True
+        ):
+            p.data -= g
+    check(method, {"avg": (sum(losses) / 3, before - weights(f))})
+
+
+def test_hat() -> None:
+    """CE + 2.5 KL + 0.5 CE(f(x + 2 (x' - x)), argmax of the natural network at x')."""
+    method = build("hat")
+    helper, f = (copy.deepcopy(method.learners[n].model).train() for n in ("helper", "robust"))
+    with crafting(f):
+        x_adv = pgd(f, X, Y, THREATS["linf"], loss="kl", start="gaussian", generator=generator())
+    natural = ce(helper(X))
+    grad = gradient(natural, helper)
+    with torch.no_grad():  # the helper has stepped before it is asked
+        start = 0
+        for p in helper.parameters():
+            p -= grad[start : start + p.numel()].view_as(p)
+            start += p.numel()
+        labels = helper.eval()(x_adv).argmax(1)
+    loss = trades(f, X, x_adv, 2.5) + 0.5 * ce(f(X + 2 * (x_adv - X)), labels)
+    check(method, {"helper": (natural, grad), "robust": (loss, gradient(loss, f))})
+
+
+@pytest.mark.parametrize("beta", [0.0, 6.0])
+def test_lbgat(beta: float) -> None:
+    """MSE(f(x'), g(x)) + CE(g(x), y) + beta KL, both networks moved by the one loss."""
+    method = build("lbgat", beta=beta)
+    g, f = (copy.deepcopy(method.learners[n].model).train() for n in ("natural", "robust"))
+    with crafting(f):
+        x_adv = pgd(f, X, Y, THREATS["linf"], loss="kl", start="gaussian", generator=generator())
+    z_adv, z, guide = f(x_adv), f(X), g(X)
+    natural = ce(guide)
+    robust = ((z_adv - guide) ** 2).sum() / (12 * 3)
+    robust = robust + beta * kl(softmax(z), softmax(z_adv)).mean()
+    total = natural + robust
+    check(
+        method, {"natural": (natural, gradient(total, g)), "robust": (robust, gradient(total, f))}
+    )
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_eat(k: int) -> None:
+    """CE on APGD examples of the norm that was drawn."""
+    method = build("e-at")
+    method.correct, method.seen = [10.0 * k, 10.0 * (1 - k)], [10, 10]  # type: ignore[attr-defined]
+    f = copy.deepcopy(method.learners["e-at"].model).train()
+    with crafting(f):
+        x_adv = apgd(f, X, Y, THREATS["linf" if k == 0 else "l1"])
+    loss = ce(f(x_adv))
+    check(method, {"e-at": (loss, gradient(loss, f))})
+
+
+def members(method: Method) -> list[nn.Module]:
+    return [copy.deepcopy(learner.model).train() for learner in method.learners.values()]
+
+
+def mean_probability(models: list[nn.Module], x: Tensor) -> Tensor:
+    return sum(softmax(model(x)) for model in models) / len(models)
+
+
+def test_joint_ensemble() -> None:
+    """Every member on one x', which climbs -log of the averaged probability."""
+    method = build("joint-ensemble")
+    models = members(method)
+    threat = THREATS["linf"]
+    for model in models:
+        model.eval()
+    draws, eps, step = generator(), float(threat.eps), float(threat.step)
+    x_adv = (X + torch.empty_like(X).uniform_(-eps, eps, generator=draws)).clamp(0, 1)
+    for _ in range(threat.steps):
+        x_adv.requires_grad_()
+        loss = -torch.log(mean_probability(models, x_adv)[range(12), Y]).sum()
+        (grad,) = torch.autograd.grad(loss, x_adv)
+        x_adv = (x_adv.detach() + step * grad.sign()).clamp(X - eps, X + eps).clamp(0, 1)
+    expected = {}
+    for name, model in zip(method.learners, models, strict=True):
+        loss = ce(model.train()(x_adv))
+        expected[name] = (loss, gradient(loss, model))
+    check(method, expected)
+
+
+def test_adp() -> None:
+    """sum CE - 2 H(mean p) - 0.5 log det of the Gram matrix of normalised non-true probabilities."""
+    method = build("adp", members=2)
+    models = members(method)
+    p = [softmax(model(X)) for model in models]
+    total = X.new_zeros(())
+    for i in range(12):
+        mean = (p[0][i] + p[1][i]) / 2
+        rows = [torch.stack([q[i, k] for k in range(3) if k != Y[i]]) for q in p]
+        rows = [row / row.pow(2).sum().sqrt() for row in rows]
+        gram = torch.stack([torch.stack([a @ b for b in rows]) for a in rows]) + 1e-6 * torch.eye(2)
+        det = gram[0, 0] * gram[1, 1] - gram[0, 1] * gram[1, 0]
+        total = total - 2 * (-(mean * torch.log(mean)).sum()) - 0.5 * torch.log(det)
+    loss = sum(ce(model(X)) for model in models) + total / 12
+    check(method, {
+        name: (loss / 2, gradient(loss, model))
+        for name, model in zip(method.learners, models, strict=True)
+    })  # fmt: skip
+
+
+def test_seed_ensemble_averages_networks_of_other_initial_weights() -> None:
+    method = build("seed-ensemble", learner={"name": "member", "objective": "natural"})
+    models = members(method)
+    flat = [weights(model) for model in models]
+    assert len(flat) == 3
+    assert not any(torch.equal(flat[i], flat[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    expected = {}
+    for name, model in zip(method.learners, models, strict=True):
+        loss = ce(model(X))
+        expected[name] = (loss, gradient(loss, model))
+    check(method, expected)
+    deployed = method.deployed().eval()
+    trained = [learner.model.eval() for learner in method.learners.values()]
+    torch.testing.assert_close(softmax(deployed(X)), mean_probability(trained, X))
+
+
+def test_distillation() -> None:
+    """sum_k gamma_k KL(p_k(x_k) : p_g(x_k)) after the base learners' own steps."""
+    method = build("generalist-distill", mixing={"linf": 0.3})
+    bases = {n: copy.deepcopy(method.learners[n].model).train() for n in ("natural", "linf")}
+    student = copy.deepcopy(method.learners["global"].model).train()
+    with crafting(bases["linf"]):
+        x_adv = pgd(bases["linf"], X, Y, THREATS["linf"], generator=generator())
+    expected, total = {}, X.new_zeros(())
+    for (name, model), x, share in zip(bases.items(), (X, x_adv), (0.7, 0.3), strict=True):
+        loss = ce(model(x))
+        grad = gradient(loss, model)
+        expected[name] = (loss, grad)
+        with torch.no_grad():
+            start = 0
+            for p in model.parameters():
+                p -= grad[start : start + p.numel()].view_as(p)
+                start += p.numel()
+            target = softmax(model.eval()(x))
+        total = total + share * kl(target, softmax(student(x))).mean()
+    expected["global"] = (total, gradient(total, student))
+    check(method, expected)
+
+
+def test_ema_follows_its_closed_form() -> None:
+    """decay min(0.9, (s+1)/(s+10)); the learner itself trains as if alone."""
+    averaged, alone = build("ema", objective="trades", decay=0.9), build("trades")
+    average = weights(averaged.deployed())
+    for step in range(4):
+        for method in (averaged, alone):
+            method.update(images(8, step, F64), step / 4)
+        decay = min(0.9, (step + 1) / (step + 10))
+        average = decay * average + (1 - decay) * weights(alone.deployed())
+    assert relative_error(weights(averaged.deployed()), average) < 1e-12
+
+
+def test_swa_is_the_mean_of_epoch_ends_with_fresh_statistics() -> None:
+    """From 50 % of 8 steps in epochs of 2: the weights after steps 4, 6 and 8."""
+    method = build("swa", objective="natural", since="50%")
+    (learner,) = method.learners.values()
+    kept = []
+    for step in range(8):
+        method.update(images(8, step, F64), step / 8)
+        if step + 1 < 4:
+            assert method.deployed() is learner.model
+        if step + 1 in (4, 6, 8):
+            kept.append(weights(learner.model))
+    deployed = method.deployed()
+    assert relative_error(weights(deployed), sum(kept) / 3) < 1e-12
+    fresh = copy.deepcopy(deployed)
+    x = torch.cat([images(8, seed, F64)[0] for seed in (7, 8)])  # the calibration images
+    batch = [fresh.conv(part).transpose(0, 1).flatten(1) for part in x.chunk(2)]
+    mean = sum(part.mean(1) for part in batch) / 2
+    variance = sum(part.var(1) for part in batch) / 2
+    assert relative_error(deployed.get_buffer("norm.running_mean"), mean) < 1e-9
+    assert relative_error(deployed.get_buffer("norm.running_var"), variance) < 1e-9
