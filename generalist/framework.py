@@ -69,6 +69,12 @@ class Generalist(Recipe):
     @model_validator(mode="after")
     def _check(self) -> Generalist:
         check_ratios(self.mixing, learner_names(self.learners))
+        other = next((learner.name for learner in self.learners if learner.model), None)
+        if other:
+            raise ValueError(
+                f"learner {other!r} has an architecture of its own, so its weights cannot be "
+                "averaged; use generalist-distill"
+            )
         return self
 
     def build(self, setting: Setting) -> Method:

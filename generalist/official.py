@@ -30,6 +30,7 @@ def _official_learners() -> tuple[Any, ...]:
 class GeneralistOfficial(Generalist):
     """Generalist-D as released: theta_g follows averages of averages and is handed back in bursts.
 
+    The code of 2303.13813 (PKU-ML/Generalist at f0dc153), which differs from the paper's algorithm.
     Each learner k has its own average e_k <- a_s * e_k + (1 - a_s) * theta_k with
     a_s = min(0.999, (s + 1) / (s + 10)), and
 

@@ -24,6 +24,15 @@ LINF = {"name": "linf", "objective": {"name": "pgd-at", "threat": "linf"}}
 L2 = {"name": "l2", "objective": {"name": "pgd-at", "threat": "l2"}}
 
 
+L1 = {"name": "l1", "objective": {"name": "pgd-at", "threat": "l1"}}
+MIXUP = {"name": "mixup", "objective": "mixup"}
+CUTMIX = {"name": "cutmix", "objective": "cutmix"}
+NOISE = {"name": "noise", "objective": "gaussian-noise"}
+ROTATION = {"name": "rotation", "objective": "rotation"}
+TRADES = {"name": "trades", "objective": "trades"}
+MART = {"name": "mart", "objective": "mart"}
+
+
 def _learners(*configs: dict[str, Any]) -> Any:
     return Field(default_factory=lambda: configs)
 
@@ -65,4 +74,42 @@ class GeneralistT(Generalist):
             "linf": late_stage_decay(0.5, 0.3),
             "l2": late_stage_decay(0.5, 0.3),
         }
+    )
+
+
+class Generalist4(Generalist):
+    """Generalist with 4 learners: natural, l_inf, l_2 and l_1 (our extension: open question 3).
+
+    2510.13361 leaves more than three learners open. Equal mixing ratios; see ``Generalist``.
+    """
+
+    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2, L1)
+
+
+class Generalist5(Generalist):
+    """Generalist with 5 learners: natural, l_inf, l_2, l_1 and mixup (our extension).
+
+    Equal mixing ratios; see ``Generalist`` (2510.13361, open question 3).
+    """
+
+    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2, L1, MIXUP)
+
+
+class Generalist7(Generalist):
+    """Generalist with 7 learners: natural, three norms, mixup, noise, rotation (our extension).
+
+    Equal mixing ratios; see ``Generalist`` (2510.13361, open question 3).
+    """
+
+    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2, L1, MIXUP, NOISE, ROTATION)
+
+
+class Generalist10(Generalist):
+    """Generalist with 10 learners: the 7, cutmix, TRADES and MART (our extension).
+
+    Equal mixing ratios; see ``Generalist`` (2510.13361, open question 3).
+    """
+
+    learners: tuple[LearnerConfig, ...] = _learners(
+        NATURAL, LINF, L2, L1, MIXUP, NOISE, ROTATION, CUTMIX, TRADES, MART
     )
