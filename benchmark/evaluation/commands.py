@@ -49,7 +49,7 @@ def evaluate_runs(
     results: Results = {}
     # Everything that can be wrong with a record is found before any long work.
     configs = [read_cell_config(run)[1] for run in runs]
-    panels = [_choose(_panel_of(run), only) for run in runs]
+    panels = [choose_metrics(panel_of(run), only) for run in runs]
     with locked(runs):
         for run, config, panel in zip(runs, configs, panels, strict=True):
             key = canonical_json(config.dataset)
@@ -82,7 +82,7 @@ def _runs_in(folder: Path) -> list[Path]:
     return trained
 
 
-def _panel_of(run: Path) -> tuple[Metric, ...]:
+def panel_of(run: Path) -> tuple[Metric, ...]:
     """The evaluation of the suite that ``run`` belongs to."""
     path = run.resolve().parent.parent / "suite.json"
     suite = read_json(path)
@@ -91,7 +91,8 @@ def _panel_of(run: Path) -> tuple[Metric, ...]:
     return parse(Panel, {"metrics": suite.get("evaluation", ())}, where=str(path)).metrics
 
 
-def _choose(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
+def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
+    """The ``metrics`` named in ``only``, or all. Raises ConfigError for an unknown name."""
     names = [metric.name for metric in metrics]
     for name in only:
         if name not in names:
@@ -143,7 +144,7 @@ def evaluate_external(
             if len(eps_linf) > 1 and name.endswith("_linf"):
                 name = f"{name}@{eps}"
             panel.setdefault(name, metric.model_copy(update={"name": name, "seed": seed}))
-    chosen = _choose(list(panel.values()), only)
+    chosen = choose_metrics(list(panel.values()), only)
     groups = apply_overrides(
         {"dataset": {"name": dataset, "limit": limit}, "model": {"name": spec}}, settings
     )

@@ -29,6 +29,7 @@ from benchmark.suites.schema import (
     CorruptionsMetric,
     Metric,
     PGDMetric,
+    UnionMetric,
 )
 from benchmark.training.checkpoint import state_hash
 
@@ -95,11 +96,25 @@ class Evaluator:
                 metric.model_dump(mode="json"), fingerprint["model"], fingerprint["data"]
             )
             known = record["metrics"].get(metric.name)
-            if known and known["key"] == key and self._same_source(metric, known):
+            # A union costs nothing, and its parts may have been measured anew.
+            if (
+                known
+                and known["key"] == key
+                and not isinstance(metric, UnionMetric)
+                and self._same_source(metric, known)
+            ):
                 continue
-            indices = sample(len(self.data.test), metric.n, metric.seed)
+            indices = (
+                _union_images(metric, outcomes)
+                if isinstance(metric, UnionMetric)
+                else sample(len(self.data.test), metric.n, metric.seed)
+            )
             started = time.monotonic()
-            measured = self._measure(model, metric, indices, f"{directory.name}: {metric.name}")
+            if isinstance(metric, UnionMetric):
+                measured = _union(metric, outcomes, indices)
+            else:
+                measured = self._measure(model, metric, indices, f"{directory.name}: {metric.name}")
+            _drop_unions_of(metric.name, record, outcomes)
             record["metrics"][metric.name] = {
                 "key": key,
                 "kind": metric.kind,
@@ -191,6 +206,7 @@ class Evaluator:
             return self._pgd(model, metric, indices, name)
         if isinstance(metric, AutoAttackMetric):
             return self._autoattack(model, metric, indices, name)
+        assert isinstance(metric, CorruptionsMetric)
         return self._corruptions(model, metric, indices, name)
 
     def _clean(self, model: nn.Module, metric: CleanMetric, indices: Tensor, name: str) -> Measured:
@@ -374,6 +390,46 @@ def _whole(metric: Metric, outcome: Tensor, detail: dict[str, Any]) -> Measured:
     return Measured(
         {metric.name: outcome}, detail, int(outcome.sum()), float(outcome.double().mean())
     )
+
+
+def _union_images(metric: UnionMetric, outcomes: pd.DataFrame) -> Tensor:
+    """The images that every part of the union was measured on.
+
+    Raises:
+        BenchmarkError: a part is not measured yet, or they share no image.
+    """
+    missing = [name for name in metric.of if name not in outcomes]
+    if missing:
+        raise BenchmarkError(
+            f"{metric.name} is computed from {missing[0]}, which is not measured yet; measure it "
+            f"first (--metric {missing[0]})"
+        )
+    shared = outcomes[list(metric.of)].notna().all(axis=1).to_numpy()
+    if not shared.any():
+        raise BenchmarkError(f"{metric.name}: {', '.join(metric.of)} have no image in common")
+    return torch.from_numpy(np.flatnonzero(shared))
+
+
+def _union(metric: UnionMetric, outcomes: pd.DataFrame, indices: Tensor) -> Measured:
+    parts = outcomes[list(metric.of)].iloc[indices.numpy()].astype(bool)
+    robust = torch.from_numpy(parts.all(axis=1).to_numpy())
+    # Images that only one of the attacks breaks, of those right under all the others.
+    alone = {
+        name: int((~parts[name] & parts.drop(columns=name).all(axis=1)).sum()) for name in metric.of
+    }
+    return _whole(metric, robust, {"of": list(metric.of), "broken_only_by": alone})
+
+
+def _drop_unions_of(name: str, record: dict[str, Any], outcomes: pd.DataFrame) -> None:
+    """A union does not outlive the measurement that it was computed from."""
+    stale = [
+        union
+        for union, entry in record["metrics"].items()
+        if name in (entry["detail"].get("of") or [])
+    ]
+    for union in stale:
+        del record["metrics"][union]
+        del outcomes[union]
 
 
 def _set_columns(

@@ -366,6 +366,23 @@ def _tradeoff_panel(
     return [xy[i] for i in shown], texts, colours, [bars[i] for i in shown], lines
 
 
+def interpolation(table: pd.DataFrame, first: str, second: str) -> Figure:
+    """Accuracy along the path between two networks: columns alpha, metric, mean."""
+    with mpl.rc_context(STYLE):
+        fig, axes = figure(2.6, 1)
+        ax = axes[0, 0]
+        for i, (metric, points) in enumerate(table.groupby("metric", sort=False)):
+            ax.plot(
+                points["alpha"], 100 * points["mean"], marker=".", lw=0.9, color=f"C{i}",
+                label=title(str(metric)),
+            )  # fmt: skip
+        ax.set_xlabel(f"alpha (0: {first}, 1: {second})")
+        ax.set_ylabel("Accuracy (%)")
+        ax.set_ylim(bottom=0)
+        fig.legend(loc="outside upper center", ncols=3)
+        return fig
+
+
 # --- curves ---------------------------------------------------------------------------------------
 
 

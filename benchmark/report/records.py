@@ -25,6 +25,7 @@ METRICS = (
     "pgd20_l1",
     "aa_linf",
     "aa_l2",
+    "aa_l1",
     "union",
     "corruptions",
 )

@@ -24,12 +24,14 @@ TITLES = {
     "pgd20_l1": "PGD-20 l1",
     "aa_linf": "AutoAttack",
     "aa_l2": "AutoAttack l2",
+    "aa_l1": "AutoAttack l1",
     "union": "Union",
     "corruptions": "Corruptions",
 }
 
 # Attack settings worth a footnote, in this order, and how they read.
 SETTINGS: dict[str, str] = {
+    "of": "robust under each of {}",
     "norm": "{}",
     "eps": "eps {}",
     "step": "step {}",

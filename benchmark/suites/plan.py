@@ -23,6 +23,7 @@ from benchmark.suites.schema import (
     Metric,
     PGDMetric,
     SuiteConfig,
+    UnionMetric,
 )
 from benchmark.training.loop import build_method, training_length
 
@@ -95,6 +96,8 @@ def _is_measured(directory: Path, metric: Metric) -> bool:
 
 def _passes(metric: Metric, available: int) -> float:
     """Work of a metric in forward and input-gradient passes, at most."""
+    if isinstance(metric, UnionMetric):
+        return 0.0
     n = min(metric.n or available, available)
     if isinstance(metric, PGDMetric):
         return n * metric.threat.steps * metric.restarts

@@ -127,8 +127,23 @@ class CorruptionsMetric(_Metric):
     severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
 
 
+class UnionMetric(Config):
+    """Robust under every one of several metrics, image by image; nothing is attacked again.
+
+    Attributes:
+        of: names of metrics of the same panel; images that one of them left out are left out.
+    """
+
+    kind: Literal["union"] = "union"
+    name: Name = "union"
+    of: tuple[Name, ...] = Field(min_length=2)
+    n: None = None
+    seed: Literal[0] = 0
+
+
 Metric = Annotated[
-    CleanMetric | PGDMetric | AutoAttackMetric | CorruptionsMetric, Field(discriminator="kind")
+    CleanMetric | PGDMetric | AutoAttackMetric | CorruptionsMetric | UnionMetric,
+    Field(discriminator="kind"),
 ]
 
 
@@ -261,6 +276,9 @@ class SuiteConfig(Config):
         _check_once("seed", self.seeds)
         if not labels or not self.seeds:
             raise ValueError("a suite needs at least one method and one seed")
+        for number, metric in enumerate(self.evaluation):
+            if isinstance(metric, UnionMetric):
+                _check_union(metric, self.evaluation[:number])
         reserved = sorted({"index", "label"} & set(metrics))
         if reserved:
             raise ValueError(f"a metric cannot be called {reserved[0]!r}; choose another name")
@@ -314,6 +332,13 @@ class SuiteConfig(Config):
                 raise ConfigError(f"--method {name}: {error}") from error
         unique = {entry.label: entry for entry in chosen}
         return self.model_copy(update={"methods": tuple(unique.values()), "seeds": seeds})
+
+
+def _check_union(union: UnionMetric, before: Sequence[Any]) -> None:
+    names = [metric.name for metric in before if metric.kind in ("clean", "pgd", "autoattack")]
+    for name in union.of:
+        if name not in names:
+            raise ValueError(f"{union.name} is of {name!r}, which must be a metric before it")
 
 
 def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
