@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 import signal
@@ -359,6 +358,54 @@ def evaluate(
 
 
 @app.command()
+def interpolate(
+    first: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another, same architecture.")],
+    points: Annotated[int, typer.Option(min=2, help="Points of the path, ends included.")] = 11,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this metric, e.g. clean; repeatable.")
+    ] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Default: runs/interpolate/A--B.")] = None,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate the straight path in weight space between two runs, and plot it."""
+    from benchmark.core.files import read_json
+    from benchmark.core.progress import Progress
+    from benchmark.evaluation.interpolation import interpolate as evaluate_path
+    from benchmark.report import plots
+    from benchmark.suites.run import pick_device
+
+    target = out or Path("runs/interpolate") / f"{first.name}--{second.name}"
+    table = evaluate_path(
+        first,
+        second,
+        target,
+        points=points,
+        only=metric or (),
+        data_root=data_root,
+        device=pick_device(device),
+        progress=Progress(quiet),
+    )
+    names = read_json(target / "path.json")
+    plots.save(
+        plots.interpolation(table, names["first"], names["second"]), target / "interpolation"
+    )
+    found = table.to_dict(orient="records")
+    if json_:
+        _print_json(found)
+        return
+    rows = [
+        [f"{row['alpha']:.2f}", row["metric"], f"{100 * row['mean']:.2f}", str(row["n"])]
+        for row in found
+    ]
+    _print_table("path", ["alpha", "metric", "accuracy %", "n"], rows)
+    print(f"plot: {target / 'interpolation.png'}")
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(help="A suite's folder, e.g. runs/quick.")],
     target: Annotated[
@@ -391,10 +438,20 @@ def _render(out: Path, target: Path | None, json_: bool) -> None:
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     verbose: Annotated[bool, typer.Option("--verbose", help="Whole descriptions.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The page docs/methods.md (methods only).")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """List methods, datasets, models, attacks or suites."""
-    items = _listing(kind)
+    if markdown:
+        if kind is not Kind.methods:
+            raise ConfigError("--markdown is for list methods")
+        from benchmark.catalogue import methods_page
+
+        print(methods_page(), end="")
+        return
+    items = _listing(kind, verbose)
     if json_:
         _print_json([{"name": name, "description": text} for name, text in items])
     elif verbose:
@@ -405,12 +462,12 @@ def list_(
         _print_table(kind.value, [kind.value[:-1], "description"], rows)
 
 
-def _listing(kind: Kind) -> list[tuple[str, str]]:
+def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
     """(name, description) of everything of that kind."""
     if kind is Kind.methods:
-        from benchmark.core.objective import METHODS
+        from benchmark.catalogue import methods
 
-        return [(name, inspect.getdoc(entry) or "") for name, entry in METHODS.items()]
+        return [(entry.name, entry.text() if verbose else entry.doc) for entry in methods()]
     if kind is Kind.datasets:
         from benchmark.data.sources import DATASETS
 
