@@ -1,4 +1,4 @@
-"""The command line: run, train, evaluate, report, list."""
+"""The command line: run, train, evaluate, compare, interpolate, report, list."""
 
 from __future__ import annotations
 
@@ -403,6 +403,41 @@ def interpolate(
     ]
     _print_table("path", ["alpha", "metric", "accuracy %", "n"], rows)
     print(f"plot: {target / 'interpolation.png'}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of an evaluated run.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another, same test images.")],
+    json_: AsJson = False,
+) -> None:
+    """Compare two runs on the same images: paired differences and exact tests."""
+    from benchmark.report.compare import as_records
+    from benchmark.report.compare import compare as compare_runs
+
+    rows = compare_runs(first, second)
+    if json_:
+        _print_json(as_records(rows))
+        return
+    shown = [
+        [
+            row.metric,
+            str(row.n),
+            f"{100 * row.first:.1f}",
+            f"{100 * row.second:.1f}",
+            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+            f"{row.only_first}/{row.only_second}",
+            "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
+            row.verdict,
+        ]
+        for row in rows
+    ]
+    columns = ["metric", "n", "first %", "second %", "difference", "right alone", "p", "verdict"]
+    _print_table(f"{first.name} - {second.name}", columns, shown)
+    print(
+        "difference: percentage points with 95 % bootstrap interval over images; p: exact McNemar, "
+        "adjusted after Holm; one trained network each, so nothing is said about other seeds"
+    )
 
 
 @app.command()

@@ -489,7 +489,11 @@ _LEARNER_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#555
 
 
 def mixing(suite: SuiteRecord) -> Figure | None:
-    """Weights of the mix and distances of the learners from the global one, a row per method."""
+    """Weights of the mix and distances of the learners from the global one, a row per method.
+
+    A distance of exactly zero was taken right after a redistribution and is left out: it says
+    nothing of how far learners part.
+    """
     kinds = [("mix/", "Weight in the mix"), ("distance/", "L2 distance from global")]
     data: dict[str, dict[str, pd.DataFrame]] = {}
     for label in suite.methods:
@@ -497,7 +501,7 @@ def mixing(suite: SuiteRecord) -> Figure | None:
         found = {
             k: s
             for k in keys
-            if k.startswith(("mix/", "distance/")) and len(s := _series(suite, label, k))
+            if k.startswith(("mix/", "distance/")) and len(s := _mixing_series(suite, label, k))
         }
         if found:
             data[label] = found
@@ -543,6 +547,11 @@ def mixing(suite: SuiteRecord) -> Figure | None:
         handles = [Line2D([], [], color=colours[x], ls=dashes[x], label=x) for x in learners]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
         return fig
+
+
+def _mixing_series(suite: SuiteRecord, label: str, key: str) -> pd.DataFrame:
+    series = _series(suite, label, key)
+    return series[series["mean"] > 0] if key.startswith("distance/") else series
 
 
 # --- corruptions ----------------------------------------------------------------------------------
