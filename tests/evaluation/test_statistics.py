@@ -13,10 +13,12 @@ from scipy import stats
 from benchmark.evaluation.statistics import (
     clopper_pearson,
     holm,
+    hypergeometric_interval,
     mcnemar_exact,
     paired_bootstrap,
     paired_contrast,
     required_n,
+    sampling_sequence,
     seed_interval,
     wilson,
 )
@@ -163,3 +165,71 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("total", "truth", "drawn"), [(60, 50, 12), (480, 460, 50), (40, 40, 5)])
+def test_hypergeometric_interval_covers_by_enumeration(total: int, truth: int, drawn: int) -> None:
+    """Exact coverage, summed over every possible sample, is never below the level."""
+    coverage = 0.0
+    for right in range(max(0, drawn - (total - truth)), min(drawn, truth) + 1):
+        found = hypergeometric_interval(right, drawn, total)
+        assert found.low <= right / drawn <= found.high
+        if found.low - 1e-12 <= truth / total <= found.high + 1e-12:
+            coverage += float(stats.hypergeom.pmf(right, total, truth, drawn))
+    assert coverage >= 0.95
+
+
+def test_hypergeometric_interval_by_hand() -> None:
+    """2 of 2 right among 4: all totals whose chance of that is above 2.5 %."""
+    # P(both right) is 0, 0, 1/6, 1/2, 1 for K = 0 ... 4
+    found = hypergeometric_interval(2, 2, 4)
+    assert (found.value, found.low, found.high) == (1.0, 0.5, 1.0)
+    # the whole population: no doubt is left
+    whole = hypergeometric_interval(7, 10, 10)
+    assert (whole.low, whole.high) == (0.7, 0.7)
+
+
+def test_hypergeometric_interval_is_narrower_than_the_binomial_one() -> None:
+    """Looking at most of a finite set leaves less doubt than sampling from an infinite one."""
+    finite, infinite = hypergeometric_interval(90, 100, 120), clopper_pearson(90, 100)
+    assert finite.high - finite.low < 0.6 * (infinite.high - infinite.low)
+
+
+def test_sampling_sequence_holds_at_all_looks_at_once() -> None:
+    """Protects: looking after every ten images and stopping when it suits must stay valid.
+
+    2,000 shuffles of 120 images, 100 of them right; misses at *any* look are counted.
+    """
+    draw = np.random.default_rng(0)
+    total, truth, missed = 120, 100, 0
+    cache: dict[tuple[int, int], bool] = {}
+    for _ in range(2000):
+        right = np.cumsum(draw.permutation(total) < truth)
+        for drawn in range(5, total + 1, 5):
+            key = (int(right[drawn - 1]), drawn)
+            if key not in cache:
+                found = sampling_sequence(*key, total)
+                cache[key] = found.low - 1e-12 <= truth / total <= found.high + 1e-12
+            if not cache[key]:
+                missed += 1
+                break
+    assert missed / 2000 < 0.05
+
+
+def test_sampling_sequence_narrows_to_the_truth() -> None:
+    widths = []
+    for drawn, right in ((20, 18), (60, 54), (200, 180)):
+        found = sampling_sequence(right, drawn, 200)
+        fixed = hypergeometric_interval(right, drawn, 200)
+        assert found.low <= fixed.low
+        assert found.high >= fixed.high  # validity at every look costs width
+        widths.append(found.high - found.low)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] == 0
+
+
+@pytest.mark.parametrize(("right", "drawn", "total"), [(3, 2, 5), (1, 0, 5), (2, 6, 5), (-1, 2, 5)])
+def test_samples_that_cannot_be(right: int, drawn: int, total: int) -> None:
+    for interval in (hypergeometric_interval, sampling_sequence):
+        with pytest.raises(ValueError, match="cannot be"):
+            interval(right, drawn, total)
