@@ -17,16 +17,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.journal import Batch, Journal
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError, ConfigError, DataError
+from benchmark.core.hashing import tensors_hash
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import LARGEST_EPS, NormName
 
@@ -88,6 +92,7 @@ def run_autoattack(
     batch_size: int = 128,
     fold: bool = True,
     progress: Progress | None = None,
+    journal: Path | None = None,
 ) -> AutoAttackResult:
     """Attack ``model`` on ``x`` with AutoAttack.
 
@@ -114,11 +119,15 @@ def run_autoattack(
             with it, images at a tie can turn out differently.
         progress: called a few times per second with work done, the most work that can be left
             plus done (as if no further image fell), and the attack's name.
+        journal: folder in which every finished batch is kept. With the same folder, a call that
+            was killed goes on behind the last finished batch, and ends with the very result of an
+            uninterrupted one: the library's loop runs again and is given the batches on file.
 
     Raises:
         ConfigError: norm, eps, seed, version, attacks or batch size that cannot be used.
         DataError: images or labels that are not as described.
-        BenchmarkError: the model's logits are not finite or not [n, K].
+        BenchmarkError: the model's logits are not finite or not [n, K]; ``journal`` was begun for
+            another model, other images or settings.
     """
     if seed is None or isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed = {seed!r} must be a whole number, 0 or more")
@@ -147,6 +156,22 @@ def run_autoattack(
             view or model, model, _NORMS[norm], float(eps), seed, version, device, progress
         )
         left_out = attack.choose(attacks, classes)
+        if journal is not None:
+            attack.journal = Journal(
+                journal,
+                {
+                    "weights": tensors_hash(model.state_dict()),
+                    "images": tensors_hash({"x": x, "y": y}),
+                    "norm": norm,
+                    "eps": float(eps),
+                    "seed": seed,
+                    "attacks": attack.attacks_to_run,
+                    "version": version,
+                    "batch_size": batch_size,
+                    "folded": view is not None,
+                    "versions": _versions(),
+                },
+            )
         for name in left_out:
             warnings.append(
                 f"{name} is left out: its loss needs {_FEWEST_CLASSES[name]} classes, "
@@ -176,8 +201,12 @@ def run_autoattack(
         seed=seed,
         folded=view is not None,
         warnings=list(dict.fromkeys(warnings)),
-        versions={name: installed_version(name) for name in ("pyautoattack", "torch")},
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    return {name: installed_version(name) for name in ("pyautoattack", "torch")}
 
 
 class _Observed(AutoAttack):
@@ -185,6 +214,7 @@ class _Observed(AutoAttack):
 
     Attributes:
         alive: images not fooled so far.
+        journal: of finished batches, or None.
     """
 
     attacks_to_run: list[str]
@@ -202,6 +232,9 @@ class _Observed(AutoAttack):
     ) -> None:
         super().__init__(judge, norm=norm, eps=eps, seed=seed, version=version, device=device)
         self.alive = 0
+        self.journal: Journal | None = None
+        self._numbers: dict[str, int] = {}  # batches begun, by attack
+        self._on_file: Batch | None = None  # what the current batch gave when it was made
         self._crafted_on = crafted_on
         self._progress = progress
         self._last_report = 0.0
@@ -241,7 +274,17 @@ class _Observed(AutoAttack):
 
     def get_logits(self, x: Tensor) -> Tensor:
         """The judge's logits. The library asks for them once after each attack on a batch."""
-        logits: Tensor = self.model(x)
+        if self._on_file is not None:
+            # It looks at the largest logit alone; judging anew could turn out differently at a tie.
+            logits = one_hot(self._on_file.predictions, self._classes).to(x.dtype)
+            self._on_file = None
+        else:
+            logits = self.model(x)
+            if self._judging is not None and self.journal is not None:
+                predictions = logits.argmax(1)
+                batch = Batch(predictions, x[predictions != self._judging])
+                number = self._numbers[self._running] - 1
+                self.journal.write(self._running, number, self._judging, batch)
         if self._judging is not None:
             self.alive -= int((logits.argmax(1) != self._judging).sum())
             self._robust_after[self._running] = self.alive
@@ -293,8 +336,16 @@ class _Observed(AutoAttack):
                 self._running, self._waiting = name, self.alive
             self._waiting = max(0, self._waiting - len(x))
             self._batch_left = len(x) * self._cost(name)
-            adversarial: Tensor = perturb(x, y)
             self._judging = y
+            number = self._numbers.get(name, 0)
+            self._numbers[name] = number + 1
+            if self.journal is not None:
+                self._on_file = self.journal.read(name, number, y)
+            if self._on_file is not None:
+                found = x.clone()
+                found[self._on_file.predictions != y] = self._on_file.examples
+                return found
+            adversarial: Tensor = perturb(x, y)
             return adversarial
 
         return watched

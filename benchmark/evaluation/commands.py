@@ -12,6 +12,7 @@ from benchmark.core.config import canonical_json, config_hash, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
+from benchmark.core.hashing import tensors_hash
 from benchmark.core.progress import Progress
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, check_eps
@@ -22,7 +23,6 @@ from benchmark.evaluation.panel import Evaluator, read_evaluation
 from benchmark.models.loading import load_external
 from benchmark.suites.run import locked, read_cell_config, read_plan
 from benchmark.suites.schema import Metric, Panel, apply_overrides, standard_panel
-from benchmark.training.checkpoint import state_hash
 from benchmark.training.loop import load_deployed
 
 Results = dict[str, dict[str, Any]]
@@ -158,9 +158,9 @@ def evaluate_external(
         spec, checkpoint, data.num_classes, image_size=data.image_size, settings=own
     )
     if out is None:
-        used = {"data": data.fingerprint, "weights": state_hash(model.state_dict())}
+        used = {"data": data.fingerprint, "weights": tensors_hash(model.state_dict())}
         out = Path("runs/evaluate") / f"{spec.replace(':', '-')}-{config_hash(used)}"
-    _refuse_foreign(out, state_hash(model.state_dict()), data.fingerprint)
+    _refuse_foreign(out, tensors_hash(model.state_dict()), data.fingerprint)
     with locked([out]):
         write_json(out / "environment.json", environment(str(device), torch.get_num_threads()))
         write_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from benchmark.attacks.autoattack import run_autoattack
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import atomic_path, read_json, write_json
+from benchmark.core.hashing import tensors_hash
 from benchmark.core.progress import Progress
 from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
@@ -31,7 +33,6 @@ from benchmark.suites.schema import (
     PGDMetric,
     UnionMetric,
 )
-from benchmark.training.checkpoint import state_hash
 
 # Corrupted test images kept in memory, at most: 4,660 CIFAR-10 images at all severities.
 _CORRUPTED_BYTES = 1 << 30
@@ -70,7 +71,8 @@ class Evaluator:
     def evaluate(self, model: nn.Module, metrics: Sequence[Metric], directory: Path) -> None:
         """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
 
-        Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric. A metric already
+        Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric; AutoAttack goes on
+        behind its last finished batch. A metric already
         there with the same settings, weights and data is kept; one with other settings is measured
         anew. ``model`` is left as it was.
 
@@ -79,7 +81,7 @@ class Evaluator:
                 record; a folder that cannot be written.
         """
         fingerprint = {
-            "model": state_hash(model.state_dict()),
+            "model": tensors_hash(model.state_dict()),
             "data": self.data.fingerprint,
         }
         if any(isinstance(metric, CorruptionsMetric) for metric in metrics) and not isinstance(
@@ -113,7 +115,8 @@ class Evaluator:
             if isinstance(metric, UnionMetric):
                 measured = _union(metric, outcomes, indices)
             else:
-                measured = self._measure(model, metric, indices, f"{directory.name}: {metric.name}")
+                name = f"{directory.name}: {metric.name}"
+                measured = self._measure(model, metric, indices, name, directory)
             _drop_unions_of(metric.name, record, outcomes)
             record["metrics"][metric.name] = {
                 "key": key,
@@ -134,6 +137,7 @@ class Evaluator:
             with atomic_path(directory / "outcomes.parquet") as temporary:
                 outcomes.reset_index().to_parquet(temporary, index=False)
             write_json(directory / "evaluation.json", record)
+            shutil.rmtree(_journal(directory, metric), ignore_errors=True)
 
     def _same_source(self, metric: Metric, known: Mapping[str, Any]) -> bool:
         """Whether corrupted images would come from where those on record came from."""
@@ -199,13 +203,15 @@ class Evaluator:
         if not torch.isfinite(logits).all():
             raise BenchmarkError("the model's output is not finite on clean test images")
 
-    def _measure(self, model: nn.Module, metric: Metric, indices: Tensor, name: str) -> Measured:
+    def _measure(
+        self, model: nn.Module, metric: Metric, indices: Tensor, name: str, directory: Path
+    ) -> Measured:
         if isinstance(metric, CleanMetric):
             return self._clean(model, metric, indices, name)
         if isinstance(metric, PGDMetric):
             return self._pgd(model, metric, indices, name)
         if isinstance(metric, AutoAttackMetric):
-            return self._autoattack(model, metric, indices, name)
+            return self._autoattack(model, metric, indices, name, _journal(directory, metric))
         assert isinstance(metric, CorruptionsMetric)
         return self._corruptions(model, metric, indices, name)
 
@@ -241,7 +247,12 @@ class Evaluator:
         return _whole(metric, robust, detail)
 
     def _autoattack(
-        self, model: nn.Module, metric: AutoAttackMetric, indices: Tensor, name: str
+        self,
+        model: nn.Module,
+        metric: AutoAttackMetric,
+        indices: Tensor,
+        name: str,
+        journal: Path,
     ) -> Measured:
         batches = list(
             evaluation_batches(self.data.test, self.batch_size, indices=indices, device=self.device)
@@ -263,6 +274,7 @@ class Evaluator:
                 version=metric.version,
                 batch_size=self.batch_size,
                 progress=report,
+                journal=journal,
             )
         detail = {
             "norm": metric.norm,
@@ -338,6 +350,11 @@ class Evaluator:
 
     def _how(self) -> dict[str, Any]:
         return {"batch_size": self.batch_size, "device": self.device}
+
+
+def _journal(directory: Path, metric: Metric) -> Path:
+    """Where an attack keeps its finished batches until it is over."""
+    return directory / f"{metric.name}.unfinished"
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import torch
 from tiny_suites import TINY, contents, tiny, tiny_data
 from torch import nn
 
+from benchmark.attacks.autoattack import _Observed
+from benchmark.attacks.journal import Journal
 from benchmark.core.errors import BenchmarkError
 from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
@@ -283,3 +285,36 @@ def test_published_corruptions_found_later_are_measured_anew(
     Evaluator(data, CPU, corruptions_root=tmp_path).evaluate(model, metrics, run)
     assert measured == ["corruptions", "corruptions"]
     assert record(run)["metrics"]["corruptions"]["detail"]["source"] == "published"
+
+
+def test_an_interrupted_autoattack_goes_on_and_tidies_up(
+    evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = {"kind": "autoattack", "name": "aa_linf", "norm": "linf", "eps": 0.01, "n": 40}
+    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    evaluator.evaluate(network(), panel(metric), tmp_path / "whole")
+    number = 0
+    write = Journal.write
+
+    def interrupted(self: Journal, *arguments: Any) -> None:
+        nonlocal number
+        write(self, *arguments)
+        number += 1
+        if number == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.evaluate(network(), panel(metric), tmp_path / "cut")
+    assert (tmp_path / "cut" / "aa_linf.unfinished").is_dir()
+    with pytest.raises(BenchmarkError, match="another weights"):
+        evaluator.evaluate(network(seed=1), panel(metric), tmp_path / "cut")
+    evaluator.evaluate(network(), panel(metric), tmp_path / "cut")
+    assert [p.name for p in (tmp_path / "cut").iterdir() if p.is_dir()] == []
+    one, other = (pd.read_parquet(tmp_path / n / "outcomes.parquet") for n in ("whole", "cut"))
+    assert one.equals(other)
+
+
+def _two_attacks(self: _Observed, attacks: Any, classes: int) -> list[str]:
+    self.attacks_to_run, self._classes = ["apgd-ce", "apgd-t"], classes
+    return []

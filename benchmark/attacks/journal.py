@@ -1,0 +1,107 @@
+"""What an attack has finished, batch by batch, so that a killed evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.core.errors import BenchmarkError
+from benchmark.core.files import atomic_path, read_json, remove_temporaries, write_json
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One attack on one batch of m images.
+
+    Attributes:
+        predictions: int64 [m], the judge's classes of the attacked images.
+        examples: float [fooled, c, h, w], the attacked images of which the class is not the label,
+            in order.
+    """
+
+    predictions: Tensor
+    examples: Tensor
+
+
+class Journal:
+    """A folder with one file per finished (attack, batch), under one fingerprint.
+
+    Args:
+        folder: made if needed.
+        fingerprint: whatever the outcome depends on, as JSON values.
+
+    Raises:
+        BenchmarkError: the folder was written under another fingerprint.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.folder = folder
+        path = folder / "fingerprint.json"
+        if path.exists():
+            known = read_json(path)
+            changed = sorted(
+                key for key in {*known, *fingerprint} if known.get(key) != fingerprint.get(key)
+            )
+            if changed:
+                raise BenchmarkError(
+                    f"{folder} holds an unfinished attack with another {', '.join(changed)}; go on "
+                    "with the settings it was started with, or delete that folder to start over"
+                )
+            remove_temporaries(folder)
+        else:
+            write_json(path, dict(fingerprint))
+
+    def _path(self, attack: str, number: int) -> Path:
+        return self.folder / f"{attack}-{number:05d}.pt"
+
+    def read(self, attack: str, number: int, y: Tensor) -> Batch | None:
+        """That batch, or None if it is not finished (or its file is damaged: it is made anew).
+
+        Args:
+            y: the labels of the batch, int64 [m].
+        """
+        path = self._path(attack, number)
+        if not path.exists():
+            return None
+        try:
+            content = torch.load(path, map_location=y.device, weights_only=True)
+            batch = Batch(content["predictions"], content["examples"])
+            fits = torch.equal(content["labels"], y) and len(batch.examples) == int(
+                (batch.predictions != y).sum()
+            )
+        # torch reports a damaged file by whatever its parser stumbles over.
+        except Exception:
+            return None
+        return batch if fits else None
+
+    def write(self, attack: str, number: int, y: Tensor, batch: Batch) -> None:
+        """Add a finished batch.
+
+        Raises:
+            BenchmarkError: the disk is full or the folder cannot be written.
+        """
+        with atomic_path(self._path(attack, number)) as temporary:
+            try:
+                torch.save(
+                    {
+                        "labels": y.cpu(),
+                        "predictions": batch.predictions.cpu(),
+                        "examples": batch.examples.detach().cpu().clone(),
+                    },
+                    temporary,
+                )
+            except RuntimeError as error:  # torch reports a full disk this way
+                raise BenchmarkError(
+                    f"cannot write {self._path(attack, number)}: {error}; free some space and run "
+                    "the same command again"
+                ) from error
+
+    def remove(self) -> None:
+        """Delete the folder, once the outcome is kept elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)

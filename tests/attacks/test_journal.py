@@ -1,0 +1,174 @@
+"""An AutoAttack that is killed and started again ends as one that never stopped."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_autoattack import EPS, attack, digits, trained
+from torch import Tensor, nn
+
+from benchmark.attacks.autoattack import AutoAttackResult, _Observed
+from benchmark.core.errors import BenchmarkError
+
+SETTINGS: dict[str, Any] = {"attacks": ["apgd-ce", "fab-t", "apgd-t"], "batch_size": 4}
+
+
+class Killed(BaseException):
+    """Stands for a signal at any moment."""
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return trained(6)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor]:
+    x, y = digits(6)
+    return x[-12:].clone(), y[-12:].clone()
+
+
+@pytest.fixture(scope="module")
+def whole(model: nn.Module, data: tuple[Tensor, Tensor]) -> AutoAttackResult:
+    return attack(model, *data, **SETTINGS)
+
+
+class Bomb:
+    """Raises ``Killed`` at the n-th forward pass of an attack; counts the batches that were run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left: int | None = None
+        self.batches = 0
+        counted, watched = _Observed._counted, _Observed._watched
+
+        def pass_(observed: Any, x: Tensor) -> Tensor:
+            if self.left is not None:
+                self.left -= 1
+                if self.left < 0:
+                    raise Killed
+            return counted(observed, x)
+
+        def watch(observed: Any, method: Any) -> Any:
+            perturb = method.perturb
+
+            def run(x: Tensor, y: Tensor) -> Tensor:
+                self.batches += 1
+                return perturb(x, y)
+
+            method.perturb = run
+            return watched(observed, method)
+
+        monkeypatch.setattr(_Observed, "_counted", pass_)
+        monkeypatch.setattr(_Observed, "_watched", watch)
+
+
+@pytest.fixture
+def bomb(monkeypatch: pytest.MonkeyPatch) -> Bomb:
+    return Bomb(monkeypatch)
+
+
+def same(one: AutoAttackResult, other: AutoAttackResult) -> bool:
+    tensors = ("robust", "clean", "disputed", "x_adv")
+    return all(torch.equal(getattr(one, t), getattr(other, t)) for t in tensors) and (
+        (one.after, one.attacks, one.targets) == (other.after, other.attacks, other.targets)
+    )
+
+
+def test_twenty_kills_at_random_moments(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    whole: AutoAttackResult,
+    bomb: Bomb,
+    tmp_path: Path,
+) -> None:
+    """Bit by bit the same, and each kill costs at most the batch it fell into."""
+    attack(model, *data, **SETTINGS)
+    needed, bomb.batches = bomb.batches, 0
+    draw, kills = random.Random(0), 0
+    while True:
+        bomb.left = draw.randrange(400) if kills < 20 else None
+        try:
+            result = attack(model, *data, **SETTINGS, journal=tmp_path / "journal")
+            break
+        except Killed:
+            kills += 1
+    assert kills == 20
+    assert same(result, whole)
+    assert bomb.batches <= needed + kills
+    # what is finished is not run again at all
+    bomb.batches, bomb.left = 0, None
+    assert same(attack(model, *data, **SETTINGS, journal=tmp_path / "journal"), whole)
+    assert bomb.batches == 0
+
+
+def test_without_a_journal_nothing_is_written(
+    model: nn.Module, data: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attack(model, *data, attacks=["apgd-ce"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"eps": EPS["linf"] / 2}, "eps"),
+        ({"seed": 1}, "seed"),
+        ({"norm": "l2", "eps": EPS["l2"]}, "eps, norm"),
+        ({"batch_size": 5}, "batch_size"),
+        ({"attacks": ["apgd-ce"]}, "attacks"),
+        ({"fold": False}, "folded"),
+        ("weights", "weights"),
+        ("images", "images"),
+    ],
+)
+def test_another_attack_is_refused(
+    change: Any, named: str, data: tuple[Tensor, Tensor], bomb: Bomb, tmp_path: Path
+) -> None:
+    """Protects: outcomes of one model or eps must never be reused for another."""
+    model, (x, y) = trained(6, steps=20), data
+    bomb.left = 300
+    with pytest.raises(Killed):
+        attack(model, x, y, **SETTINGS, journal=tmp_path)
+    bomb.left = None
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    settings = dict(SETTINGS)
+    if change == "weights":
+        with torch.no_grad():
+            next(model.parameters()).mul_(1.001)
+    elif change == "images":
+        x = (x + 0.01).clamp(0, 1)
+    else:
+        settings |= change
+    with pytest.raises(BenchmarkError, match=f"another {named}"):
+        attack(model, x, y, **settings, journal=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "foreign"])
+def test_a_damaged_batch_is_made_anew(
+    damage: str,
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    whole: AutoAttackResult,
+    bomb: Bomb,
+    tmp_path: Path,
+) -> None:
+    attack(model, *data, **SETTINGS, journal=tmp_path)
+    path = sorted(tmp_path.glob("apgd-ce-*.pt"))[0]
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        del content[-200:]
+    elif damage == "flip":
+        place = content.find(b"predictions/data") if b"predictions/data" in content else 700
+        content[place] ^= 0xFF
+    else:
+        content = bytearray(b"not a file of torch")
+    path.write_bytes(bytes(content))
+    bomb.batches = 0
+    assert same(attack(model, *data, **SETTINGS, journal=tmp_path), whole)
+    assert bomb.batches <= 1
