@@ -23,6 +23,7 @@ from benchmark.core.progress import Progress
 from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation import reliability
 from benchmark.evaluation.keys import metric_key
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.suites.schema import (
@@ -93,6 +94,10 @@ class Evaluator:
             )
         record, outcomes = self._read(directory, fingerprint)
         self._check(model)
+        if "reliability" not in record:
+            record["reliability"] = self._reliability(model, directory.name)
+            if record["metrics"]:  # measured before there were such checks
+                write_json(directory / "evaluation.json", record)
         for metric in metrics:
             key = metric_key(
                 metric.model_dump(mode="json"), fingerprint["model"], fingerprint["data"]
@@ -184,6 +189,7 @@ class Evaluator:
             self.progress.say(f"{directory.name}: other weights or images; measuring all again")
             return record, outcomes
         record["metrics"] = known["metrics"]
+        record |= {key: known[key] for key in ("reliability",) if key in known}
         return record, _read_outcomes(table, outcomes, known["metrics"])
 
     def _check(self, model: nn.Module) -> None:
@@ -202,6 +208,24 @@ class Evaluator:
             )
         if not torch.isfinite(logits).all():
             raise BenchmarkError("the model's output is not finite on clean test images")
+
+    def _reliability(self, model: nn.Module, name: str) -> dict[str, Any]:
+        """What makes attacks on ``model`` doubtful, for the record and the marks in tables."""
+        indices = sample(len(self.data.test), reliability.IMAGES, seed=0)
+        _, x, y = next(
+            iter(
+                evaluation_batches(
+                    self.data.test, reliability.IMAGES, indices=indices, device=self.device
+                )
+            )
+        )
+        findings = reliability.check(model, x, y)
+        for finding in findings:
+            self.progress.say(f"{name}: warning, {finding.name}: {finding.text}")
+        return {
+            "images": len(indices),
+            "findings": [{"name": f.name, "text": f.text} for f in findings],
+        }
 
     def _measure(
         self, model: nn.Module, metric: Metric, indices: Tensor, name: str, directory: Path

@@ -15,7 +15,14 @@ from benchmark.evaluation.statistics import (
     required_n,
 )
 from benchmark.report.records import CellRecord, SuiteRecord, nested, outcome_matrices
-from benchmark.report.tables import limit_line, missing_line, summarise, title
+from benchmark.report.tables import (
+    MARK,
+    limit_line,
+    missing_line,
+    reliability_lines,
+    summarise,
+    title,
+)
 
 ALPHA = 0.05
 ROBUST = ("pgd20_linf", "aa_linf")
@@ -305,6 +312,7 @@ def warnings(suite: SuiteRecord) -> list[str]:
             + ", ".join(suite.stale)
             + "."
         )
+    lines += [line for line in reliability_lines(suite) if line.startswith(MARK.strip())]
     lines += _attack_warnings(suite)
     for method in suite.methods:
         lines += _weak_attack(suite, method)

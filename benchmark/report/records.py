@@ -68,6 +68,12 @@ class CellRecord:
         metrics: Mapping[str, Any] = self.evaluation.get("metrics", {})
         return metrics
 
+    @property
+    def findings(self) -> list[tuple[str, str]]:
+        """(name, text) of what the reliability checks found."""
+        found = nested(self.evaluation, "reliability", "findings") or []
+        return [(str(f.get("name")), str(f.get("text"))) for f in found if isinstance(f, Mapping)]
+
     def accuracy(self, metric: str) -> float | None:
         """Accuracy in [0, 1], or None if the metric was not evaluated."""
         entry = self.metrics.get(metric)

@@ -278,6 +278,7 @@ def notes(suite: SuiteRecord) -> list[str]:
             f"Train s: mean seconds per run on {', '.join(devices)}"
             + (f", {' or '.join(threads)} thread(s)." if threads else ".")
         )
+    lines += reliability_lines(suite)
     lines.append(missing_line(suite) or f"No cell is missing ({len(suite.cells)} planned).")
     if suite.extra:
         lines.append(f"On disk but not in the plan, so not shown: {', '.join(suite.extra)}.")
@@ -322,7 +323,10 @@ def _grid(
     for method in suite.methods:
         planned = len(suite.of(method))
         done = len(suite.evaluated(method))
-        row = [escape(method), str(done) if done == planned else f"{done}/{planned}"]
+        row = [
+            escape(flagged(suite, method)),
+            str(done) if done == planned else f"{done}/{planned}",
+        ]
         if not metrics:
             row[1] += " missing"
         for metric in metrics:
@@ -331,6 +335,33 @@ def _grid(
             row.append(emphasis[mark](text) if mark else text)
         rows.append([*row, *(cells[method] for _, cells in costs)])
     return _Grid([escape(h) for h in head], rows)
+
+
+MARK = " [!]"
+
+
+def flagged(suite: SuiteRecord, method: str) -> str:
+    """The method's name, marked if a reliability check found something in one of its cells."""
+    return method + (MARK if any(cell.findings for cell in suite.of(method)) else "")
+
+
+def reliability_lines(suite: SuiteRecord) -> list[str]:
+    """What the reliability checks found, and whether all cells were checked."""
+    found: dict[str, list[str]] = {}
+    for cell in suite.cells:
+        for name, text in cell.findings:
+            found.setdefault(f"{name}: {text}", []).append(f"{cell.label} seed {cell.seed}")
+    lines = [
+        f"{MARK.strip()} {text} ({', '.join(runs)}). Attack results of these runs are doubtful."
+        for text, runs in found.items()
+    ]
+    evaluated = [cell for cell in suite.cells if cell.status == "evaluated"]
+    unchecked = sum("reliability" not in cell.evaluation for cell in evaluated)
+    if evaluated and not unchecked and not found:
+        lines.append("Reliability checks: no finding in any run.")
+    elif unchecked:
+        lines.append(f"Reliability checks: not made in {unchecked} of {len(evaluated)} runs.")
+    return lines
 
 
 def _interval_grid(suite: SuiteRecord, escape: Callable[[str], str]) -> _Grid:

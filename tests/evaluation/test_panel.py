@@ -18,6 +18,7 @@ from benchmark.attacks.journal import Journal
 from benchmark.core.errors import BenchmarkError
 from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
+from benchmark.evaluation import reliability
 from benchmark.evaluation.panel import Evaluator
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
@@ -318,3 +319,25 @@ def test_an_interrupted_autoattack_goes_on_and_tidies_up(
 def _two_attacks(self: _Observed, attacks: Any, classes: int) -> list[str]:
     self.attacks_to_run, self._classes = ["apgd-ce", "apgd-t"], classes
     return []
+
+
+def test_reliability_is_checked_once_and_kept(
+    evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    real = reliability.check
+
+    def counting(*arguments: Any) -> Any:
+        checked.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(reliability, "check", counting)
+    evaluator.evaluate(network(), panel(CLEAN), tmp_path)
+    evaluator.evaluate(network(), panel(CLEAN, PGD), tmp_path)
+    assert len(checked) == 1
+    assert record(tmp_path)["reliability"]["images"] == 64
+    noisy = network()
+    noisy.register_forward_hook(lambda module, x, out: out + torch.randn_like(out))
+    evaluator.evaluate(noisy, panel(CLEAN), tmp_path / "noisy")
+    found = record(tmp_path / "noisy")["reliability"]["findings"]
+    assert found[0]["name"] == "random"

@@ -10,6 +10,7 @@ from synthetic_records import write_suite
 
 from benchmark.report import findings
 from benchmark.report.records import SuiteRecord, read_suite
+from benchmark.report.tables import latex_text, markdown_text
 
 Figures = dict[str, tuple[str, float, float, float, float]]
 BASE: Figures = {
@@ -139,3 +140,24 @@ def test_a_generalist_without_a_natural_learner_has_no_clean_line(tmp_path: Path
         path.write_text(json.dumps(record))
     (sentence,) = findings.trade_off(read_suite(tmp_path))
     assert "has no natural learner" in sentence
+
+
+def test_doubtful_runs_are_marked_in_every_table(tmp_path: Path) -> None:
+    """Protects: a figure that looks like robustness, quoted without its warning."""
+    _suite(tmp_path, BASE)
+    for path in tmp_path.glob("cells/*/evaluation.json"):
+        record = json.loads(path.read_text())
+        found = [{"name": "random", "text": "two forward passes differ by 0.2"}]
+        record["reliability"] = {"images": 64, "findings": found if "joint" in str(path) else []}
+        path.write_text(json.dumps(record))
+    suite = read_suite(tmp_path)
+    line = "random: two forward passes differ by 0.2 (joint seed 0)"
+    for text in (markdown_text(suite), latex_text(suite), findings.words(suite)):
+        assert line in text
+    assert "| joint [!] |" in " ".join(markdown_text(suite).split())
+    assert "pgd-at [!]" not in markdown_text(suite)
+    for path in tmp_path.glob("cells/*/evaluation.json"):
+        record = json.loads(path.read_text())
+        record["reliability"]["findings"] = []
+        path.write_text(json.dumps(record))
+    assert "Reliability checks: no finding in any run." in markdown_text(read_suite(tmp_path))

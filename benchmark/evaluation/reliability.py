@@ -1,0 +1,284 @@
+"""Checks that an attack on a model can be believed: what is planted, forgotten or broken, by name.
+
+Robustness that comes from a missing gradient, from noise or from the state of a layer is not
+robustness (Athalye et al., 1802.00420; Carlini et al., 1902.06705; Croce et al., 2010.09670). Each
+check costs a few passes over one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from benchmark.attacks import pgd
+from benchmark.core.crafting import crafting
+from benchmark.core.threat import Pixels, ThreatModel
+
+# Images looked at, at most: all of them right when clean, as far as there are any.
+IMAGES = 64
+# Two passes of a deterministic network agree to rounding, relative to the largest logit; another
+# batch size means other kernels, which round differently.
+_SAME, _SAME_IN_OTHER_BATCH = 1e-5, 1e-3
+# Share of images with an input gradient of zero above which attacks are blind.
+_BLIND = 0.1
+# Gradients below this count as zero; a confident network's 1e-20 still has its sign.
+_VANISHING = 1e-30
+# Logits further apart than this saturate the softmax in fp32, and its gradient with it.
+_LARGE_MARGIN = 50.0
+# l_inf radius at which any image can become mid-grey: nothing is left to be robust with.
+_HUGE = ThreatModel(norm="linf", eps=Pixels("0.5"), step=Pixels("0.05"), steps=20)
+# What images are often turned into outside the model: mean and standard deviation per channel.
+_NORMALISATIONS = {
+    "normalised by CIFAR-10's mean": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "normalised by ImageNet's mean": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "in [-1, 1]": ((0.5,) * 3, (0.5,) * 3),
+    "in [0, 255]": ((0.0,) * 3, (1 / 255,) * 3),
+}
+# By so much must accuracy rise with one of them.
+_CLEARLY_BETTER = 0.2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that makes attack results doubtful.
+
+    Attributes:
+        name: short and stable, for records and marks.
+        text: what was seen, with its figure.
+    """
+
+    name: str
+    text: str
+
+
+def check(model: nn.Module, x: Tensor, y: Tensor) -> list[Finding]:
+    """Everything that is wrong with ``model`` as the target of an attack; nothing for honest ones.
+
+    The model and the global generators are left as they were.
+
+    Args:
+        model: images [n, c, h, w] in [0, 1] to logits [n, k].
+        x: at least two images; y: their labels.
+    """
+    findings: list[Finding] = []
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.random.fork_rng(devices=_cuda()), crafting(model):
+        with torch.no_grad():
+            logits = model(x)
+        right = logits.argmax(1) == y
+        kept = right if int(right.sum()) >= 2 else torch.ones_like(right)
+        chosen = x[kept], y[kept], logits[kept]
+        findings += _modes(model)
+        findings += _outputs(logits)
+        findings += _try(_randomness, model, x, logits)
+        findings += _try(_optimisation, model, x[:4])
+        findings += _try(_normalisation, model, x, y, float(right.double().mean()))
+        gradients = _try(_gradients, model, *chosen)
+        findings += gradients
+        if not any(finding.name in ("no-gradient", "check-failed") for finding in gradients):
+            findings += _try(_attacks, model, *chosen)
+    changed = [n for n, value in model.state_dict().items() if not torch.equal(value, state[n])]
+    if changed:
+        model.load_state_dict(state)
+        findings.append(
+            Finding("state-changes", f"being attacked changes the model's state ({changed[0]})")
+        )
+    return findings
+
+
+def _try(look: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
+    """A check that the model makes impossible is a finding, not the end of the evaluation."""
+    # Foreign forward code fails in any way it likes.
+    try:
+        return look(*arguments)
+    except Exception as error:
+        what = look.__name__.strip("_")
+        reason = str(error).splitlines()[0] if str(error) else ""
+        return [Finding("check-failed", f"{what}: {type(error).__name__}: {reason}")]
+
+
+def _cuda() -> range:
+    return range(torch.cuda.device_count())
+
+
+def _modes(model: nn.Module) -> list[Finding]:
+    """Layers that are in train mode although the model was put in eval mode."""
+    for name, module in model.named_modules():
+        kind = "BatchNorm" if isinstance(module, _BatchNorm) else "dropout"
+        if module.training and isinstance(module, _BatchNorm | _DropoutNd):
+            return [Finding("train-mode", f"{kind} layer {name or 'model'} stays in train mode")]
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            return [
+                Finding("train-mode", f"BatchNorm layer {name} normalises by the batch it is given")
+            ]
+    return []
+
+
+def _outputs(logits: Tensor) -> list[Finding]:
+    rows = logits.double()
+    low, high = float(rows.min()), float(rows.max())
+    sums = rows.sum(1)
+    if low >= 0 and high <= 1 and bool((sums - 1).abs().max() < 1e-3):
+        if bool(((rows < 1e-6) | (rows > 1 - 1e-6)).all()):
+            return [Finding("one-hot", "the output is one-hot: return logits")]
+        return [Finding("probabilities", "the output is a probability vector: return logits")]
+    steps = 64 * rows
+    if bool((steps - steps.round()).abs().max() < 1e-6):
+        return [Finding("rounded-logits", "all logits are multiples of 1/64: they are rounded")]
+    two = rows.topk(2, 1).values
+    margin = float((two[:, 0] - two[:, 1]).median())
+    if margin > _LARGE_MARGIN:
+        return [
+            Finding(
+                "logit-scale",
+                f"the median margin between logits is {margin:.3g}: cross-entropy saturates, and "
+                "attacks on it are blind",
+            )
+        ]
+    return []
+
+
+def _randomness(model: nn.Module, x: Tensor, logits: Tensor) -> list[Finding]:
+    scale = max(1.0, float(logits.abs().max()))
+    with torch.no_grad():
+        again = float((model(x) - logits).abs().max()) / scale
+        if again > _SAME:
+            return [
+                Finding("random", f"two forward passes differ by {again:.2g} of the largest logit")
+            ]
+        half = len(x) // 2 + 1
+        order = torch.arange(len(x) - 1, -1, -1, device=x.device)
+        parts = torch.cat([model(part) for part in x[order].split(half)])
+        apart = float((parts - logits[order]).abs().max()) / scale
+    if apart > _SAME_IN_OTHER_BATCH:
+        return [
+            Finding(
+                "batch-dependent",
+                f"an image's logits change by {apart:.2g} of the largest with its batch",
+            )
+        ]
+    return []
+
+
+def _optimisation(model: nn.Module, x: Tensor) -> list[Finding]:
+    """Gradients taken inside forward."""
+    with _counted() as count, torch.enable_grad():
+        model(x)
+    if count():
+        return [Finding("optimisation-in-forward", f"one forward pass takes {count()} gradient(s)")]
+    return []
+
+
+@contextmanager
+def _counted() -> Iterator[Callable[[], int]]:
+    """How often autograd is asked for gradients inside."""
+    seen = 0
+
+    def counting(real: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            return real(*arguments, **options)
+
+        return call
+
+    with (
+        mock.patch("torch.autograd.grad", counting(torch.autograd.grad)),
+        mock.patch("torch.autograd.backward", counting(torch.autograd.backward)),
+    ):
+        yield lambda: seen
+
+
+def _input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """The gradient of a summed loss to the images; None if none arrives there."""
+    x = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        value = loss(model(x))
+        if not value.requires_grad:
+            return None
+        (grad,) = torch.autograd.grad(value, x, allow_unused=True)
+    return None if grad is None else grad.detach()
+
+
+def _gradients(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor) -> list[Finding]:
+    cross_entropy = _input_gradient(model, x, lambda z: F.cross_entropy(z, y, reduction="sum"))
+    if cross_entropy is None:
+        return [Finding("no-gradient", "no gradient reaches the input")]
+    if not bool(cross_entropy.isfinite().all()):
+        return [Finding("gradient-not-finite", "input gradients are NaN or infinite")]
+    blind = float((cross_entropy.flatten(1).abs().amax(1) < _VANISHING).double().mean())
+    if blind <= _BLIND:
+        return []
+    others = logits.scatter(1, y[:, None], -torch.inf).argmax(1)
+    margin = _input_gradient(
+        model, x, lambda z: (z.gather(1, others[:, None]) - z.gather(1, y[:, None])).sum()
+    )
+    lost = margin is None or bool(
+        (margin.flatten(1).abs().amax(1) < _VANISHING).double().mean() > _BLIND
+    )
+    share = f"the input gradient of the cross-entropy is zero on {100 * blind:.0f} % of images"
+    if lost:
+        return [Finding("zero-gradient", f"{share}, and that of the margin too")]
+    return [Finding("vanishing-gradient", f"{share}, while that of the margin is not")]
+
+
+def _normalisation(model: nn.Module, x: Tensor, y: Tensor, accuracy: float) -> list[Finding]:
+    """A model that does much better on images in another range was trained on them."""
+    for name, (mean, std) in _NORMALISATIONS.items() if x.shape[1] == 3 else ():
+        shift, scale = (x.new_tensor(value).view(1, 3, 1, 1) for value in (mean, std))
+        with torch.no_grad():
+            right = float((model((x - shift) / scale).argmax(1) == y).double().mean())
+        if right > accuracy + _CLEARLY_BETTER:
+            return [
+                Finding(
+                    "normalisation-outside",
+                    f"accuracy is {100 * right:.0f} % on images {name} and {100 * accuracy:.0f} % "
+                    "on images in [0, 1]: put the normalisation into the model",
+                )
+            ]
+    return []
+
+
+def _attacks(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor) -> list[Finding]:
+    """Attacks that must get stronger, and one that must succeed."""
+    findings = []
+    x, y = x[: IMAGES // 2], y[: IMAGES // 2]
+    generator = torch.Generator(device=x.device).manual_seed(0)
+    losses = []
+    for steps in (1, 20):
+        threat = ThreatModel(norm="linf", eps=Pixels("8/255"), step=Pixels("1/255"), steps=steps)
+        x_adv = pgd(model, x, y, threat, start="none", generator=generator)
+        with torch.no_grad():
+            losses.append(float(F.cross_entropy(model(x_adv), y)))
+    with torch.no_grad():
+        losses.insert(0, float(F.cross_entropy(model(x), y)))
+    if not losses[0] < losses[1] < losses[2]:
+        shown = ", ".join(f"{loss:.4g}" for loss in losses)
+        findings.append(
+            Finding(
+                "loss-does-not-rise",
+                f"the loss after 0, 1 and 20 attack steps is {shown}: more steps should find more",
+            )
+        )
+    x_adv = pgd(model, x, y, _HUGE, start="none", generator=generator)
+    with torch.no_grad():
+        left = float((model(x_adv).argmax(1) == y).double().mean())
+    chance = 1 / logits.shape[1]
+    if left > chance + 0.2:
+        findings.append(
+            Finding(
+                "robust-at-huge-eps",
+                f"{100 * left:.0f} % of images survive PGD at eps 0.5, which can turn any image "
+                "grey",
+            )
+        )
+    return findings

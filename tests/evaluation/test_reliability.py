@@ -1,0 +1,284 @@
+"""Planted defences are found by name; honest models raise nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_suites import tiny_data
+from torch import Tensor, nn
+
+from benchmark.attacks import pgd
+from benchmark.core.crafting import crafting
+from benchmark.core.threat import ThreatModel
+from benchmark.data.dataset import Split
+from benchmark.evaluation.reliability import Finding, check
+from benchmark.models.config import ModelConfig
+from benchmark.models.zoo import build_model
+
+NETS = {
+    "small-resnet": {"name": "small-resnet", "width": 8},
+    "strided": {"name": "small-resnet", "width": 8, "stem_stride": 2},
+    "resnet18-w16": {"name": "resnet18-w16"},
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[Tensor, Tensor]:
+    split = tiny_data(None).test
+    assert isinstance(split, Split)
+    return split.images[:64].float() / 255, split.labels[:64]
+
+
+def train(model: nn.Module, robust: bool, steps: int = 60) -> nn.Module:
+    """For a moment, on the training images of the digits."""
+    split = tiny_data(None).train
+    assert isinstance(split, Split)
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    threat = ThreatModel.model_validate({"eps": 0.1, "step": 0.07, "steps": 2})
+    for _ in range(steps):
+        rows = torch.randint(len(split), (48,))
+        x, y = split.images[rows].float() / 255, split.labels[rows]
+        if robust:
+            with crafting(model):
+                x = pgd(model, x, y, threat)
+        model.train()
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def build(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(
+        ModelConfig.model_validate(NETS[name]), num_classes=10, image_size=16,
+        mean=(0.3,) * 3, std=(0.3,) * 3,
+    )  # fmt: skip
+
+
+class MLP(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(768, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+class Attention(nn.Module):
+    """LayerNorm and attention over rows: no BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(48, 32)
+        self.block = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 1, 3).flatten(2)
+        return self.head(self.block(self.embed(rows)).mean(1))
+
+
+@pytest.fixture(scope="module")
+def honest() -> nn.Module:
+    return train(build("small-resnet"), robust=True)
+
+
+def names(findings: list[Finding]) -> set[str]:
+    return {finding.name for finding in findings}
+
+
+HONEST = [(net, robust) for net in (*NETS, "mlp", "attention") for robust in (False, True)]
+
+
+@pytest.mark.parametrize(("net", "robust"), HONEST)
+def test_honest_models_raise_nothing(net: str, robust: bool, images: tuple[Tensor, Tensor]) -> None:
+    """Ten of them: natural and robust, convolutional, dense and with attention."""
+    torch.manual_seed(0)
+    model = {"mlp": MLP, "attention": Attention}.get(net, lambda: build(net))()
+    model = train(model, robust, steps={"mlp": 120, "attention": 400}.get(net, 40))
+    x, y = images
+    assert float((model(x).argmax(1) == y).float().mean()) > 0.5
+    assert check(model, x, y) == []
+
+
+class Defence(nn.Module):
+    """A defence around an honest model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class LogitsTimes1e4(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e4 * self.model(x)
+
+
+class QuantisedInput(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((x * 4).round() / 4)
+
+
+class LargeNoise(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x + 0.1 * torch.randn_like(x))
+
+
+class SmallNoise(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x + 0.002 * torch.randn_like(x))
+
+
+class DetachedLogits(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).detach() + 0 * x.sum()
+
+
+class NoGradient(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.model(x)
+
+
+class RoundedLogits(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return (2 * self.model(x)).round() / 2
+
+
+class Softmax(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).softmax(1)
+
+
+class OneHot(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.one_hot(self.model(x).argmax(1), 10).float()
+
+
+class GradientInForward(Defence):
+    """Moves the image to where the model is surer of itself, then classifies it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            probe = x.detach().requires_grad_()
+            loss = self.model(probe).logsumexp(1).sum()
+            (grad,) = torch.autograd.grad(loss, probe)
+        return self.model(x + 0.01 * grad.sign())
+
+
+class BackwardInForward(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            probe = x.detach().requires_grad_()
+            self.model(probe).logsumexp(1).sum().backward()
+            assert probe.grad is not None
+        return self.model(x + 0.01 * probe.grad.sign())
+
+
+class TrainModeBatchNorm(Defence):
+    """eval() does not reach the layers."""
+
+    def train(self, mode: bool = True) -> TrainModeBatchNorm:
+        self.model.train()
+        self.training = mode
+        return self
+
+
+class BatchStatistics(Defence):
+    """BatchNorm in eval mode by its flag, but normalised by the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True)
+        return self.model((0.3 * x + 0.2).clamp(0, 1))
+
+
+class DropoutLeftOn(Defence):
+    """Two of our own: dropout that stays on ..."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.model(x), 0.2, training=True)
+
+
+class Remembers(Defence):
+    """... and a model that changes with what it has seen."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return self.model(x)
+
+
+class Shattered(Defence):
+    """A third: gradients of a fine saw-tooth point nowhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((x + 0.03 * torch.sin(3000 * x)).clamp(0, 1))
+
+
+class WantsNormalised(Defence):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((0.5 * x + 0.5).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("defence", "named"),
+    [
+        (LogitsTimes1e4, {"logit-scale"}),
+        (QuantisedInput, {"zero-gradient"}),
+        (LargeNoise, {"random"}),
+        (SmallNoise, {"random"}),
+        (DetachedLogits, {"zero-gradient"}),
+        (NoGradient, {"no-gradient"}),
+        (RoundedLogits, {"rounded-logits", "zero-gradient"}),
+        (Softmax, {"probabilities"}),
+        (OneHot, {"one-hot", "no-gradient"}),
+        (GradientInForward, {"optimisation-in-forward"}),
+        (BackwardInForward, {"optimisation-in-forward"}),
+        (TrainModeBatchNorm, {"train-mode", "batch-dependent"}),
+        (BatchStatistics, {"batch-dependent"}),
+        (DropoutLeftOn, {"random"}),
+        (Remembers, {"state-changes"}),
+        (Shattered, {"loss-does-not-rise"}),
+        (WantsNormalised, {"normalisation-outside"}),
+    ],
+)
+def test_planted_defences_are_named(
+    defence: type[Defence], named: set[str], honest: nn.Module, images: tuple[Tensor, Tensor]
+) -> None:
+    """Protects: a figure that looks like robustness. None of these ends the evaluation."""
+    model = defence(copy.deepcopy(honest)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    findings = check(model, *images)
+    assert named <= names(findings), findings
+    assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
+    assert all(finding.text and "\n" not in finding.text for finding in findings)
+
+
+def test_a_model_forgotten_in_train_mode_is_evaluated_in_eval_mode(
+    honest: nn.Module, images: tuple[Tensor, Tensor]
+) -> None:
+    """The flag alone is no defect: the evaluation sets and restores it."""
+    model = copy.deepcopy(honest).train()
+    assert check(model, *images) == []
+    assert model.training
+
+
+def test_one_finding_does_not_stick(honest: nn.Module, images: tuple[Tensor, Tensor]) -> None:
+    """Protects: pyautoattack's counter of dynamic models is never reset; ours must not be."""
+    assert check(GradientInForward(copy.deepcopy(honest)).eval(), *images)
+    assert check(honest, *images) == []
+
+
+def test_checks_leave_the_generators_alone(
+    honest: nn.Module, images: tuple[Tensor, Tensor]
+) -> None:
+    before = torch.get_rng_state()
+    check(LargeNoise(honest), *images)
+    assert torch.equal(torch.get_rng_state(), before)
