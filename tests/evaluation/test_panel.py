@@ -336,6 +336,11 @@ def test_reliability_is_checked_once_and_kept(
     evaluator.evaluate(network(), panel(CLEAN, PGD), tmp_path)
     assert len(checked) == 1
     assert record(tmp_path)["reliability"]["images"] == 64
+    old = record(tmp_path)
+    del old["reliability"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(old))
+    evaluator.evaluate(network(), panel(CLEAN, PGD), tmp_path)  # a record of an earlier version
+    assert record(tmp_path)["reliability"]["findings"] == []
     noisy = network()
     noisy.register_forward_hook(lambda module, x, out: out + torch.randn_like(out))
     evaluator.evaluate(noisy, panel(CLEAN), tmp_path / "noisy")
