@@ -282,6 +282,14 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option(help="Only this metric, e.g. clean; repeatable.")
     ] = None,
+    aa_budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Estimate AutoAttack from so many survivors of a cheap one."),
+    ] = None,
+    aa_halfwidth: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=49, help="The same, until the interval is +- so many points."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Of samples and attacks; default: 0.")
     ] = None,
@@ -325,7 +333,13 @@ def evaluate(
                 f"{wrong[0]} is for --model; trained runs are evaluated by the panel of their suite"
             )
         results = evaluate_runs(
-            run_, data_root=data_root, device=where, progress=progress, only=metric or ()
+            run_,
+            data_root=data_root,
+            device=where,
+            progress=progress,
+            only=metric or (),
+            aa_budget=aa_budget,
+            aa_halfwidth=aa_halfwidth,
         )
     else:
         assert model is not None
@@ -345,6 +359,8 @@ def evaluate(
             only=metric or (),
             settings=set_ or (),
             seed=seed or 0,
+            aa_budget=aa_budget,
+            aa_halfwidth=aa_halfwidth,
         )
     if json_:
         _print_json(results)

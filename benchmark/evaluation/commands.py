@@ -22,8 +22,17 @@ from benchmark.data.dataset import Split
 from benchmark.evaluation.panel import Evaluator, read_evaluation
 from benchmark.models.loading import load_external
 from benchmark.suites.run import locked, read_cell_config, read_plan
-from benchmark.suites.schema import Metric, Panel, apply_overrides, standard_panel
+from benchmark.suites.schema import (
+    AutoAttackEstimate,
+    AutoAttackMetric,
+    Metric,
+    Panel,
+    apply_overrides,
+    standard_panel,
+)
 from benchmark.training.loop import load_deployed
+
+ESTIMATE = "autoattack-estimate"
 
 Results = dict[str, dict[str, Any]]
 
@@ -35,8 +44,13 @@ def evaluate_runs(
     device: torch.device,
     progress: Progress,
     only: Sequence[str] = (),
+    aa_budget: int | None = None,
+    aa_halfwidth: float | None = None,
 ) -> Results:
     """Evaluate trained runs (or all of a suite's plan) by the panel of their suite.
+
+    With a budget or a half-width (in percentage points), AutoAttack is estimated on a sample of
+    survivors instead, and nothing else is measured.
 
     Returns:
         By run and metric: mean, n, correct (None for means over several outcomes) and settings.
@@ -50,6 +64,11 @@ def evaluate_runs(
     # Everything that can be wrong with a record is found before any long work.
     configs = [read_cell_config(run)[1] for run in runs]
     panels = [choose_metrics(panel_of(run), only) for run in runs]
+    if aa_budget or aa_halfwidth:
+        panels = [
+            [m for m in _estimates(panel, aa_budget, aa_halfwidth) if m.kind == ESTIMATE]
+            for panel in panels
+        ]
     with locked(runs):
         for run, config, panel in zip(runs, configs, panels, strict=True):
             key = canonical_json(config.dataset)
@@ -117,6 +136,8 @@ def evaluate_external(
     only: Sequence[str] = (),
     settings: Sequence[str] = (),
     seed: int = 0,
+    aa_budget: int | None = None,
+    aa_halfwidth: float | None = None,
 ) -> Results:
     """Evaluate a user's own model on the test split of a data set.
 
@@ -129,6 +150,7 @@ def evaluate_external(
         limit: cap on the images that are read.
         settings: ``dataset.KEY=VALUE`` and, for a listed architecture, ``model.KEY=VALUE``.
         seed: of the sample of images and of the attacks.
+        aa_budget, aa_halfwidth: see ``evaluate_runs``; the other metrics are measured as ever.
         out: None for a folder below runs/evaluate that belongs to these weights and images, so
             that no model's results replace another's.
 
@@ -145,6 +167,8 @@ def evaluate_external(
                 name = f"{name}@{eps}"
             panel.setdefault(name, metric.model_copy(update={"name": name, "seed": seed}))
     chosen = choose_metrics(list(panel.values()), only)
+    if aa_budget or aa_halfwidth:
+        chosen = _estimates(chosen, aa_budget, aa_halfwidth)
     groups = apply_overrides(
         {"dataset": {"name": dataset, "limit": limit}, "model": {"name": spec}}, settings
     )
@@ -178,6 +202,35 @@ def evaluate_external(
     return {spec: _summary(out)}
 
 
+def _estimates(
+    metrics: Sequence[Metric], budget: int | None, halfwidth: float | None
+) -> list[Metric]:
+    """The metrics, with every AutoAttack replaced by its estimate.
+
+    Raises:
+        ConfigError: both or neither of budget and half-width, or no AutoAttack.
+    """
+    if not any(metric.kind == "autoattack" for metric in metrics):
+        raise ConfigError("--aa-budget and --aa-halfwidth need an AutoAttack among the metrics")
+    return [
+        parse(
+            AutoAttackEstimate,
+            {
+                "name": f"{metric.name}_estimate",
+                "norm": metric.norm,
+                "eps": metric.eps,
+                "seed": metric.seed,
+                "budget": budget,
+                "halfwidth": halfwidth,
+            },
+            where="--aa-budget, --aa-halfwidth",
+        )
+        if isinstance(metric, AutoAttackMetric)
+        else metric
+        for metric in metrics
+    ]
+
+
 def _refuse_foreign(out: Path, model_hash: str, fingerprint: str) -> None:
     """Raise ConfigError if ``out`` holds a trained run, or another model's evaluation."""
     other = "a trained run" if (out / "config.json").exists() else ""
@@ -207,6 +260,7 @@ def _summary(run: Path) -> dict[str, Any]:
             "mean": entry["mean"],
             "n": entry["n"],
             "correct": entry["correct"],
+            **{end: entry["detail"][end] for end in ("low", "high") if end in entry["detail"]},
             "settings": _settings(entry["detail"])
             + (f" limit={limit} (a trial run)" if limit else ""),
         }
@@ -217,4 +271,11 @@ def _summary(run: Path) -> dict[str, Any]:
 def _settings(detail: dict[str, Any]) -> str:
     threat = detail.get("threat", detail)
     keys = ("norm", "eps", "step", "steps", "version", "source")
-    return " ".join(f"{key}={threat[key]}" for key in keys if key in threat)
+    text = " ".join(f"{key}={threat[key]}" for key in keys if key in threat)
+    if "low" in detail:
+        low, high = (100 * detail[end] for end in ("low", "high"))
+        text += (
+            f" ESTIMATE [{low:.1f}, {high:.1f}], {detail['attacked']} of {detail['survivors']} "
+            f"survivors attacked ({detail['interval']})"
+        )
+    return text

@@ -23,10 +23,11 @@ from benchmark.core.progress import Progress
 from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import evaluation_batches
-from benchmark.evaluation import reliability
+from benchmark.evaluation import budget, reliability
 from benchmark.evaluation.keys import metric_key
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.suites.schema import (
+    AutoAttackEstimate,
     AutoAttackMetric,
     CleanMetric,
     CorruptionsMetric,
@@ -43,7 +44,7 @@ _CORRUPTED_BYTES = 1 << 30
 class Measured:
     """One metric: outcomes by column name, and what goes into the record."""
 
-    columns: dict[str, Tensor]
+    columns: dict[str, Any]
     detail: dict[str, Any]
     correct: int | None
     mean: float
@@ -119,6 +120,8 @@ class Evaluator:
             started = time.monotonic()
             if isinstance(metric, UnionMetric):
                 measured = _union(metric, outcomes, indices)
+            elif isinstance(metric, AutoAttackEstimate):
+                measured = self._estimate(model, metric, directory, known, outcomes, fingerprint)
             else:
                 name = f"{directory.name}: {metric.name}"
                 measured = self._measure(model, metric, indices, name, directory)
@@ -314,6 +317,71 @@ class Evaluator:
         }
         return _whole(metric, result.robust.cpu(), detail)
 
+    def _estimate(
+        self,
+        model: nn.Module,
+        metric: AutoAttackEstimate,
+        directory: Path,
+        known: Mapping[str, Any] | None,
+        outcomes: pd.DataFrame,
+        fingerprint: Mapping[str, str],
+    ) -> Measured:
+        """AutoAttack on survivors of a cheap attack; an earlier sample of the same is extended."""
+        name = f"{directory.name}: {metric.name}"
+        settings = metric.model_dump(mode="json", exclude={"budget", "halfwidth"})
+        base = metric_key(settings, fingerprint["model"], fingerprint["data"])
+        real = AutoAttackMetric(
+            name=metric.name.removesuffix("_estimate"),
+            norm=metric.norm,
+            eps=metric.eps,
+            version=metric.version,
+            seed=metric.seed,
+        )
+        earlier = known["detail"] if known and known["detail"].get("base") == base else {}
+        kept = {key: earlier[key] for key in ("attacks", "targets", "versions") if key in earlier}
+        if earlier:
+            draw = budget.Draw.recorded(earlier, outcomes[metric.name])
+        else:
+            with self.progress.task(f"{name}, cheap attack", len(self.data.test)) as task:
+                alive = budget.survivors_of(
+                    model,
+                    evaluation_batches(self.data.test, self.batch_size, device=self.device),
+                    metric.norm,
+                    float(metric.eps),
+                    metric.seed,
+                    task.advance,
+                )
+            draw = budget.Draw.fresh(alive, metric.seed)
+
+        def judge(indices: Tensor) -> Tensor:
+            ordered = indices.sort().values
+            journal = _journal(directory, metric) / f"{len(ordered)}-from-{int(ordered[0])}"
+            found = self._autoattack(model, real, ordered, name, journal)
+            kept.update({key: found.detail[key] for key in ("attacks", "targets", "versions")})
+            return torch.as_tensor(found.columns[real.name])[torch.searchsorted(ordered, indices)]
+
+        draw, interval, kind = budget.estimate(
+            len(self.data.test),
+            draw,
+            judge,
+            budget=metric.budget,
+            halfwidth=None if metric.halfwidth is None else metric.halfwidth / 100,
+        )
+        detail = {
+            "norm": metric.norm,
+            "eps": str(metric.eps),
+            "version": metric.version,
+            "interval": kind,
+            "low": interval.low,
+            "high": interval.high,
+            "cheap": f"PGD-{budget.CHEAP_STEPS} on the margin, step eps/4, any iterate",
+            "base": base,
+            **kept,
+            **draw.detail(),
+        }
+        columns = {metric.name: draw.column(len(self.data.test))}
+        return Measured(columns, detail, None, interval.value)
+
     def _corruptions(
         self, model: nn.Module, metric: CorruptionsMetric, indices: Tensor, name: str
     ) -> Measured:
@@ -481,6 +549,9 @@ def _set_columns(
         del outcomes[stale]
     rows = indices.numpy()
     for name, outcome in columns.items():
+        if not isinstance(outcome, Tensor):  # of all images, with nulls of its own
+            outcomes[name] = outcome
+            continue
         column = pd.array([pd.NA] * len(outcomes), dtype="boolean")
         column[rows] = outcome.cpu().numpy()
         outcomes[name] = column

@@ -158,6 +158,20 @@ def seed_interval(accuracies: Sequence[float], n: int, level: float = 0.95) -> I
     return Interval(mean, max(0.0, min(mean, p - half)), min(1.0, max(mean, p + half)))
 
 
+def seed_spread(accuracies: Sequence[float], level: float = 0.95) -> float:
+    """Half-width of the t interval of a mean over seeds: t_{k-1} s / sqrt(k).
+
+    Raises:
+        ValueError: fewer than two seeds.
+    """
+    _check_level(level)
+    k = len(accuracies)
+    if k < 2:
+        raise ValueError("a spread needs at least two seeds")
+    t = float(stats.t.ppf((1 + level) / 2, k - 1))
+    return t * float(np.std(accuracies, ddof=1)) / math.sqrt(k)
+
+
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> McNemar:
     """Exact McNemar test of two models on the same images.
 

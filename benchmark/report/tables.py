@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmark.evaluation.statistics import Interval, seed_interval
+from benchmark.evaluation.statistics import Interval, seed_interval, seed_spread
 from benchmark.report.records import CellRecord, SuiteRecord, nested
 
 CSV_COLUMNS = (
@@ -39,6 +40,10 @@ SETTINGS: dict[str, str] = {
     "restarts": "{} restart(s)",
     "loss": "loss {}",
     "version": "version {}",
+    "cheap": "cheap attack {}",
+    "survivors": "survived by {} images",
+    "attacked": "{} of them attacked",
+    "interval": "interval {}",
     "attacks": "{}",
     "seed": "seed {}",
     "bn_mode": "BatchNorm in {} mode",
@@ -59,6 +64,8 @@ class Summary:
 
 def title(metric: str) -> str:
     """A metric's heading."""
+    if metric.endswith("_estimate"):
+        return f"{title(metric.removesuffix('_estimate'))} (estimate)"
     return TITLES.get(metric, metric)
 
 
@@ -76,10 +83,28 @@ def summarise(suite: SuiteRecord) -> dict[tuple[str, str], Summary]:
                 metric=metric,
                 seeds=len(values),
                 n=n,
-                interval=seed_interval(values, n) if values else None,
+                interval=_interval(cells, metric, values, n),
                 sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
             )
     return result
+
+
+def _interval(
+    cells: Sequence[CellRecord], metric: str, values: Sequence[float], n: int
+) -> Interval | None:
+    """Of the mean over seeds; an estimate brings its own interval over the choice of images."""
+    if not values:
+        return None
+    own = [cell.metrics[metric].get("detail") or {} for cell in cells]
+    if not all("low" in detail and "high" in detail for detail in own):
+        return seed_interval(values, n)
+    mean = sum(values) / len(values)
+    below = max(v - float(d["low"]) for v, d in zip(values, own, strict=True))
+    above = max(float(d["high"]) - v for v, d in zip(values, own, strict=True))
+    if len(values) > 1:  # and the spread over seeds, added in squares
+        spread = seed_spread(values)
+        below, above = math.hypot(below, spread), math.hypot(above, spread)
+    return Interval(mean, max(0.0, mean - below), min(1.0, mean + above))
 
 
 def tidy(suite: SuiteRecord) -> pd.DataFrame:

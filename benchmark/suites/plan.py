@@ -14,10 +14,12 @@ from torch import nn
 from benchmark.attacks.folding import FoldedView
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation.budget import CHEAP_STEPS
 from benchmark.evaluation.keys import is_current
 from benchmark.evaluation.panel import read_evaluation
 from benchmark.suites.run import cell_directory
 from benchmark.suites.schema import (
+    AutoAttackEstimate,
     AutoAttackMetric,
     CorruptionsMetric,
     Metric,
@@ -98,6 +100,9 @@ def _passes(metric: Metric, available: int) -> float:
     """Work of a metric in forward and input-gradient passes, at most."""
     if isinstance(metric, UnionMetric):
         return 0.0
+    if isinstance(metric, AutoAttackEstimate):
+        attacked = min(metric.budget or available, available)
+        return available * CHEAP_STEPS + attacked * (_AA_GRADIENT + _FORWARD * _AA_FORWARD)
     n = min(metric.n or available, available)
     if isinstance(metric, PGDMetric):
         return n * metric.threat.steps * metric.restarts

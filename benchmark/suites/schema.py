@@ -119,6 +119,37 @@ class AutoAttackMetric(_Metric):
         return self
 
 
+class AutoAttackEstimate(Config):
+    """AutoAttack on a sample of the images that survive a cheap attack on all of them.
+
+    An estimate with an interval, not a verdict on every image (see ``evaluation.budget``).
+
+    Attributes:
+        name: ends in ``_estimate``, so that no table shows it as the real thing.
+        budget: survivors to attack; or
+        halfwidth: of the 95 % interval, in percentage points.
+    """
+
+    kind: Literal["autoattack-estimate"] = "autoattack-estimate"
+    name: Name
+    norm: NormName = "linf"
+    eps: Pixels = Pixels("8/255")
+    version: Literal["standard"] = "standard"
+    budget: int | None = Field(default=None, ge=1)
+    halfwidth: float | None = Field(default=None, gt=0, lt=50)
+    n: None = None
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> AutoAttackEstimate:
+        check_eps(self.eps, self.norm)
+        if not self.name.endswith("_estimate"):
+            raise ValueError(f"metric {self.name!r} is an estimate: call it {self.name}_estimate")
+        if (self.budget is None) == (self.halfwidth is None):
+            raise ValueError("give an estimate either a budget or a halfwidth")
+        return self
+
+
 class CorruptionsMetric(_Metric):
     """Mean accuracy over 15 common corruptions x severities (Hendrycks, Dietterich, 1903.12261)."""
 
@@ -142,7 +173,12 @@ class UnionMetric(Config):
 
 
 Metric = Annotated[
-    CleanMetric | PGDMetric | AutoAttackMetric | CorruptionsMetric | UnionMetric,
+    CleanMetric
+    | PGDMetric
+    | AutoAttackMetric
+    | AutoAttackEstimate
+    | CorruptionsMetric
+    | UnionMetric,
     Field(discriminator="kind"),
 ]
 

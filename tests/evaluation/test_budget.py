@@ -1,0 +1,241 @@
+"""AutoAttack on a budget: final where it is final, honest where it is an estimate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_reliability import build, train
+from tiny_suites import cli, tiny_data, write_suite
+from torch import Tensor, nn
+
+from benchmark.attacks.autoattack import _Observed
+from benchmark.evaluation.budget import LOOK, Draw, estimate, survivors_of
+from benchmark.evaluation.panel import Evaluator
+from benchmark.suites.schema import Metric, build_suite
+
+CPU = torch.device("cpu")
+
+
+def truth(images: int, survivors: int, robust: int) -> tuple[Tensor, Tensor]:
+    """(survives the cheap attack, survives AutoAttack), bool [images], shuffled."""
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(1))
+    alive, left = torch.zeros(images, dtype=torch.bool), torch.zeros(images, dtype=torch.bool)
+    alive[order[:survivors]] = True
+    left[order[:robust]] = True
+    return alive, left
+
+
+def test_a_larger_budget_extends_the_sample() -> None:
+    """The same images first, nobody attacked twice, and the interval knows of the first look."""
+    alive, left = truth(300, 120, 100)
+    asked: list[int] = []
+
+    def judge(indices: Tensor) -> Tensor:
+        asked.extend(indices.tolist())
+        return left[indices]
+
+    small, first, kind = estimate(300, Draw.fresh(alive, 0), judge, budget=20)
+    assert (len(asked), kind, small.looks) == (20, "exact, fixed sample", (20,))
+    assert alive[asked].all()
+    record = json.loads(json.dumps(small.detail()))
+    again = Draw.recorded(record, pd.Series(small.column(300)))
+    large, second, kind = estimate(300, again, judge, budget=60)
+    assert (len(asked), len(set(asked)), kind) == (60, 60, "valid at every look")
+    assert large.looks == (20, 60)
+    whole, once, _ = estimate(300, Draw.fresh(alive, 0), judge, budget=60)
+    assert torch.equal(whole.verdicts, large.verdicts)
+    assert second.value == once.value
+    assert second.low <= once.low  # it was looked at before
+    assert first.low < second.low
+    asked.clear()
+    _, third, _ = estimate(300, large, judge, budget=40)  # less than there is: nothing to do
+    assert not asked
+    assert third == second
+    _, all_of_it, _ = estimate(300, Draw.fresh(alive, 0), judge, budget=10**6)
+    assert (all_of_it.low, all_of_it.value, all_of_it.high) == pytest.approx((1 / 3,) * 3)
+
+
+def test_a_half_width_is_reached() -> None:
+    alive, left = truth(1000, 500, 460)
+    draw, interval, kind = estimate(1000, Draw.fresh(alive, 0), lambda i: left[i], halfwidth=0.03)
+    assert (interval.high - interval.low) / 2 <= 0.03
+    assert kind == "valid at every look"
+    assert len(draw.verdicts) % LOOK == 0
+    shorter = Draw(draw.order, draw.verdicts[:-LOOK], draw.looks[:-1]).interval(1000, fixed=False)
+    assert (shorter.high - shorter.low) / 2 > 0.03
+    assert interval.low <= 0.46 <= interval.high
+
+
+def test_nothing_survives() -> None:
+    alive, left = truth(50, 0, 0)
+    draw, interval, kind = estimate(50, Draw.fresh(alive, 0), lambda i: left[i], budget=10)
+    assert (interval.low, interval.high) == (0, 0)
+    assert "nothing survives" in kind
+    assert not pd.Series(draw.column(50)).any()
+
+
+def test_coverage_over_a_thousand_samples() -> None:
+    """The interval of a fixed sample holds the truth at least 94 % of the time."""
+    alive, left = truth(1000, 240, 210)
+    covered, cache = 0, {}
+    for seed in range(1000):
+        draw = Draw.fresh(alive, seed)
+        right = int(left[draw.order[:40]].sum())
+        if right not in cache:
+            cache[right] = estimate(1000, draw, lambda i: left[i], budget=40)[1]
+        covered += cache[right].low <= 0.21 + 1e-12 and cache[right].high >= 0.21 - 1e-12
+    assert covered >= 940
+
+
+def cost(gradients: float, forwards: float) -> float:
+    """In gradient passes; a forward pass is worth 0.45 of one (measured on small-resnet)."""
+    return gradients + 0.45 * forwards
+
+
+@pytest.mark.parametrize("halfwidth", [0.01, 0.02])
+def test_cost_against_a_random_subset(halfwidth: float) -> None:
+    """ResNet-18-like: 10,000 images, 85 % clean, 48 % after the cheap attack, 46 % AutoAttack.
+
+    A plain random subset of equal half-width costs at least four times as much.
+    """
+    n, clean, cheap, robust = 10_000, 0.85, 0.48, 0.46
+    full = cost(101 + 909 + 900, 10 + 910 + 5001)
+    # images that fall: to APGD-CE, or (between 48 and 46 %) to APGD-T
+    per_image = robust * full + (cheap - robust) * cost(101 + 909, 10) + (clean - cheap) * 101
+    needed = robust * (1 - robust) * 1.96**2 / halfwidth**2
+    subset = needed / (1 + needed / n)  # finite population
+    plain = subset * per_image
+    survivors = int(cheap * n)
+    alive, _ = truth(n, survivors, int(robust * n))
+    draw, sample = Draw.fresh(alive, 0), 40
+    while True:
+        expected = round(sample * robust / cheap)
+        verdicts = torch.arange(sample) < expected
+        interval = Draw(draw.order, verdicts, (sample,)).interval(n, fixed=True)
+        if (interval.high - interval.low) / 2 <= halfwidth:
+            break
+        sample += 10
+    # every step of the cheap attack on every clean image: an upper bound, fooled ones drop out
+    ours = clean * n * cost(20, 21) + sample * full
+    assert ours <= plain / 4, (ours / plain, sample, subset)
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    return train(build("small-resnet"), robust=True)
+
+
+def _two_attacks(self: _Observed, attacks: Any, classes: int) -> list[str]:
+    self.attacks_to_run, self._classes = ["apgd-ce", "apgd-t"], classes
+    return []
+
+
+def metric(**settings: Any) -> tuple[Metric, ...]:
+    entry = {"kind": "autoattack-estimate", "name": "aa_linf_estimate", "eps": 0.12, **settings}
+    return build_suite({"name": "x", "dataset": {"name": "digits"}, "model": {"name": "small-resnet"},
+                        "methods": ["natural"], "evaluation": [entry]}).evaluation  # fmt: skip
+
+
+def test_the_cheap_attack_is_verified_and_drops_what_it_fools(net: nn.Module) -> None:
+    """Protects: its successes are final, so each must be a real one."""
+    split = tiny_data(None).test
+    x, y = split.images[:100].float() / 255, split.labels[:100]  # type: ignore[union-attr]
+    one = survivors_of(net, [(None, x, y)], "linf", 0.12, 0, lambda n: None)
+    clean = net(x).argmax(1) == y
+    assert not (one & ~clean).any()
+    assert 0 < int(one.sum()) < int(clean.sum())
+    weak = survivors_of(net, [(None, x, y)], "linf", 1e-6, 0, lambda n: None)
+    assert torch.equal(weak, clean)
+
+
+def test_the_record_of_an_estimate(
+    net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    data = tiny_data(120)
+    evaluator = Evaluator(data, CPU)
+    evaluator.evaluate(net, metric(budget=8), tmp_path)
+    entry = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]["aa_linf_estimate"]
+    detail = entry["detail"]
+    column = pd.read_parquet(tmp_path / "outcomes.parquet")["aa_linf_estimate"]
+    assert (entry["correct"], detail["attacked"], detail["interval"]) == (
+        None, 8, "exact, fixed sample"
+    )  # fmt: skip
+    assert column.isna().sum() == detail["survivors"] - 8
+    robust = int(column.sum())
+    assert entry["mean"] == pytest.approx(robust / 8 * detail["survivors"] / len(data.test))
+    assert detail["low"] <= entry["mean"] <= detail["high"]
+
+    runs = []
+    real = Evaluator._autoattack
+
+    def noted(self: Evaluator, model: Any, m: Any, indices: Tensor, *rest: Any) -> Any:
+        runs.append(len(indices))
+        return real(self, model, m, indices, *rest)
+
+    monkeypatch.setattr(Evaluator, "_autoattack", noted)
+    evaluator.evaluate(net, metric(budget=16), tmp_path)
+    entry = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]["aa_linf_estimate"]
+    assert runs == [8]
+    assert (entry["detail"]["attacked"], entry["detail"]["looks"]) == (16, [8, 16])
+    assert entry["detail"]["interval"] == "valid at every look"
+    more = pd.read_parquet(tmp_path / "outcomes.parquet")["aa_linf_estimate"]
+    assert (more[column.notna()] == column[column.notna()]).all()
+    evaluator.evaluate(net, metric(budget=16, seed=1), tmp_path)  # another sample: from the start
+    assert runs == [8, 16]
+    # against the whole truth
+    evaluator.evaluate(net, metric(budget=10**6), tmp_path / "whole")
+    whole = json.loads((tmp_path / "whole" / "evaluation.json").read_text())["metrics"]
+    value = whole["aa_linf_estimate"]["mean"]
+    assert entry["detail"]["low"] <= value <= entry["detail"]["high"]
+    everything = pd.read_parquet(tmp_path / "whole" / "outcomes.parquet")["aa_linf_estimate"]
+    assert value == pytest.approx(everything.astype(float).mean())
+    assert np.isclose(whole["aa_linf_estimate"]["detail"]["low"], value)
+
+
+def test_estimates_are_labelled_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    entry = {"kind": "autoattack-estimate", "name": "aa_linf_estimate", "eps": 0.01, "budget": 3}
+    suite = write_suite(
+        tmp_path, evaluation=[{"kind": "clean"}, entry], methods=["natural", "pgd-at"]
+    )
+    called = cli("run", suite, "--out", tmp_path / "out")
+    assert called.status == 0, called.err
+    for name in ("table.md", "table.tex", "report.md"):
+        assert "AutoAttack (estimate)" in (tmp_path / "out" / "report" / name).read_text()
+    assert "aa_linf_estimate" in (tmp_path / "out" / "report" / "table.csv").read_text()
+    cells = sorted((tmp_path / "out" / "cells").iterdir())
+    assert "estimate" not in cli("compare", *cells).out
+    called = cli("evaluate", cells[0], "--aa-budget", 5)
+    assert called.status == 2
+    assert "need an AutoAttack among the metrics" in called.err
+    for wrong in (
+        {**entry, "name": "aa_linf"},
+        {**entry, "halfwidth": 1.0},
+        {**entry, "budget": None},
+    ):
+        bad = write_suite(tmp_path, evaluation=[wrong])
+        assert cli("run", bad, "--dry-run").status == 2
+
+
+def test_the_options_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    entry = {"kind": "autoattack", "name": "aa_linf", "norm": "linf", "eps": 0.01, "n": 4}
+    suite = write_suite(tmp_path, evaluation=[{"kind": "clean"}, entry])
+    assert cli("run", suite, "--out", tmp_path / "out").status == 0
+    called = cli("evaluate", tmp_path / "out", "--aa-budget", 6)
+    assert called.status == 0, called.err
+    assert "ESTIMATE [" in called.out
+    (cell,) = (tmp_path / "out" / "cells").iterdir()
+    metrics = json.loads((cell / "evaluation.json").read_text())["metrics"]
+    assert set(metrics) == {"clean", "aa_linf", "aa_linf_estimate"}
+    found = cli("evaluate", cell, "--aa-halfwidth", 20, "--json").json()[cell.name]
+    estimated = found["aa_linf_estimate"]
+    assert estimated["high"] - estimated["low"] <= 0.4
+    assert cli("evaluate", cell, "--aa-budget", 3, "--aa-halfwidth", 2).status == 2
