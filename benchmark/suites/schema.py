@@ -26,7 +26,14 @@ from benchmark.core.method import Recipe, SingleLearner, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
-from benchmark.core.threat import DEFAULT_THREATS, NormName, Pixels, ThreatModel, check_eps
+from benchmark.core.threat import (
+    DEFAULT_THREATS,
+    NormName,
+    Pixels,
+    ThreatModel,
+    check_eps,
+    exact,
+)
 from benchmark.data.config import DatasetConfig
 from benchmark.models.config import ModelConfig
 
@@ -200,12 +207,14 @@ def standard_panel(
         PGDMetric(
             name="pgd20_linf",
             n=n,
-            threat=ThreatModel(norm="linf", eps=linf, step=Pixels(linf / 4), steps=20),
+            threat=ThreatModel(
+                norm="linf", eps=linf, step=Pixels(str(exact(linf.text) / 4)), steps=20
+            ),
         ),
         PGDMetric(
             name="pgd20_l2",
             n=n,
-            threat=ThreatModel(norm="l2", eps=l2, step=Pixels(l2 / 8), steps=20),
+            threat=ThreatModel(norm="l2", eps=l2, step=Pixels(str(exact(l2.text) / 8)), steps=20),
         ),
         AutoAttackMetric(name="aa_linf", n=n_aa, eps=linf),
         CorruptionsMetric(n=n),
