@@ -446,7 +446,8 @@ class Evaluator:
 
 def _journal(directory: Path, metric: Metric) -> Path:
     """Where an attack keeps its finished batches until it is over."""
-    return directory / f"{metric.name}.unfinished"
+    # a radius in the name (aa_linf@1/255) is no folder
+    return directory / f"{metric.name.replace('/', '_')}.unfinished"
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

@@ -293,6 +293,9 @@ def test_an_interrupted_autoattack_goes_on_and_tidies_up(
 ) -> None:
     metric = {"kind": "autoattack", "name": "aa_linf", "norm": "linf", "eps": 0.01, "n": 40}
     monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    named = panel(metric)[0].model_copy(update={"name": "aa_linf@1/255"})  # as evaluate --eps does
+    evaluator.evaluate(network(), [named], tmp_path / "named")
+    assert not [p for p in (tmp_path / "named").iterdir() if p.is_dir()]
     evaluator.evaluate(network(), panel(metric), tmp_path / "whole")
     number = 0
     write = Journal.write
