@@ -292,6 +292,9 @@ def notes(suite: SuiteRecord) -> list[str]:
     if rules:
         meaning = {"best": "best on held-out validation images", "last": "last of training"}
         lines.append(f"Checkpoint: {' or '.join(meaning.get(r, r) for r in rules)}.")
+    precisions = _values(done, lambda c: nested(c.config, "train", "precision"))
+    if precisions not in ([], ["fp32"]):
+        lines.append(f"Trained in {' or '.join(precisions)}, evaluated in fp32.")
     if any(head == "Grad. passes" for head, _ in _cost_columns(suite)):
         lines.append(
             "Grad. passes: forward-backward passes per training image, natural training = 1."
