@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.averaging import copy_state, floating_state, move_towards, reestimate_batchnorm
-from benchmark.core.learner import LearnerConfig, default_learner, descend_together
+from benchmark.core.averaging import interpolated
+from benchmark.core.learner import (
+    LearnerConfig,
+    default_learner,
+    default_learners,
+    descend_together,
+)
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.setting import Setting, Step
 from benchmark.core.threat import Threat, ThreatModel
@@ -41,17 +44,12 @@ class AverageProbabilities(nn.Module):
         return torch.stack(weighted).logsumexp(0)
 
 
-def _two_learners() -> tuple[Any, ...]:
-    return (
-        {"name": "natural", "objective": "natural"},
-        {"name": "robust", "objective": "pgd-at"},
-    )
-
-
 class _Pair(Recipe):
     """A natural learner, then a robust one, and the weight of the second."""
 
-    learners: tuple[LearnerConfig, LearnerConfig] = Field(default_factory=_two_learners)
+    learners: tuple[LearnerConfig, LearnerConfig] = default_learners(
+        {"name": "natural", "objective": "natural"}, {"name": "robust", "objective": "pgd-at"}
+    )
     share: float = Field(default=0.5, gt=0, lt=1)
 
 
@@ -109,13 +107,7 @@ class _WeightInterpolation(Method):
 
     def deployed(self) -> nn.Module:
         natural, robust = (learner.model for learner in self.learners.values())
-        model = copy.deepcopy(natural)
-        target = floating_state(model)
-        copy_state(target, floating_state(natural))
-        # decay 1 - share: (1 - share) * natural + share * robust
-        move_towards(target, [floating_state(robust)], [1.0], decay=1 - self.recipe.share)
-        reestimate_batchnorm(model, self._setting.calibration())
-        return model
+        return interpolated(natural, robust, self.recipe.share, self._setting.calibration())
 
 
 def _members(learner: LearnerConfig, count: int) -> tuple[LearnerConfig, ...]:

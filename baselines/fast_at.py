@@ -8,13 +8,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.objective import Objective, Step
-from benchmark.core.threat import Pixels, Threat
+from benchmark.attacks.pgd import attack_loss, input_gradient
+from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.threat import Pixels
 
 
-class _SingleStep(Objective):
-    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
-
+class _SingleStep(AttackObjective):
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """CE(f(x_adv), y)."""
         return F.cross_entropy(model(x_adv), y)
@@ -77,8 +76,6 @@ class NFGSM(_SingleStep):
         """Noise and one step, clipped to [0, 1] alone."""
         width = self.noise * self.threat.eps
         noise = torch.empty_like(x).uniform_(-width, width, generator=step.generator)
-        start = (x + noise).clamp_(0, 1).requires_grad_()
-        with torch.enable_grad():
-            loss = F.cross_entropy(model(start), y, reduction="sum")
-            (grad,) = torch.autograd.grad(loss, start)
-        return (start.detach() + self.alpha * self.threat.eps * grad.sign()).clamp_(0, 1)
+        start = (x + noise).clamp_(0, 1)
+        grad = input_gradient(model, start, attack_loss("ce", y))
+        return (start + self.alpha * self.threat.eps * grad.sign()).clamp_(0, 1)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from baselines.trades import TRADES
 from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import Start, attack_loss, random_start
-from benchmark.core.objective import Objective, Step
+from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.schedule import Schedule
-from benchmark.core.threat import Threat, ThreatModel
+from benchmark.core.threat import ThreatModel
 
 
 def early_stopped_pgd(
@@ -56,12 +56,11 @@ def early_stopped_pgd(
         moved = here + size * norm.ascend(grad, here)
         if omega:
             moved += omega * torch.empty_like(moved).normal_(generator=generator)
-        clean = x[active]
-        x_adv[active] = (clean + norm.project(moved - clean, eps)).clamp_(0, 1)
+        x_adv[active] = norm.admit(moved, x[active], eps)
     return x_adv
 
 
-class FAT(Objective):
+class FAT(AttackObjective):
     """FAT: E[ CE(f(x'), y) ], x' the least adversarial of the images that are misclassified.
 
     Zhang et al., 2002.11242: PGD stops tau steps after the first misclassification, so that x' is
@@ -79,7 +78,6 @@ class FAT(Objective):
         omega: noise in pixel units; 0.001 in the code.
     """
 
-    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
     tau: Schedule = Schedule(points=((0, 0), (50 / 120, 1), (90 / 120, 2)), interpolation="step")
     omega: float = Field(default=0.001, ge=0)
 
@@ -100,11 +98,6 @@ class FAT(Objective):
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """CE(f(x_adv), y)."""
         return F.cross_entropy(model(x_adv), y)
-
-    @property
-    def crafting_passes(self) -> float:
-        """The attack's steps, at most."""
-        return self.threat.steps
 
 
 class FATTRADES(TRADES):

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.core.crafting import crafting
-from benchmark.core.learner import LearnerConfig
+from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.setting import Setting
-
-
-def _learners() -> tuple[Any, ...]:
-    return (
-        {"name": "helper", "objective": "natural"},
-        {"name": "robust", "objective": {"name": "trades", "beta": 2.5}},
-    )
 
 
 class HAT(Recipe):
@@ -39,7 +30,10 @@ class HAT(Recipe):
         gamma: weight of the helper term; 0.5 in the code.
     """
 
-    learners: tuple[LearnerConfig, LearnerConfig] = Field(default_factory=_learners)
+    learners: tuple[LearnerConfig, LearnerConfig] = default_learners(
+        {"name": "helper", "objective": "natural"},
+        {"name": "robust", "objective": {"name": "trades", "beta": 2.5}},
+    )
     h: float = Field(default=2.0, ge=0)
     gamma: float = Field(default=0.5, ge=0)
 

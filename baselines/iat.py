@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from baselines.augmentation import mixup_loss
 from benchmark.attacks import pgd
-from benchmark.core.objective import Objective, Step
-from benchmark.core.threat import Threat
+from benchmark.core.objective import AttackObjective, Step
 
 
-class IAT(Objective):
+class IAT(AttackObjective):
     """IAT: E[ (mixup(x, y) + mixup(x', y)) / 2 ], x' the last PGD iterate.
 
     Lamb et al., 1906.06784, algorithm 1: the mixup losses of clean and of adversarial images, each
@@ -25,8 +24,6 @@ class IAT(Objective):
         threat: training threat model; the code uses PGD-7, eps 0.0314, step 0.00784.
     """
 
-    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
-
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """PGD on the cross-entropy from a uniform random start."""
         return pgd(model, x, y, self.threat, loss="ce", start="uniform", generator=step.generator)
@@ -34,11 +31,6 @@ class IAT(Objective):
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """The mean of the two mixup losses."""
         return torch.stack([mixup_loss(model, images, y, step) for images in (x, x_adv)]).mean()
-
-    @property
-    def crafting_passes(self) -> float:
-        """The attack's steps."""
-        return self.threat.steps
 
     @property
     def training_passes(self) -> float:

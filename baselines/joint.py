@@ -7,11 +7,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.objective import Objective, Step
-from benchmark.core.threat import Threat
+from benchmark.core.objective import AttackObjective, Step
 
 
-class Joint(Objective):
+class Joint(AttackObjective):
     """Joint training: min_theta E[ (1 - share) * CE(f(x), y) + share * CE(f(x + d), y) ].
 
     Half natural, half adversarial, as in Goodfellow et al. (1412.6572, section 6, with PGD in place
@@ -24,7 +23,6 @@ class Joint(Objective):
     """
 
     share: float = Field(default=0.5, ge=0, le=1)
-    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The last PGD iterate."""
@@ -35,11 +33,6 @@ class Joint(Objective):
         natural = F.cross_entropy(model(x), y)
         adversarial = F.cross_entropy(model(x_adv), y)
         return (1 - self.share) * natural + self.share * adversarial
-
-    @property
-    def crafting_passes(self) -> float:
-        """The attack's steps."""
-        return self.threat.steps
 
     @property
     def training_passes(self) -> float:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.learner import LearnerConfig, descend_together
+from benchmark.core.learner import LearnerConfig, default_learners, descend_together
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat
-
-
-def _learners() -> tuple[Any, ...]:
-    return ({"name": "natural", "objective": "natural"}, {"name": "robust", "objective": "natural"})
 
 
 class LBGAT(Recipe):
@@ -38,7 +32,9 @@ class LBGAT(Recipe):
 
     beta: float = Field(default=6.0, ge=0)
     threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
-    learners: tuple[LearnerConfig, LearnerConfig] = Field(default_factory=_learners)
+    learners: tuple[LearnerConfig, LearnerConfig] = default_learners(
+        {"name": "natural", "objective": "natural"}, {"name": "robust", "objective": "natural"}
+    )
 
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""

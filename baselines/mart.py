@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.objective import Objective, Step
-from benchmark.core.threat import Threat
+from benchmark.core.objective import AttackObjective, Step
 
 
-class MART(Objective):
+class MART(AttackObjective):
     """MART: E[ BCE(p(x'), y) + beta * KL(p(x) : p(x')) * (1 - p_y(x)) ].
 
     BCE(p, y) = -log p_y - log(1 - max_{k != y} p_k) is the boosted cross-entropy. Equation 11 of
@@ -29,7 +28,6 @@ class MART(Objective):
     """
 
     beta: float = 5.0
-    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """PGD on the cross-entropy from a small Gaussian start."""
@@ -45,11 +43,6 @@ class MART(Objective):
         divergence = F.kl_div((q + 1e-12).log(), p, reduction="none").sum(1)
         weight = 1.0000001 - p.gather(1, y[:, None]).squeeze(1)
         return F.cross_entropy(logits, y) + margin + self.beta * (divergence * weight).mean()
-
-    @property
-    def crafting_passes(self) -> float:
-        """The attack's steps."""
-        return self.threat.steps
 
     @property
     def training_passes(self) -> float:

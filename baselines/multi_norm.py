@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks import pgd
 from benchmark.attacks.norms import L1, norm_of
+from benchmark.attacks.pgd import attack_loss, input_gradient
 from benchmark.core.learner import LearnerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Objective, Step
@@ -140,13 +141,10 @@ class MSD(_MultiNorm):
         x_adv, best = x, x.clone()
         best_loss = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
         for _ in range(self.steps):
-            here = x_adv.detach().requires_grad_()
-            with torch.enable_grad():
-                loss = F.cross_entropy(model(here), y, reduction="sum")
-                (grad,) = torch.autograd.grad(loss, here)
+            grad = input_gradient(model, x_adv, attack_loss("ce", y))
             with torch.no_grad():
                 candidates = torch.stack(
-                    [self._step(threat, x, here.detach(), grad, step) for threat in self.threats]
+                    [self._step(threat, x, x_adv, grad, step) for threat in self.threats]
                 )
                 losses = torch.stack([_losses(model, candidate, y) for candidate in candidates])
                 largest = losses.max(0)
@@ -165,7 +163,7 @@ class MSD(_MultiNorm):
             count = int(torch.randint(5, 21, (), generator=step.generator, device=x.device))
             norm = L1(sparsity=1 - count / x[0].numel())
         moved = here + self.sizes[threat.norm] * norm.ascend(grad, here)
-        return (x + norm.project(moved - x, float(threat.eps))).clamp_(0, 1)
+        return norm.admit(moved, x, float(threat.eps))
 
     @property
     def crafting_passes(self) -> float:

@@ -6,11 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.objective import Objective, Step
-from benchmark.core.threat import Threat
+from benchmark.core.objective import AttackObjective, Step
 
 
-class PGDAT(Objective):
+class PGDAT(AttackObjective):
     """PGD adversarial training: min_theta E[ max_{||d|| <= eps} CE(f(x + d), y) ].
 
     Madry et al., 1706.06083; recipe of Rice et al., 2002.11569. The inner maximum is approximated
@@ -23,8 +22,6 @@ class PGDAT(Objective):
             ("batch" has its normalisation, without its update of the running statistics).
     """
 
-    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
-
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The last PGD iterate."""
         return pgd(model, x, y, self.threat, loss="ce", start="uniform", generator=step.generator)
@@ -32,8 +29,3 @@ class PGDAT(Objective):
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """CE(f(x_adv), y)."""
         return F.cross_entropy(model(x_adv), y)
-
-    @property
-    def crafting_passes(self) -> float:
-        """The attack's steps."""
-        return self.threat.steps

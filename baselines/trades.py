@@ -6,11 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.objective import Objective, Step
-from benchmark.core.threat import Threat
+from benchmark.core.objective import AttackObjective, Step
 
 
-class TRADES(Objective):
+class TRADES(AttackObjective):
     """TRADES: min_theta E[ CE(f(x), y) + beta * max_{||d|| <= eps} KL(p(x) : p(x + d)) ].
 
     Section 4.1 of 1901.08573 and its code: the attack maximises the KL divergence from
@@ -28,7 +27,6 @@ class TRADES(Objective):
     """
 
     beta: float = 6.0
-    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """PGD on KL(p(x) : p(x_adv)) from a small Gaussian start."""
@@ -39,11 +37,6 @@ class TRADES(Objective):
         logits = model(x)
         divergence = F.kl_div(model(x_adv).log_softmax(1), logits.softmax(1), reduction="batchmean")
         return F.cross_entropy(logits, y) + self.beta * divergence
-
-    @property
-    def crafting_passes(self) -> float:
-        """The attack's steps."""
-        return self.threat.steps
 
     @property
     def training_passes(self) -> float:

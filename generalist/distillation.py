@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from benchmark.core.crafting import crafting
-from benchmark.core.learner import Learner, LearnerConfig, default_learner, learner_names
+from benchmark.core.learner import (
+    Learner,
+    LearnerConfig,
+    default_learner,
+    default_learners,
+    learner_names,
+)
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from generalist.mixing import check_ratios, ratios
-from generalist.presets import late_stage_decay
-
-
-def _learners() -> tuple[Any, ...]:
-    return (
-        {"name": "natural", "objective": "natural"},
-        {"name": "linf", "objective": {"name": "pgd-at", "threat": "linf"}},
-    )
+from generalist.presets import LINF, NATURAL, late_stage_decay
 
 
 class GeneralistDistill(Recipe):
@@ -40,7 +37,7 @@ class GeneralistDistill(Recipe):
         student: optimiser and schedule of the global learner; its objective is not used.
     """
 
-    learners: tuple[LearnerConfig, ...] = Field(default_factory=_learners)
+    learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF)
     mixing: dict[str, Schedule] = Field(
         default_factory=lambda: {"linf": late_stage_decay(1.0, 0.4)}
     )

@@ -11,20 +11,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from benchmark.core.learner import LearnerConfig
+from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.method import Method
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from generalist.framework import Generalist, GeneralistMethod
 from generalist.mixing import MovingAverage
-from generalist.presets import late_stage_decay
-
-
-def _official_learners() -> tuple[Any, ...]:
-    return (
-        {"name": "natural", "objective": "natural"},
-        {"name": "robust", "objective": "pgd-at"},
-    )
+from generalist.presets import NATURAL, late_stage_decay
 
 
 class GeneralistOfficial(Generalist):
@@ -56,7 +49,9 @@ class GeneralistOfficial(Generalist):
     0.01, weight decay 3.5e-3 robust and 5e-4 natural; eps 0.031, step 0.007).
     """
 
-    learners: tuple[LearnerConfig, ...] = Field(default_factory=_official_learners)
+    learners: tuple[LearnerConfig, ...] = default_learners(
+        NATURAL, {"name": "robust", "objective": "pgd-at"}
+    )
     mixing: dict[str, Schedule] = Field(
         default_factory=lambda: {"robust": late_stage_decay(1.0, 0.4)}
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from benchmark.core.learner import LearnerConfig
+from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.schedule import Schedule
 from generalist.framework import Generalist
 
@@ -33,10 +31,6 @@ TRADES = {"name": "trades", "objective": "trades"}
 MART = {"name": "mart", "objective": "mart"}
 
 
-def _learners(*configs: dict[str, Any]) -> Any:
-    return Field(default_factory=lambda: configs)
-
-
 class GeneralistD(Generalist):
     """Generalist-D: a natural and an l_inf learner; the natural/robust trade-off (2303.13813).
 
@@ -45,7 +39,7 @@ class GeneralistD(Generalist):
     equations.
     """
 
-    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF)
+    learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF)
     mixing: dict[str, Schedule] = Field(
         default_factory=lambda: {"linf": late_stage_decay(1.0, 0.4)}
     )
@@ -58,7 +52,7 @@ class GeneralistDNorms(Generalist):
     is not known to us.
     """
 
-    learners: tuple[LearnerConfig, ...] = _learners(LINF, L2)
+    learners: tuple[LearnerConfig, ...] = default_learners(LINF, L2)
 
 
 class GeneralistT(Generalist):
@@ -68,7 +62,7 @@ class GeneralistT(Generalist):
     natural one takes the rest (0.4). Late-stage decay; the paper's breakpoints are not known to us.
     """
 
-    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2)
+    learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF, L2)
     mixing: dict[str, Schedule] = Field(
         default_factory=lambda: {
             "linf": late_stage_decay(0.5, 0.3),
@@ -83,7 +77,7 @@ class Generalist4(Generalist):
     2510.13361 leaves more than three learners open. Equal mixing ratios; see ``Generalist``.
     """
 
-    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2, L1)
+    learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF, L2, L1)
 
 
 class Generalist5(Generalist):
@@ -92,7 +86,7 @@ class Generalist5(Generalist):
     Equal mixing ratios; see ``Generalist`` (2510.13361, open question 3).
     """
 
-    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2, L1, MIXUP)
+    learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF, L2, L1, MIXUP)
 
 
 class Generalist7(Generalist):
@@ -101,7 +95,9 @@ class Generalist7(Generalist):
     Equal mixing ratios; see ``Generalist`` (2510.13361, open question 3).
     """
 
-    learners: tuple[LearnerConfig, ...] = _learners(NATURAL, LINF, L2, L1, MIXUP, NOISE, ROTATION)
+    learners: tuple[LearnerConfig, ...] = default_learners(
+        NATURAL, LINF, L2, L1, MIXUP, NOISE, ROTATION
+    )
 
 
 class Generalist10(Generalist):
@@ -110,6 +106,6 @@ class Generalist10(Generalist):
     Equal mixing ratios; see ``Generalist`` (2510.13361, open question 3).
     """
 
-    learners: tuple[LearnerConfig, ...] = _learners(
+    learners: tuple[LearnerConfig, ...] = default_learners(
         NATURAL, LINF, L2, L1, MIXUP, NOISE, ROTATION, CUTMIX, TRADES, MART
     )

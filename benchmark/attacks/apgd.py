@@ -116,7 +116,7 @@ class _APGD:
         return self._project(mixed + (1 - _MOMENTUM) * (self.here - self.before))
 
     def _project(self, x_adv: Tensor) -> Tensor:
-        return (self.x + self.norm.project(x_adv - self.x, self.eps)).clamp_(0, 1)
+        return self.norm.admit(x_adv, self.x, self.eps)
 
     def _checkpoint(self, step: int) -> None:
         """Halve the step size of images that do not get on, and go on from their best."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,13 @@ import torch
 from torch import Tensor
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import atomic_path, read_json, remove_temporaries, write_json
+from benchmark.core.files import (
+    atomic_path,
+    read_json,
+    remove_temporaries,
+    save_tensors,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -87,21 +92,9 @@ class Journal:
             BenchmarkError: the disk is full or the folder cannot be written.
         """
         with atomic_path(self._path(attack, number)) as temporary:
-            try:
-                torch.save(
-                    {
-                        "labels": y.cpu(),
-                        "predictions": batch.predictions.cpu(),
-                        "examples": batch.examples.detach().cpu().clone(),
-                    },
-                    temporary,
-                )
-            except RuntimeError as error:  # torch reports a full disk this way
-                raise BenchmarkError(
-                    f"cannot write {self._path(attack, number)}: {error}; free some space and run "
-                    "the same command again"
-                ) from error
-
-    def remove(self) -> None:
-        """Delete the folder, once the outcome is kept elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+            content = {
+                "labels": y.cpu(),
+                "predictions": batch.predictions.cpu(),
+                "examples": batch.examples.detach().cpu().clone(),
+            }
+            save_tensors(content, temporary, self._path(attack, number))

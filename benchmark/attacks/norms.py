@@ -49,6 +49,10 @@ class Norm(ABC):
     def project(self, delta: Tensor, eps: float) -> Tensor:
         """The nearest point of the ball of radius ``eps`` (Euclidean projection)."""
 
+    def admit(self, x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+        """``x_adv`` brought into the ball around the images ``x`` and into [0, 1]."""
+        return (x + self.project(x_adv - x, eps)).clamp_(0, 1)
+
     @abstractmethod
     def ascend(self, grad: Tensor, x: Tensor) -> Tensor:
         """A direction of norm 1 along which the linearised loss grows; zero where ``grad`` is.

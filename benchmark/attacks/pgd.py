@@ -48,6 +48,14 @@ def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> At
     return lambda logits: F.kl_div(logits.log_softmax(1), target, reduction="sum")
 
 
+def input_gradient(model: nn.Module, x: Tensor, loss: AttackLoss) -> Tensor:
+    """The gradient of ``loss`` of the model's logits to the images ``x``, without history."""
+    here = x.detach().requires_grad_()
+    with torch.enable_grad():
+        (grad,) = torch.autograd.grad(loss(model(here)), here)
+    return grad
+
+
 def random_start(
     x: Tensor, threat: ThreatModel, start: Start, generator: torch.Generator | None
 ) -> Tensor:
@@ -100,17 +108,13 @@ def pgd(
     x_adv = random_start(x, threat, start, generator)
     velocity = torch.zeros_like(x) if momentum else None
     for _ in range(threat.steps):
-        x_adv.requires_grad_()
-        with torch.enable_grad():
-            (grad,) = torch.autograd.grad(objective(model(x_adv)), x_adv)
+        grad = input_gradient(model, x_adv, objective)
         with torch.no_grad():
             if velocity is not None:
                 size = grad.flatten(1).abs().mean(1).clamp_min(1e-12)
                 velocity = momentum * velocity + grad / size.view(-1, 1, 1, 1)
                 grad = velocity
-            here = x_adv.detach()
-            delta = here + step * norm.ascend(grad, here) - x
-            x_adv = (x + norm.project(delta, eps)).clamp_(0, 1)
+            x_adv = norm.admit(x_adv + step * norm.ascend(grad, x_adv), x, eps)
         if on_step:
             on_step()
-    return x_adv.detach()
+    return x_adv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -41,6 +42,19 @@ def move_towards(
 def copy_state(target: Sequence[Tensor], source: Sequence[Tensor]) -> None:
     """target <- source, in place."""
     torch._foreach_copy_(list(target), list(source))
+
+
+def interpolated(
+    start: nn.Module, end: nn.Module, share: float, batches: Iterable[Tensor]
+) -> nn.Module:
+    """A new network (1 - share) * start + share * end, BatchNorm re-estimated on ``batches``.
+
+    Averaged statistics do not fit averaged weights of networks that were trained apart.
+    """
+    model = copy.deepcopy(start)
+    move_towards(floating_state(model), [floating_state(end)], [1.0], decay=1 - share)
+    reestimate_batchnorm(model, batches)
+    return model
 
 
 @torch.no_grad()

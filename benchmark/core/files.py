@@ -50,6 +50,22 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def save_tensors(content: Any, temporary: Path, path: Path) -> None:
+    """``torch.save`` to a temporary path of ``path``.
+
+    Raises:
+        BenchmarkError: the disk is full.
+    """
+    import torch  # reports are rendered without it
+
+    try:
+        torch.save(content, temporary)
+    except RuntimeError as error:  # torch reports a full disk this way
+        raise BenchmarkError(
+            f"cannot write {path}: {error}; free some space and run the same command again"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically as UTF-8."""
     with atomic_path(path) as temporary:

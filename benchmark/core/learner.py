@@ -115,6 +115,11 @@ def default_learner(name: str, objective: str) -> Any:
     return Field(default_factory=lambda: {"name": name, "objective": objective})
 
 
+def default_learners(*configs: dict[str, Any]) -> Any:
+    """The same for a field of several learners."""
+    return Field(default_factory=lambda: configs)
+
+
 class Learner:
     """The state of one base learner in training.
 

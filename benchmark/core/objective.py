@@ -15,6 +15,7 @@ from benchmark.core.crafting import BatchNormMode
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import Registry
 from benchmark.core.setting import Step
+from benchmark.core.threat import Threat
 
 Displacement = AbstractContextManager[object]
 
@@ -22,7 +23,15 @@ Displacement = AbstractContextManager[object]
 # and usable inside any learner of a multi-learner method) or a ``Recipe`` subclass.
 METHODS: Registry[Any] = Registry("method", "generalist_bench.methods")
 
-__all__ = ["METHODS", "Objective", "ObjectiveRef", "Step", "is_objective", "make_objective"]
+__all__ = [
+    "METHODS",
+    "AttackObjective",
+    "Objective",
+    "ObjectiveRef",
+    "Step",
+    "is_objective",
+    "make_objective",
+]
 
 
 class Objective(Config, ABC):
@@ -78,6 +87,21 @@ class Objective(Config, ABC):
         """Perturb and evaluate in one go on the same model, in whatever mode it is."""
         step = step or Step()
         return self.loss(model, x, self.perturb(model, x, y, step), y, step)
+
+
+class AttackObjective(Objective):
+    """An objective that trains on attacked images.
+
+    Attributes:
+        threat: training threat model; a name refers to the suite's ("linf", "l2", "l1").
+    """
+
+    threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
+
+    @property
+    def crafting_passes(self) -> float:
+        """The attack's steps."""
+        return self.threat.steps
 
 
 def make_objective(value: Any, info: ValidationInfo) -> Any:

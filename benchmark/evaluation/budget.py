@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.folding import FoldedView
 from benchmark.attacks.norms import norm_of
-from benchmark.attacks.pgd import attack_loss, random_start
+from benchmark.attacks.pgd import attack_loss, input_gradient, random_start
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
 from benchmark.evaluation.statistics import (
@@ -52,15 +52,9 @@ def cheap_survivors(
     for _ in range(threat.steps):
         if not len(alive):
             break
-        here = x_adv.detach().requires_grad_()
-        with torch.enable_grad():
-            loss = attack_loss("cw", y[alive])
-            (grad,) = torch.autograd.grad(loss(view(here)), here)
+        grad = input_gradient(view, x_adv, attack_loss("cw", y[alive]))
         with torch.no_grad():
-            here = here.detach()
-            clean = x[alive]
-            moved = here + size * norm.ascend(grad, here)
-            x_adv = (clean + norm.project(moved - clean, eps)).clamp_(0, 1)
+            x_adv = norm.admit(x_adv + size * norm.ascend(grad, x_adv), x[alive], eps)
             left = model(x_adv).argmax(1) == y[alive]
         alive, x_adv = alive[left], x_adv[left]
     survived = torch.zeros(len(x), dtype=torch.bool, device=x.device)

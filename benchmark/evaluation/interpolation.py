@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
-from benchmark.core.averaging import copy_state, floating_state, move_towards, reestimate_batchnorm
+from benchmark.core.averaging import interpolated
 from benchmark.core.errors import ConfigError
 from benchmark.core.files import atomic_path, write_json
 from benchmark.core.progress import Progress
 from benchmark.data import sources
-from benchmark.data.dataset import Dataset
-from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.commands import choose_metrics, panel_of
-from benchmark.evaluation.outcomes import sample
 from benchmark.evaluation.panel import Evaluator, read_evaluation
 from benchmark.suites.run import locked, read_cell_config
-from benchmark.training.loop import load_deployed
-
-# Clean training images for re-estimating BatchNorm statistics.
-_CALIBRATION_IMAGES = 4096
+from benchmark.training.loop import calibration_batches, load_deployed
 
 
 def interpolate(
@@ -77,8 +69,9 @@ def interpolate(
         for index in range(points):
             alpha = index / (points - 1)
             folder = out / f"alpha-{alpha:.4f}"
-            model = _mixture(start, end, alpha, data, config.train.batch_size, device)
-            evaluator.evaluate(model, metrics, folder)
+            batches = calibration_batches(data, config.train.batch_size, device)
+            model = interpolated(start, end, alpha, batches)
+            evaluator.evaluate(model.eval(), metrics, folder)
             record = read_evaluation(folder / "evaluation.json")["metrics"]
             rows += [
                 {"alpha": alpha, "metric": m.name, "n": record[m.name]["n"],
@@ -90,25 +83,3 @@ def interpolate(
     with atomic_path(out / "interpolation.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     return table
-
-
-def _mixture(
-    start: nn.Module,
-    end: nn.Module,
-    alpha: float,
-    data: Dataset,
-    batch_size: int,
-    device: torch.device,
-) -> nn.Module:
-    model = copy.deepcopy(start)
-    target = floating_state(model)
-    copy_state(target, floating_state(start))
-    move_towards(target, [floating_state(end)], [1.0], decay=1 - alpha)
-
-    def calibration() -> Iterator[Tensor]:
-        indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)
-        for _, x, _ in evaluation_batches(data.train, batch_size, indices=indices, device=device):
-            yield x
-
-    reestimate_batchnorm(model, calibration())
-    return model.eval()

@@ -8,9 +8,8 @@ from typing import Any
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap, required_n
+from benchmark.report.findings import ALPHA
 from benchmark.report.records import CellRecord, nested, outcome_matrices, read_cell
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from benchmark.core.errors import BenchmarkError, CheckpointError
-from benchmark.core.files import atomic_path, write_text
+from benchmark.core.errors import CheckpointError
+from benchmark.core.files import atomic_path, save_tensors, write_text
 
 
 def _digest_path(path: Path) -> Path:
@@ -37,12 +37,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """
     digests = _digest_path(path)
     with atomic_path(path) as temporary:
-        try:
-            torch.save(dict(state), temporary)
-        except RuntimeError as error:  # torch reports a full disk this way
-            raise BenchmarkError(
-                f"cannot write {path}: {error}; free some space and run the same command again"
-            ) from error
+        save_tensors(dict(state), temporary, path)
         digest = file_digest(temporary)
         write_text(digests, "".join(f"{known}\n" for known in [digest, *_digests(digests)]))
     write_text(digests, f"{digest}\n")

@@ -108,13 +108,6 @@ def build_method(
             )
         return network.to(device).to(memory_format=torch.channels_last)
 
-    def calibration() -> Iterator[Tensor]:
-        indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)
-        for _, x, _ in evaluation_batches(
-            data.train, config.train.batch_size, indices=indices, device=device
-        ):
-            yield x
-
     precision = Precision(config.train.precision, device)
     return config.recipe.build(
         Setting(
@@ -122,11 +115,18 @@ def build_method(
             total_steps=length.steps if length else 1,
             steps_per_epoch=length.steps_per_epoch if length else 1,
             generator=generator,
-            calibration=calibration,
+            calibration=lambda: calibration_batches(data, config.train.batch_size, device),
             crafting_view=precision.view,
             autocast=precision.autocast,
         )
     )
+
+
+def calibration_batches(data: Dataset, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Clean training images for re-estimating BatchNorm statistics, always the same."""
+    indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)
+    for _, x, _ in evaluation_batches(data.train, batch_size, indices=indices, device=device):
+        yield x
 
 
 class Trainer:
