@@ -148,7 +148,8 @@ def train(
     tensorboard: TensorBoard = False,
 ) -> None:
     """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
-    from benchmark.suites.schema import build_suite, standard_panel
+    from benchmark.suites.panels import standard_panel
+    from benchmark.suites.schema import build_suite
 
     base: dict[str, Any] = {
         "name": f"train-{dataset}",

@@ -21,15 +21,10 @@ from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
 from benchmark.evaluation.panel import Evaluator, read_evaluation
 from benchmark.models.loading import load_external
+from benchmark.suites.metrics import AutoAttackEstimate, AutoAttackMetric, Metric, Panel
+from benchmark.suites.panels import standard_panel
 from benchmark.suites.run import locked, read_cell_config, read_plan
-from benchmark.suites.schema import (
-    AutoAttackEstimate,
-    AutoAttackMetric,
-    Metric,
-    Panel,
-    apply_overrides,
-    standard_panel,
-)
+from benchmark.suites.schema import apply_overrides
 from benchmark.training.loop import load_deployed
 
 ESTIMATE = "autoattack-estimate"

@@ -26,7 +26,7 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation import budget, reliability
 from benchmark.evaluation.keys import metric_key
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
-from benchmark.suites.schema import (
+from benchmark.suites.metrics import (
     AutoAttackEstimate,
     AutoAttackMetric,
     CleanMetric,

@@ -17,16 +17,16 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.budget import CHEAP_STEPS
 from benchmark.evaluation.keys import is_current
 from benchmark.evaluation.panel import read_evaluation
-from benchmark.suites.run import cell_directory
-from benchmark.suites.schema import (
+from benchmark.suites.metrics import (
     AutoAttackEstimate,
     AutoAttackMetric,
     CorruptionsMetric,
     Metric,
     PGDMetric,
-    SuiteConfig,
     UnionMetric,
 )
+from benchmark.suites.run import cell_directory
+from benchmark.suites.schema import SuiteConfig
 from benchmark.training.loop import build_method, training_length
 
 # Gradient and forward passes of standard AutoAttack per image that survives all of it, counted on

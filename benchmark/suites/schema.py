@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -26,26 +24,11 @@ from benchmark.core.method import Recipe, SingleLearner, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
-from benchmark.core.threat import (
-    DEFAULT_THREATS,
-    NormName,
-    Pixels,
-    ThreatModel,
-    check_eps,
-    exact,
-)
+from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
 from benchmark.data.config import DatasetConfig
 from benchmark.models.config import ModelConfig
-
-
-def _check_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.@+-]*", name):
-        raise ValueError(f"{name!r} names files: use letters, digits and . _ - @ + only")
-    return name
-
-
-# A name that folders and columns of files are called by.
-Name = Annotated[str, AfterValidator(_check_name)]
+from benchmark.suites.metrics import Metric, Name, UnionMetric, check_union
+from benchmark.suites.panels import standard_panel
 
 
 class TrainConfig(Config):
@@ -69,156 +52,6 @@ class TrainConfig(Config):
     validation_images: int = Field(default=500, ge=1)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
     selection: Literal["last", "best"] = "last"
-
-
-class _Metric(Config):
-    """A column of the tables. ``n``: test images, a sample drawn by ``seed``; None for all."""
-
-    name: Name
-    n: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
-
-
-class CleanMetric(_Metric):
-    """Accuracy on clean test images."""
-
-    kind: Literal["clean"] = "clean"
-    name: Name = "clean"
-
-
-class PGDMetric(_Metric):
-    """PGD: an image is robust if right when clean and at the last iterate of every restart."""
-
-    kind: Literal["pgd"] = "pgd"
-    threat: ThreatModel
-    loss: Literal["ce", "cw"] = "ce"
-    momentum: float = Field(default=0.0, ge=0)
-    restarts: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _check_words(self) -> PGDMetric:
-        """A column called pgd20_linf must be that (the released Generalist code's ran 10 steps)."""
-        if found := re.match(r"pgd(\d+)_(linf|l2|l1)\b", self.name):
-            said = int(found[1]), found[2]
-            if said != (self.threat.steps, self.threat.norm):
-                raise ValueError(
-                    f"metric {self.name!r} has {self.threat.steps} steps under {self.threat.norm}; "
-                    f"call it pgd{self.threat.steps}_{self.threat.norm}"
-                )
-        return self
-
-
-class AutoAttackMetric(_Metric):
-    """Standard AutoAttack (Croce & Hein, 2003.01690) through pyautoattack."""
-
-    kind: Literal["autoattack"] = "autoattack"
-    norm: NormName = "linf"
-    eps: Pixels = Pixels("8/255")
-    version: Literal["standard"] = "standard"
-
-    @model_validator(mode="after")
-    def _check_units(self) -> AutoAttackMetric:
-        check_eps(self.eps, self.norm)
-        if re.match(r"aa_(linf|l2|l1)\b", self.name) and not self.name.startswith(
-            f"aa_{self.norm}"
-        ):
-            raise ValueError(f"metric {self.name!r} is under {self.norm}; call it aa_{self.norm}")
-        return self
-
-
-class AutoAttackEstimate(Config):
-    """AutoAttack on a sample of the images that survive a cheap attack on all of them.
-
-    An estimate with an interval, not a verdict on every image (see ``evaluation.budget``).
-
-    Attributes:
-        name: ends in ``_estimate``, so that no table shows it as the real thing.
-        budget: survivors to attack; or
-        halfwidth: of the 95 % interval, in percentage points.
-    """
-
-    kind: Literal["autoattack-estimate"] = "autoattack-estimate"
-    name: Name
-    norm: NormName = "linf"
-    eps: Pixels = Pixels("8/255")
-    version: Literal["standard"] = "standard"
-    budget: int | None = Field(default=None, ge=1)
-    halfwidth: float | None = Field(default=None, gt=0, lt=50)
-    n: None = None
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> AutoAttackEstimate:
-        check_eps(self.eps, self.norm)
-        if not self.name.endswith("_estimate"):
-            raise ValueError(f"metric {self.name!r} is an estimate: call it {self.name}_estimate")
-        if (self.budget is None) == (self.halfwidth is None):
-            raise ValueError("give an estimate either a budget or a halfwidth")
-        return self
-
-
-class CorruptionsMetric(_Metric):
-    """Mean accuracy over 15 common corruptions x severities (Hendrycks, Dietterich, 1903.12261)."""
-
-    kind: Literal["corruptions"] = "corruptions"
-    name: Name = "corruptions"
-    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
-
-
-class UnionMetric(Config):
-    """Robust under every one of several metrics, image by image; nothing is attacked again.
-
-    Attributes:
-        of: names of metrics of the same panel; images that one of them left out are left out.
-    """
-
-    kind: Literal["union"] = "union"
-    name: Name = "union"
-    of: tuple[Name, ...] = Field(min_length=2)
-    n: None = None
-    seed: Literal[0] = 0
-
-
-Metric = Annotated[
-    CleanMetric
-    | PGDMetric
-    | AutoAttackMetric
-    | AutoAttackEstimate
-    | CorruptionsMetric
-    | UnionMetric,
-    Field(discriminator="kind"),
-]
-
-
-class Panel(Config):
-    """An evaluation on its own."""
-
-    metrics: tuple[Metric, ...]
-
-
-def standard_panel(
-    eps_linf: str = "8/255", eps_l2: str = "128/255", n: int | None = None, n_aa: int | None = 1000
-) -> tuple[Metric, ...]:
-    """Clean, PGD-20 l_inf (step eps/4, as 2/255 for 8/255), PGD-20 l_2 (step eps/8), AutoAttack,
-    corruptions."""
-    linf, l2 = Pixels(eps_linf), Pixels(eps_l2)
-    return (
-        CleanMetric(n=n),
-        PGDMetric(
-            name="pgd20_linf",
-            n=n,
-            threat=ThreatModel(
-                norm="linf", eps=linf, step=Pixels(str(exact(linf.text) / 4)), steps=20
-            ),
-        ),
-        PGDMetric(
-            name="pgd20_l2",
-            n=n,
-            threat=ThreatModel(norm="l2", eps=l2, step=Pixels(str(exact(l2.text) / 8)), steps=20),
-        ),
-        AutoAttackMetric(name="aa_linf", n=n_aa, eps=linf),
-        CorruptionsMetric(n=n),
-    )
 
 
 class CellConfig(Config):
@@ -323,7 +156,7 @@ class SuiteConfig(Config):
             raise ValueError("a suite needs at least one method and one seed")
         for number, metric in enumerate(self.evaluation):
             if isinstance(metric, UnionMetric):
-                _check_union(metric, self.evaluation[:number])
+                check_union(metric, self.evaluation[:number])
         reserved = sorted({"index", "label"} & set(metrics))
         if reserved:
             raise ValueError(f"a metric cannot be called {reserved[0]!r}; choose another name")
@@ -377,13 +210,6 @@ class SuiteConfig(Config):
                 raise ConfigError(f"--method {name}: {error}") from error
         unique = {entry.label: entry for entry in chosen}
         return self.model_copy(update={"methods": tuple(unique.values()), "seeds": seeds})
-
-
-def _check_union(union: UnionMetric, before: Sequence[Any]) -> None:
-    names = [metric.name for metric in before if metric.kind in ("clean", "pgd", "autoattack")]
-    for name in union.of:
-        if name not in names:
-            raise ValueError(f"{union.name} is of {name!r}, which must be a metric before it")
 
 
 def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from benchmark.attacks.autoattack import _Observed
 from benchmark.evaluation.budget import LOOK, Draw, estimate, survivors_of
 from benchmark.evaluation.panel import Evaluator
-from benchmark.suites.schema import Metric, build_suite
+from benchmark.suites.metrics import Metric
+from benchmark.suites.schema import build_suite
 
 CPU = torch.device("cpu")
 

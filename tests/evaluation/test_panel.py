@@ -22,7 +22,8 @@ from benchmark.evaluation import reliability
 from benchmark.evaluation.panel import Evaluator
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.schema import Metric, build_suite
+from benchmark.suites.metrics import Metric
+from benchmark.suites.schema import build_suite
 
 CPU = torch.device("cpu")
 CLEAN, PGD = TINY["evaluation"]
