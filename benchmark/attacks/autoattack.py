@@ -1,8 +1,9 @@
 """AutoAttack (2003.01690; l_1: 2103.01208) through ``pyautoattack``, whose code stays the judge.
 
 What is added around it: the state of the model, of the random generators and of the library's own
-counters is the same before and after; class counts below ten; progress; and every success is judged
-again. Images lie in [0, 1], eps is in the same unit.
+counters is the same before and after; class counts below ten; progress; batches that survive a
+kill or are shared among processes; and every success is judged again. Images lie in [0, 1], eps is
+in the same unit.
 
 pyautoattack keeps module-level counters and reseeds the global generators: one call at a time.
 """
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,19 +27,22 @@ from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.attacks.journal import Batch, Journal
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError, ConfigError, DataError
 from benchmark.core.hashing import tensors_hash
+from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import LARGEST_EPS, NormName
 
 Version = Literal["standard", "plus", "rand"]
+Precision = Literal["fp32", "bf16"]
+Attack = Literal["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
 # Called with work done, work in all (both in images x forward passes) and the attack's name.
 Progress = Callable[[int, int, str], None]
 
-ATTACKS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
+ATTACKS = get_args(Attack)
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 # Losses that rank several wrong classes are undefined with fewer classes than this.
 _FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
@@ -54,14 +58,16 @@ class AutoAttackResult:
     Attributes:
         robust: bool [n], pyautoattack's own verdict; an image that is wrong when clean is False.
         clean: bool [n], right when clean.
-        disputed: bool [n], counted as fooled but not confirmed afterwards: the stored example is
-            right when judged in another batch, or it lies outside the ball or the box. Should be
-            all False; anything else means a random or batch-dependent model, or rounding at a tie.
+        disputed: bool [n], fooled but not confirmed afterwards: the stored example is right when
+            judged in another batch, or it lies outside the ball or the box. Should be all False;
+            anything else means a random or batch-dependent model, or rounding at a tie. Counted as
+            fooled, as pyautoattack does; when screening (bf16) as robust.
         x_adv: float [n, 3, h, w], the adversarial example where fooled, else the image itself.
         after: fraction of the n images that is robust after each attack, in the order run.
         attacks: names in the order run.
         targets: number of target classes of the targeted attacks.
         folded: the gradients came from a folded copy of the model.
+        precision: fp32, or bf16 when screening.
         warnings: of pyautoattack's checks and of this adapter, each once.
         versions: of pyautoattack and torch.
     """
@@ -75,6 +81,7 @@ class AutoAttackResult:
     targets: dict[str, int]
     seed: int
     folded: bool
+    precision: Precision
     warnings: list[str]
     versions: dict[str, str]
 
@@ -91,8 +98,10 @@ def run_autoattack(
     attacks: Sequence[str] | None = None,
     batch_size: int = 128,
     fold: bool = True,
+    precision: Precision = "fp32",
     progress: Progress | None = None,
     journal: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> AutoAttackResult:
     """Attack ``model`` on ``x`` with AutoAttack.
 
@@ -117,11 +126,16 @@ def run_autoattack(
             small-resnet, 128 images, one CPU thread: 5.4 instead of 7.4 s). Successes are judged on
             ``model`` itself all the same. Without, results are bit-identical to the plain call;
             with it, images at a tie can turn out differently.
+        precision: bf16 crafts on a copy in reduced precision. Every success is judged by ``model``
+            in fp32, twice, in different batches. A screening: its steps are not AutoAttack's.
         progress: called a few times per second with work done, the most work that can be left
             plus done (as if no further image fell), and the attack's name.
         journal: folder in which every finished batch is kept. With the same folder, a call that
             was killed goes on behind the last finished batch, and ends with the very result of an
             uninterrupted one: the library's loop runs again and is given the batches on file.
+        ranks: processes that share the batches of each attack; all of them call this with the same
+            arguments and get the same result, that of one process. pyautoattack seeds every batch
+            anew, so the batches of an attack do not depend on one another.
 
     Raises:
         ConfigError: norm, eps, seed, version, attacks or batch size that cannot be used.
@@ -152,37 +166,44 @@ def run_autoattack(
             )
         clean = logits.argmax(1).to(y.device) == y
         view = _view(model, x[:batch_size].to(device)) if fold else None
+        crafted_on: nn.Module = view or model
+        if precision == "bf16":
+            crafted_on = Autocast(crafted_on, device.type)
         attack = _Observed(
-            view or model, model, _NORMS[norm], float(eps), seed, version, device, progress
+            crafted_on, model, _NORMS[norm], float(eps), seed, version, device, progress, ranks
         )
         left_out = attack.choose(attacks, classes)
         if journal is not None:
-            attack.journal = Journal(
-                journal,
-                {
-                    "weights": tensors_hash(model.state_dict()),
-                    "images": tensors_hash({"x": x, "y": y}),
-                    "norm": norm,
-                    "eps": float(eps),
-                    "seed": seed,
-                    "attacks": attack.attacks_to_run,
-                    "version": version,
-                    "batch_size": batch_size,
-                    "folded": view is not None,
-                    "versions": _versions(),
-                },
-            )
+            fingerprint = {
+                "weights": tensors_hash(model.state_dict()),
+                "images": tensors_hash({"x": x, "y": y}),
+                "norm": norm,
+                "eps": float(eps),
+                "seed": seed,
+                "attacks": attack.attacks_to_run,
+                "version": version,
+                "batch_size": batch_size,
+                "folded": view is not None,
+                "precision": precision,
+                "versions": _versions(),
+            }
+            if ranks.first:  # before the others write into it
+                Journal.tidy(journal)
+            ranks.gather(None)
+            attack.journal = Journal(journal, fingerprint)
         for name in left_out:
             warnings.append(
                 f"{name} is left out: its loss needs {_FEWEST_CLASSES[name]} classes, "
                 f"the model has {classes}"
             )
-        attack.alive = int(clean.sum())
+        attack.given(x, y, clean, batch_size)
         x_adv, y_adv = attack.run_standard_evaluation(x, y, batch_size=batch_size)
         attack.report(force=True)
         robust = y_adv == y
         disputed = _disputed(model, x, x_adv, y, clean & ~robust, norm, eps, batch_size, device)
-    if disputed.any():
+    if precision == "bf16":
+        robust = robust | disputed
+    elif disputed.any():
         warnings.append(
             f"{int(disputed.sum())} of {int((clean & ~robust).sum())} adversarial examples are not "
             "confirmed when judged again; the model may be random or depend on the batch"
@@ -200,6 +221,7 @@ def run_autoattack(
         },
         seed=seed,
         folded=view is not None,
+        precision=precision,
         warnings=list(dict.fromkeys(warnings)),
         versions=_versions(),
     )
@@ -229,12 +251,15 @@ class _Observed(AutoAttack):
         version: Version,
         device: torch.device,
         progress: Progress | None,
+        ranks: Ranks,
     ) -> None:
         super().__init__(judge, norm=norm, eps=eps, seed=seed, version=version, device=device)
         self.alive = 0
         self.journal: Journal | None = None
-        self._numbers: dict[str, int] = {}  # batches begun, by attack
-        self._on_file: Batch | None = None  # what the current batch gave when it was made
+        self._ranks = ranks
+        self._shared: list[Batch] = []  # batches of the running attack, made by all ranks
+        self._batch: Batch | None = None  # what the attack on the current batch gave
+        self._number = 0  # of the current batch in its attack
         self._crafted_on = crafted_on
         self._progress = progress
         self._last_report = 0.0
@@ -242,7 +267,6 @@ class _Observed(AutoAttack):
         self._running = ""
         self._waiting = 0  # images of this attack in later batches
         self._batch_left = 0  # most work left in this batch
-        self._judging: Tensor | None = None
         self._robust_after: dict[str, int] = {}
         for attack, model in (
             (self.apgd, "model"),
@@ -272,26 +296,21 @@ class _Observed(AutoAttack):
         self._classes = classes
         return undefined
 
+    def given(self, x: Tensor, y: Tensor, clean: Tensor, batch_size: int) -> None:
+        """The images, their labels, which are right when clean, and the batch size of the run."""
+        self._x, self._y, self._batch_size = x, y, batch_size
+        self._flags = clean.clone()  # not fooled before the running attack; kept by several ranks
+        self.alive = int(clean.sum())
+
     def get_logits(self, x: Tensor) -> Tensor:
         """The judge's logits. The library asks for them once after each attack on a batch."""
-        if self._on_file is not None:
-            # It looks at the largest logit alone; judging anew could turn out differently at a tie.
-            logits = one_hot(self._on_file.predictions, self._classes).to(x.dtype)
-            self._on_file = None
-        else:
-            logits = self.model(x)
-            if self._judging is not None and self.journal is not None:
-                predictions = logits.argmax(1)
-                batch = Batch(predictions, x[predictions != self._judging])
-                number = self._numbers[self._running] - 1
-                self.journal.write(self._running, number, self._judging, batch)
-        if self._judging is not None:
-            self.alive -= int((logits.argmax(1) != self._judging).sum())
-            self._robust_after[self._running] = self.alive
-            self._judging = None
-            self._batch_left = 0
-            self.report()
-        return logits
+        if self._batch is None:
+            logits: Tensor = self.model(x)
+            return logits
+        # Judged already. The library looks at the largest logit alone; judging anew, in another
+        # process or after a kill, could turn out differently at a tie.
+        predictions, self._batch = self._batch.predictions, None
+        return one_hot(predictions, self._classes).to(x.dtype)
 
     def after(self, n: int) -> dict[str, float]:
         """Fraction of ``n`` images left after each attack, also of those that had nothing to do."""
@@ -313,8 +332,9 @@ class _Observed(AutoAttack):
         left = 0
         if not force:
             later = self.attacks_to_run[self.attacks_to_run.index(self._running) + 1 :]
-            left = self._batch_left + self._waiting * self._cost(self._running)
+            left = self._waiting * self._cost(self._running)
             left += self.alive * sum(self._cost(name) for name in later)
+            left = self._batch_left + left // self._ranks.world
         self._progress(self._done, self._done + left, self._running)
 
     def _counted(self, x: Tensor) -> Tensor:
@@ -333,22 +353,67 @@ class _Observed(AutoAttack):
         def watched(x: Tensor, y: Tensor) -> Tensor:
             name = self._name(attack)
             if name != self._running:
-                self._running, self._waiting = name, self.alive
-            self._waiting = max(0, self._waiting - len(x))
-            self._batch_left = len(x) * self._cost(name)
-            self._judging = y
-            number = self._numbers.get(name, 0)
-            self._numbers[name] = number + 1
-            if self.journal is not None:
-                self._on_file = self.journal.read(name, number, y)
-            if self._on_file is not None:
-                found = x.clone()
-                found[self._on_file.predictions != y] = self._on_file.examples
-                return found
-            adversarial: Tensor = perturb(x, y)
-            return adversarial
+                self._running, self._waiting, self._number = name, self.alive, 0
+                self._shared = self._share(perturb) if self._ranks.world > 1 else []
+            number, self._number = self._number, self._number + 1
+            if self._ranks.world > 1:
+                batch = self._from_all(number, y)
+            else:
+                batch = self._attacked(perturb, number, x, y)
+            fooled = batch.predictions != y
+            self.alive -= int(fooled.sum())
+            self._robust_after[name] = self.alive
+            self._batch = batch
+            found = x.clone()
+            found[fooled] = batch.examples
+            return found
 
         return watched
+
+    def _attacked(
+        self, perturb: Callable[[Tensor, Tensor], Tensor], number: int, x: Tensor, y: Tensor
+    ) -> Batch:
+        """What the running attack does to its batch ``number``; from the journal if it is there."""
+        batch = self.journal.read(self._running, number, y) if self.journal else None
+        self._waiting = max(0, self._waiting - len(x))
+        if batch is None:
+            self._batch_left = len(x) * self._cost(self._running)
+            adversarial = perturb(x, y)
+            predictions = self.model(adversarial).argmax(1)
+            batch = Batch(predictions, adversarial[predictions != y].detach())
+            if self.journal:
+                self.journal.write(self._running, number, y, batch)
+        self._batch_left = 0
+        self.report()
+        return batch
+
+    def _share(self, perturb: Callable[[Tensor, Tensor], Tensor]) -> list[Batch]:
+        """All batches of the running attack: every rank makes its part, and gets those of others.
+
+        The library cuts the images left before an attack into consecutive batches, as here.
+        """
+        rows = self._flags.nonzero().flatten().split(self._batch_size)
+        own = {}
+        for number in range(self._ranks.rank, len(rows), self._ranks.world):
+            x, y = (tensor[rows[number]].to(self.device) for tensor in (self._x, self._y))
+            batch = self._attacked(perturb, number, x, y)
+            own[number] = (batch.predictions.cpu(), batch.examples.cpu())
+        made = {number: item for part in self._ranks.gather(own) for number, item in part.items()}
+        batches = []
+        for number, row in enumerate(rows):
+            batch = Batch(*(tensor.to(self.device) for tensor in made[number]))
+            self._flags[row] = batch.predictions.to(self._y.device) == self._y[row]
+            batches.append(batch)
+        return batches
+
+    def _from_all(self, number: int, y: Tensor) -> Batch:
+        batch = self._shared[number] if number < len(self._shared) else None
+        if batch is None or len(batch.predictions) != len(y):
+            raise BenchmarkError(
+                "the model classifies clean images differently at each pass, so its attack cannot "
+                "be shared among processes; evaluate it in one process"
+            )
+        return batch
 
     def _name(self, attack: Any) -> str:
         if attack is self.apgd:

@@ -116,6 +116,18 @@ class FoldedView(nn.Module):
         return bool((self(x) - expected).abs().max() <= tolerance * scale)
 
 
+class Autocast(nn.Module):
+    """A model under autocast whose output is fp32 again."""
+
+    def __init__(self, model: nn.Module, device_type: str) -> None:
+        super().__init__()
+        self.model, self.device_type = model, device_type
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(self.device_type, torch.bfloat16):
+            return self.model(x).float()
+
+
 def _frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(False)
 

@@ -58,9 +58,13 @@ class Journal:
                     f"{folder} holds an unfinished attack with another {', '.join(changed)}; go on "
                     "with the settings it was started with, or delete that folder to start over"
                 )
-            remove_temporaries(folder)
         else:
             write_json(path, dict(fingerprint))
+
+    @staticmethod
+    def tidy(folder: Path) -> None:
+        """Delete what a killed process left half written; nobody else may be writing."""
+        remove_temporaries(folder)
 
     def _path(self, attack: str, number: int) -> Path:
         return self.folder / f"{attack}-{number:05d}.pt"

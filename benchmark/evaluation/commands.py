@@ -19,7 +19,8 @@ from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
-from benchmark.evaluation.panel import Evaluator, read_evaluation
+from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.record import read_evaluation
 from benchmark.models.loading import load_external
 from benchmark.suites.metrics import AutoAttackEstimate, AutoAttackMetric, Metric, Panel
 from benchmark.suites.panels import standard_panel
@@ -73,7 +74,7 @@ def evaluate_runs(
                     data,
                     device,
                     progress=progress,
-                    corruptions_root=data_root,
+                    data_root=data_root,
                     limit=config.dataset.limit,
                 )
             evaluator = evaluators[key]
@@ -191,7 +192,7 @@ def evaluate_external(
             },
         )
         evaluator = Evaluator(
-            data, device, progress=progress, corruptions_root=data_root, limit=config.limit
+            data, device, progress=progress, data_root=data_root, limit=config.limit
         )
         evaluator.evaluate(model.to(device), chosen, out)
     return {spec: _summary(out)}

@@ -14,7 +14,8 @@ from benchmark.core.files import atomic_path, write_json
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.evaluation.commands import choose_metrics, panel_of
-from benchmark.evaluation.panel import Evaluator, read_evaluation
+from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.record import read_evaluation
 from benchmark.suites.run import locked, read_cell_config
 from benchmark.training.loop import calibration_batches, load_deployed
 
@@ -59,7 +60,7 @@ def interpolate(
     if start.state_dict().keys() != end.state_dict().keys():
         raise ConfigError(f"the deployed networks of {first} and {second} have different layers")
     evaluator = Evaluator(
-        data, device, progress=progress, corruptions_root=data_root, limit=config.dataset.limit
+        data, device, progress=progress, data_root=data_root, limit=config.dataset.limit
     )
     rows = []
     with locked([out]):

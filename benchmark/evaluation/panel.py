@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmark.attacks.autoattack import run_autoattack
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import atomic_path, read_json, write_json
+from benchmark.core.files import atomic_path, write_json
 from benchmark.core.hashing import tensors_hash
 from benchmark.core.progress import Progress
 from benchmark.data import corruptions
@@ -26,6 +26,14 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation import budget, reliability
 from benchmark.evaluation.keys import metric_key
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.evaluation.record import (
+    broken_only_by,
+    drop_unions_of,
+    read_evaluation,
+    read_outcomes,
+    set_columns,
+    union_images,
+)
 from benchmark.suites.metrics import (
     AutoAttackEstimate,
     AutoAttackMetric,
@@ -58,7 +66,7 @@ class Evaluator:
     them costs as much as several evaluations of a small network.
 
     Attributes:
-        corruptions_root: folder that holds published CIFAR-10-C files, if the user has them.
+        data_root: folder that holds published CIFAR-10-C files, if the user has them.
         limit: the cap that the data was loaded under, for the record.
     """
 
@@ -66,7 +74,7 @@ class Evaluator:
     device: torch.device
     batch_size: int = 256
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
-    corruptions_root: Path | None = None
+    data_root: Path | None = None
     limit: int | None = None
     _corrupted: dict[tuple[Any, ...], Split] = field(default_factory=dict, repr=False)
 
@@ -113,7 +121,7 @@ class Evaluator:
             ):
                 continue
             indices = (
-                _union_images(metric, outcomes)
+                union_images(metric, outcomes)
                 if isinstance(metric, UnionMetric)
                 else sample(len(self.data.test), metric.n, metric.seed)
             )
@@ -125,7 +133,7 @@ class Evaluator:
             else:
                 name = f"{directory.name}: {metric.name}"
                 measured = self._measure(model, metric, indices, name, directory)
-            _drop_unions_of(metric.name, record, outcomes)
+            drop_unions_of(metric.name, record, outcomes)
             record["metrics"][metric.name] = {
                 "key": key,
                 "kind": metric.kind,
@@ -141,7 +149,7 @@ class Evaluator:
                     **measured.detail,
                 },
             }
-            _set_columns(outcomes, metric.name, indices, measured.columns)
+            set_columns(outcomes, metric.name, indices, measured.columns)
             with atomic_path(directory / "outcomes.parquet") as temporary:
                 outcomes.reset_index().to_parquet(temporary, index=False)
             write_json(directory / "evaluation.json", record)
@@ -156,7 +164,7 @@ class Evaluator:
 
     def _published(self) -> Path | None:
         """The folder of the user's published corrupted images, if there are any."""
-        root = self.corruptions_root
+        root = self.data_root
         return root if root and corruptions.find_published(root, self.data.name) else None
 
     def _read(
@@ -193,7 +201,7 @@ class Evaluator:
             return record, outcomes
         record["metrics"] = known["metrics"]
         record |= {key: known[key] for key in ("reliability",) if key in known}
-        return record, _read_outcomes(table, outcomes, known["metrics"])
+        return record, read_outcomes(table, outcomes, known["metrics"])
 
     def _check(self, model: nn.Module) -> None:
         """One small batch through the model before any long work."""
@@ -450,51 +458,6 @@ def _journal(directory: Path, metric: Metric) -> Path:
     return directory / f"{metric.name.replace('/', '_')}.unfinished"
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an ``evaluation.json``.
-
-    Raises:
-        BenchmarkError: missing or damaged.
-    """
-    record = read_json(path)
-    try:
-        entries = record["metrics"].values()
-        right = all({"key", "n", "correct", "mean", "detail"} <= entry.keys() for entry in entries)
-        right = right and bool(record["model_hash"] and record["dataset"]["fingerprint"])
-    except (AttributeError, KeyError, TypeError):
-        right = False
-    if not right:
-        raise BenchmarkError(f"{path} is damaged; delete it to evaluate again")
-    return record
-
-
-def _read_outcomes(table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """The outcomes on record: the images of ``empty``, and a column for each of ``metrics``.
-
-    Raises:
-        BenchmarkError: damaged.
-    """
-    try:
-        outcomes = pd.read_parquet(table).set_index("index")
-        same = np.array_equal(outcomes.index, empty.index)
-        same = same and np.array_equal(outcomes["label"], empty["label"])
-        reason = "" if same else "it lists other images"
-        for name in metrics:
-            if not _columns_of(outcomes, name):
-                reason = f"no column {name!r}"
-    # pyarrow has errors of its own for every way in which a file can be damaged
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-    if reason:
-        raise BenchmarkError(f"{table} is damaged ({reason}); delete it to evaluate again")
-    return outcomes
-
-
-def _columns_of(outcomes: pd.DataFrame, metric: str) -> list[str]:
-    names = [str(name) for name in outcomes]
-    return [name for name in names if name == metric or name.startswith(f"{metric}/")]
-
-
 def _whole(metric: Metric, outcome: Tensor, detail: dict[str, Any]) -> Measured:
     """A metric with one outcome per image."""
     return Measured(
@@ -502,57 +465,6 @@ def _whole(metric: Metric, outcome: Tensor, detail: dict[str, Any]) -> Measured:
     )
 
 
-def _union_images(metric: UnionMetric, outcomes: pd.DataFrame) -> Tensor:
-    """The images that every part of the union was measured on.
-
-    Raises:
-        BenchmarkError: a part is not measured yet, or they share no image.
-    """
-    missing = [name for name in metric.of if name not in outcomes]
-    if missing:
-        raise BenchmarkError(
-            f"{metric.name} is computed from {missing[0]}, which is not measured yet; measure it "
-            f"first (--metric {missing[0]})"
-        )
-    shared = outcomes[list(metric.of)].notna().all(axis=1).to_numpy()
-    if not shared.any():
-        raise BenchmarkError(f"{metric.name}: {', '.join(metric.of)} have no image in common")
-    return torch.from_numpy(np.flatnonzero(shared))
-
-
 def _union(metric: UnionMetric, outcomes: pd.DataFrame, indices: Tensor) -> Measured:
-    parts = outcomes[list(metric.of)].iloc[indices.numpy()].astype(bool)
-    robust = torch.from_numpy(parts.all(axis=1).to_numpy())
-    # Images that only one of the attacks breaks, of those right under all the others.
-    alone = {
-        name: int((~parts[name] & parts.drop(columns=name).all(axis=1)).sum()) for name in metric.of
-    }
+    robust, alone = broken_only_by(metric, outcomes, indices)
     return _whole(metric, robust, {"of": list(metric.of), "broken_only_by": alone})
-
-
-def _drop_unions_of(name: str, record: dict[str, Any], outcomes: pd.DataFrame) -> None:
-    """A union does not outlive the measurement that it was computed from."""
-    stale = [
-        union
-        for union, entry in record["metrics"].items()
-        if name in (entry["detail"].get("of") or [])
-    ]
-    for union in stale:
-        del record["metrics"][union]
-        del outcomes[union]
-
-
-def _set_columns(
-    outcomes: pd.DataFrame, metric: str, indices: Tensor, columns: dict[str, Tensor]
-) -> None:
-    """Replace the columns of ``metric``; images that were not attacked are null."""
-    for stale in _columns_of(outcomes, metric):
-        del outcomes[stale]
-    rows = indices.numpy()
-    for name, outcome in columns.items():
-        if not isinstance(outcome, Tensor):  # of all images, with nulls of its own
-            outcomes[name] = outcome
-            continue
-        column = pd.array([pd.NA] * len(outcomes), dtype="boolean")
-        column[rows] = outcome.cpu().numpy()
-        outcomes[name] = column

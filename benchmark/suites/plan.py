@@ -16,7 +16,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.budget import CHEAP_STEPS
 from benchmark.evaluation.keys import is_current
-from benchmark.evaluation.panel import read_evaluation
+from benchmark.evaluation.record import read_evaluation
 from benchmark.suites.metrics import (
     AutoAttackEstimate,
     AutoAttackMetric,

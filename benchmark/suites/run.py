@@ -117,7 +117,7 @@ def run_suite(
         data,
         device,
         progress=progress,
-        corruptions_root=data_root,
+        data_root=data_root,
         limit=suite.dataset.limit,
     )
     with locked([cell_directory(out, cell) for cell in cells]):

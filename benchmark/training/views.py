@@ -5,23 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.core.crafting import BatchNormMode
 from benchmark.core.setting import CraftingView, PlainView
-
-
-class _Autocast(nn.Module):
-    """A model under autocast whose output is fp32 again."""
-
-    def __init__(self, model: nn.Module, device_type: str) -> None:
-        super().__init__()
-        self.model, self.device_type = model, device_type
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.device_type, torch.bfloat16):
-            return self.model(x).float()
 
 
 class _Folded:
@@ -29,7 +17,7 @@ class _Folded:
 
     def __init__(self, model: nn.Module, bf16_on: str | None) -> None:
         self._view = FoldedView(model)
-        self._model = _Autocast(self._view, bf16_on) if bf16_on else self._view
+        self._model = Autocast(self._view, bf16_on) if bf16_on else self._view
 
     def __enter__(self) -> nn.Module:
         self._view.refresh()
@@ -45,7 +33,7 @@ class _PlainAutocast(PlainView):
         self._device_type = device_type
 
     def __enter__(self) -> nn.Module:
-        return _Autocast(super().__enter__(), self._device_type)
+        return Autocast(super().__enter__(), self._device_type)
 
 
 class Precision:

@@ -216,7 +216,7 @@ def _publish(root: Path, labels: np.ndarray) -> None:
 def test_published_corruptions_are_used_if_there(tmp_path: Path) -> None:
     data = _cifar_like()
     _publish(tmp_path, data.test.labels.numpy())
-    evaluator = Evaluator(data, CPU, corruptions_root=tmp_path)
+    evaluator = Evaluator(data, CPU, data_root=tmp_path)
     metrics = panel({"kind": "corruptions", "n": 5, "severities": [1]})
     model = network(size=32)
     evaluator.evaluate(model, metrics, tmp_path / "run")
@@ -235,7 +235,7 @@ def test_published_corruptions_are_used_if_there(tmp_path: Path) -> None:
 def test_published_corruptions_of_another_order_are_refused(tmp_path: Path) -> None:
     data = _cifar_like()
     _publish(tmp_path, data.test.labels.flip(0).numpy())
-    evaluator = Evaluator(data, CPU, corruptions_root=tmp_path)
+    evaluator = Evaluator(data, CPU, data_root=tmp_path)
     metrics = panel({"kind": "corruptions", "severities": [1]})
     with pytest.raises(BenchmarkError, match="other labels"):
         evaluator.evaluate(network(size=32), metrics, tmp_path / "run")
@@ -282,9 +282,9 @@ def test_published_corruptions_found_later_are_measured_anew(
     data, run = _cifar_like(), tmp_path / "run"
     metrics = panel({"kind": "corruptions", "n": 5, "severities": [1]})
     model = network(size=32)
-    Evaluator(data, CPU, corruptions_root=tmp_path).evaluate(model, metrics, run)
+    Evaluator(data, CPU, data_root=tmp_path).evaluate(model, metrics, run)
     _publish(tmp_path, data.test.labels.numpy())
-    Evaluator(data, CPU, corruptions_root=tmp_path).evaluate(model, metrics, run)
+    Evaluator(data, CPU, data_root=tmp_path).evaluate(model, metrics, run)
     assert measured == ["corruptions", "corruptions"]
     assert record(run)["metrics"]["corruptions"]["detail"]["source"] == "published"
 

@@ -1,0 +1,72 @@
+"""The processes that work together under ``torchrun``; one process alone is the ordinary case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from benchmark.core.errors import ConfigError
+
+T = TypeVar("T")
+
+# Ranks wait for the slowest batch of an attack, which may take hours.
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers.
+
+    Attributes:
+        rank: 0 ... world - 1; rank 0 alone writes records and talks to the person.
+        world: number of processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's ``value``, in order of rank; also a barrier."""
+        if self.world == 1:
+            return [value]
+        parts: list[T] = [value] * self.world
+        dist.all_gather_object(parts, value)
+        return parts
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def ranks() -> Iterator[Ranks]:
+    """The ranks that ``torchrun`` started, connected inside; one alone without it.
+
+    Raises:
+        ConfigError: the environment says torchrun, but its ranks cannot be reached.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world == "1":
+        yield ALONE
+        return
+    try:
+        # Objects, never gradients, go between them: gloo serves on CPUs and GPUs alike.
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"WORLD_SIZE = {world}, but the other processes cannot be reached ({error}); start "
+            "with torchrun, or unset WORLD_SIZE"
+        ) from error
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
