@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def read_npz(config: DatasetConfig, data_root: Path) -> Raw:
             f"there is no file {config.path!r} below the data root or at that path; correct path "
             "or --data-root"
         )
-    arrays = _load(path)
+    arrays = load_npz(path)
     splits: dict[str, Split] = {}
     for part in ("train", "val", "test"):
         keys = (f"{part}_images", f"{part}_labels")
@@ -92,18 +93,38 @@ def read_npz(config: DatasetConfig, data_root: Path) -> Raw:
     )
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def load_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, or those of them that are ``wanted``.
+
+    Raises:
+        DataError: not such a file, or one of these arrays is pickled.
+    """
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise DataError(f"{path.name} holds a single array; expected an .npz archive")
         with file:
-            return {key: file[key] for key in file.files}
+            return {key: file[key] for key in file.files if wanted is None or key in wanted}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "it contains pickled objects" if "allow_pickle" in str(error) else str(error)
         raise DataError(
             f"{path.name} cannot be read as .npz ({reason}); save plain arrays with numpy.savez"
         ) from error
+
+
+def read_npy(path: Path, remedy: str) -> np.ndarray:
+    """The array of an .npy file, mapped from disk.
+
+    Raises:
+        DataError: missing or damaged; ``remedy`` closes the message.
+    """
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{where} is missing below the data root; {remedy}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{where} is damaged ({error}); {remedy}") from error
 
 
 def _check_scale(name: str, arrays: dict[str, np.ndarray]) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmark.core.errors import ConfigError, DataError
 from benchmark.core.registry import did_you_mean
+from benchmark.data.arrays import read_npy
 
 # Parameters for severity 1..5. Source: hendrycks/robustness, ImageNet-C/create_c/make_cifar_c.py.
 SEVERITIES: dict[str, tuple[Any, ...]] = {
@@ -516,8 +517,14 @@ def load_published(
     if not 1 <= n <= PUBLISHED_IMAGES:
         raise ConfigError(f"n = {n}: a severity has 1 to {PUBLISHED_IMAGES} published images")
     folder = Path(root) / PUBLISHED_FOLDERS[dataset]
-    images = _read_npy(folder / f"{name}.npy")
-    labels = _read_npy(folder / "labels.npy")
+    images, labels = (
+        read_npy(
+            folder / file,
+            "fetch the archive from zenodo.org/records/2535967 (CIFAR-10-C) or 3555552 "
+            "(CIFAR-100-C)",
+        )
+        for file in (f"{name}.npy", "labels.npy")
+    )
     rows = 5 * PUBLISHED_IMAGES
     if images.dtype != np.uint8 or images.shape != (rows, 32, 32, 3):
         raise DataError(
@@ -536,17 +543,3 @@ def load_published(
         raise DataError(f"{folder.name}/labels.npy has labels outside 0..{classes - 1}")
     pixels = np.array(images[start : start + n].transpose(0, 3, 1, 2), order="C")
     return torch.from_numpy(pixels), torch.from_numpy(chosen)
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path.parent.name}/{path.name} is missing below the data root; fetch the archive "
-            "from zenodo.org/records/2535967 (CIFAR-10-C) or 3555552 (CIFAR-100-C)"
-        ) from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path.parent.name}/{path.name} is damaged ({error}); fetch it again"
-        ) from error
