@@ -33,6 +33,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - right
 
 
+def is_right(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether the largest logit is that of the label, bool [n]. An output with NaN is wrong:
+    argmax would take the first NaN for the largest."""
+    return (logits.argmax(1) == y) & ~logits.isnan().any(1)
+
+
 def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> AttackLoss:
     """The loss an attack maximises, summed over the batch so that no example depends on another.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks import pgd
 from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.pgd import is_right
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
 from benchmark.data.dataset import AnySplit
@@ -32,10 +33,7 @@ def sample(total: int, n: int | None, seed: int) -> Tensor:
 
 @torch.no_grad()
 def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Whether the largest logit is that of the label, bool [n]. An output with NaN is wrong:
-    argmax would take the first NaN for the largest."""
-    logits = model(x)
-    return (logits.argmax(1) == y) & ~logits.isnan().any(1)
+    return is_right(model(x), y)
 
 
 def clean_outcomes(
