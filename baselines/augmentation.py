@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from benchmark.attacks.spatial import warp
 from benchmark.core.objective import Objective, Step
 
 
@@ -122,7 +123,4 @@ class Rotation(_Natural):
         """The rotated images."""
         angle = torch.empty(len(x), device=x.device, dtype=x.dtype)
         angle = angle.uniform_(-1, 1, generator=step.generator) * math.radians(self.degrees)
-        cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-        turn = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
-        grid = F.affine_grid(turn, list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, align_corners=False).clamp_(0, 1)
+        return warp(x, angle)
