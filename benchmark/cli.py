@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import shlex
 import signal
 import sys
@@ -41,7 +43,7 @@ app = typer.Typer(
 
 
 class Precision(str, Enum):
-    """Training precision."""
+    """Precision of the networks' passes."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -54,6 +56,7 @@ class Kind(str, Enum):
     datasets = "datasets"
     models = "models"
     attacks = "attacks"
+    panels = "panels"
     suites = "suites"
 
 
@@ -148,7 +151,6 @@ def train(
     tensorboard: TensorBoard = False,
 ) -> None:
     """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
-    from benchmark.suites.panels import standard_panel
     from benchmark.suites.schema import build_suite
 
     base: dict[str, Any] = {
@@ -161,9 +163,13 @@ def train(
     }
     if dataset == "imagenet":  # streamed: no corruptions, which are made of images in memory
         base["evaluation"] = [
-            metric.model_dump(mode="json")
-            for metric in standard_panel(eps_linf="4/255", eps_l2="3.0")
-            if metric.kind != "corruptions"
+            {
+                "panel": "standard",
+                "linf": "4/255",
+                "l2": "3.0",
+                "n_aa": 1000,
+                "without": ["corruptions"],
+            }
         ]
     suite = build_suite(base, set_ or (), _extra(limit, precision))
     target = out or Path("runs") / suite.name
@@ -276,6 +282,10 @@ def evaluate(
         list[str] | None, typer.Option(help="l_inf radius, e.g. 8/255; repeatable.")
     ] = None,
     eps_l2: Annotated[str | None, typer.Option(help="l_2 radius; default: 128/255.")] = None,
+    eps_l1: Annotated[str | None, typer.Option(help="l_1 radius; default: 12.")] = None,
+    panel: Annotated[
+        str | None, typer.Option(help="Metrics by name, see list panels; default: the suite's own.")
+    ] = None,
     n: Annotated[int | None, typer.Option(min=1, help="Test images; all unless given.")] = None,
     n_aa: Annotated[
         int | None, typer.Option(min=1, help="Test images for AutoAttack; as --n unless given.")
@@ -291,6 +301,12 @@ def evaluate(
         float | None,
         typer.Option(min=0.01, max=49, help="The same, until the interval is +- so many points."),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16: a screening in AutoAttack's place.")
+    ] = Precision.fp32,
+    save_adversarial: Annotated[
+        bool, typer.Option(help="Also write AutoAttack's examples, as float tensors.")
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Of samples and attacks; default: 0.")
     ] = None,
@@ -309,20 +325,24 @@ def evaluate(
 ) -> None:
     """Evaluate trained runs, or a model of your own (--model module:factory --checkpoint FILE)."""
     from benchmark.core.progress import Progress
-    from benchmark.evaluation.commands import evaluate_external, evaluate_runs
+    from benchmark.core.ranks import ranks
+    from benchmark.evaluation.commands import How, Instead, evaluate_external, evaluate_runs
+    from benchmark.suites.panels import PANELS
     from benchmark.suites.run import pick_device
 
     if bool(run_) == bool(model):
         raise ConfigError("give either folders of runs, or --model (with --checkpoint)")
-    where, progress = pick_device(device), Progress(quiet)
+    if panel:
+        PANELS.get(panel)
     if run_:
         own = {
             "--checkpoint": checkpoint,
             "--dataset": dataset,
             "--eps": eps,
             "--eps-l2": eps_l2,
-            "--n": n,
-            "--n-aa": n_aa,
+            "--eps-l1": eps_l1,
+            "--n": None if panel else n,
+            "--n-aa": None if panel else n_aa,
             "--seed": seed,
             "--set": set_,
             "--limit": limit,
@@ -332,37 +352,40 @@ def evaluate(
         if wrong:
             raise ConfigError(
                 f"{wrong[0]} is for --model; trained runs are evaluated by the panel of their suite"
+                + (" (or name one: --panel)" if wrong[0] in ("--n", "--n-aa") else "")
             )
-        results = evaluate_runs(
-            run_,
+    with ranks() as together:
+        how = How(
             data_root=data_root,
-            device=where,
-            progress=progress,
+            device=pick_device(device),
+            progress=Progress(quiet or not together.first),
             only=metric or (),
-            aa_budget=aa_budget,
-            aa_halfwidth=aa_halfwidth,
-        )
-    else:
-        assert model is not None
-        results = evaluate_external(
-            model,
-            checkpoint,
-            dataset=dataset or "cifar10",
-            eps_linf=eps or ["8/255"],
-            eps_l2=eps_l2 or "128/255",
+            panel=panel,
             n=n,
             n_aa=n_aa,
-            limit=limit,
-            out=out,
-            data_root=data_root,
-            device=where,
-            progress=progress,
-            only=metric or (),
-            settings=set_ or (),
-            seed=seed or 0,
-            aa_budget=aa_budget,
-            aa_halfwidth=aa_halfwidth,
+            instead=Instead(aa_budget, aa_halfwidth, precision.value),
+            keep_adversarial=save_adversarial,
+            ranks=together,
         )
+        if run_:
+            results = evaluate_runs(run_, how)
+        else:
+            assert model is not None
+            results = evaluate_external(
+                model,
+                checkpoint,
+                how,
+                dataset=dataset or "cifar10",
+                eps_linf=eps or ["8/255"],
+                eps_l2=eps_l2 or "128/255",
+                eps_l1=eps_l1 or "12",
+                limit=limit,
+                out=out,
+                settings=set_ or (),
+                seed=seed or 0,
+            )
+    if not together.first:
+        return
     if json_:
         _print_json(results)
         return
@@ -532,6 +555,10 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
         from benchmark.attacks import DESCRIPTIONS
 
         return sorted(DESCRIPTIONS.items())
+    if kind is Kind.panels:
+        from benchmark.suites.panels import PANELS
+
+        return [(name, inspect.getdoc(panel) or "") for name, panel in PANELS.items()]
     from benchmark.suites.schema import load_suite, suite_names
 
     suites = [load_suite(name) for name in suite_names()]
@@ -561,7 +588,7 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         status = _fail(error.format_message())
-    if status == 130:
+    if status == 130 and os.environ.get("RANK", "0") == "0":
         command = shlex.join(["generalist-bench", *sys.argv[1:]])
         print(f"\ninterrupted; finished work is kept. Continue with:\n  {command}", file=sys.stderr)
     sys.exit(status or 0)

@@ -3,53 +3,163 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmark.attacks.autoattack import Precision
 from benchmark.core.config import canonical_json, config_hash, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.hashing import tensors_hash
 from benchmark.core.progress import Progress
+from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
-from benchmark.data.dataset import Split
+from benchmark.data.dataset import Dataset, Split
+from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
 from benchmark.models.loading import load_external
-from benchmark.suites.metrics import AutoAttackEstimate, AutoAttackMetric, Metric, Panel
-from benchmark.suites.panels import standard_panel
+from benchmark.suites.metrics import (
+    AutoAttackEstimate,
+    AutoAttackMetric,
+    AutoAttackScreening,
+    Metric,
+    Panel,
+    PGDMetric,
+    ShiftMetric,
+    UnionMetric,
+)
+from benchmark.suites.panels import PANELS, Amount, Radii
 from benchmark.suites.run import locked, read_cell_config, read_plan
-from benchmark.suites.schema import apply_overrides
+from benchmark.suites.schema import CellConfig, apply_overrides
 from benchmark.training.loop import load_deployed
-
-ESTIMATE = "autoattack-estimate"
 
 Results = dict[str, dict[str, Any]]
 
 
-def evaluate_runs(
-    folders: Sequence[Path],
-    *,
-    data_root: Path,
-    device: torch.device,
-    progress: Progress,
-    only: Sequence[str] = (),
-    aa_budget: int | None = None,
-    aa_halfwidth: float | None = None,
-) -> Results:
-    """Evaluate trained runs (or all of a suite's plan) by the panel of their suite.
+@dataclass(frozen=True)
+class Instead:
+    """What to do in AutoAttack's place: estimate it from a sample of survivors, or screen.
 
-    With a budget or a half-width (in percentage points), AutoAttack is estimated on a sample of
-    survivors instead, and nothing else is measured.
+    Attributes:
+        budget: survivors to attack; or
+        halfwidth: of the 95 % interval, in percentage points.
+        precision: bf16 for a screening.
+    """
+
+    budget: int | None = None
+    halfwidth: float | None = None
+    precision: Precision = "fp32"
+
+    def __bool__(self) -> bool:
+        return bool(self.budget or self.halfwidth or self.precision != "fp32")
+
+    def of(self, metrics: Sequence[Metric]) -> list[Metric]:
+        """The ``metrics``, with every AutoAttack replaced.
+
+        Raises:
+            ConfigError: more than one replacement is asked for, or there is no AutoAttack.
+        """
+        if not self:
+            return list(metrics)
+        estimate = self.budget or self.halfwidth
+        if estimate and self.precision != "fp32":
+            raise ConfigError(
+                "--precision bf16 screens, --aa-budget and --aa-halfwidth estimate: "
+                "choose one of them"
+            )
+        if not any(isinstance(metric, AutoAttackMetric) for metric in metrics):
+            raise ConfigError(
+                "--aa-budget, --aa-halfwidth and --precision need an AutoAttack among the metrics"
+            )
+        return [
+            self._replaced(metric) if isinstance(metric, AutoAttackMetric) else metric
+            for metric in metrics
+            # a union is of verdicts
+            if not isinstance(metric, UnionMetric)
+        ]
+
+    def _replaced(self, metric: AutoAttackMetric) -> Metric:
+        same = {"norm": metric.norm, "eps": metric.eps, "seed": metric.seed}
+        if self.precision != "fp32":
+            name = f"{metric.name}_screening"
+            return AutoAttackScreening.model_validate({**same, "name": name, "n": metric.n})
+        own = {
+            "name": f"{metric.name}_estimate",
+            "budget": self.budget,
+            "halfwidth": self.halfwidth,
+        }
+        return parse(AutoAttackEstimate, {**same, **own}, where="--aa-budget, --aa-halfwidth")
+
+
+@dataclass(frozen=True)
+class How:
+    """How to evaluate, whatever the model.
+
+    Attributes:
+        only: metrics to measure; all if empty.
+        panel: a name of ``PANELS``; None for the suite's own, or ``standard``.
+        n, n_aa: test images of the panel's metrics, and of AutoAttack; None for all, and for as
+            many as ``n``.
+        keep_adversarial: also write AutoAttack's examples.
+    """
+
+    data_root: Path
+    device: torch.device
+    progress: Progress
+    only: Sequence[str] = ()
+    panel: str | None = None
+    n: int | None = None
+    n_aa: int | None = None
+    instead: Instead = Instead()
+    keep_adversarial: bool = False
+    ranks: Ranks = ALONE
+
+    def evaluator(self, data: Dataset, limit: int | None) -> Evaluator:
+        """For ``data``, read under ``limit``."""
+        return Evaluator(
+            data,
+            self.device,
+            progress=self.progress,
+            data_root=self.data_root,
+            limit=limit,
+            ranks=self.ranks,
+            keep_adversarial=self.keep_adversarial,
+        )
+
+    def metrics_of(self, name: str, radii: Radii, dataset: str) -> list[Metric]:
+        """The panel ``name``; with ``ood``, every shifted test set of ``dataset`` that is there."""
+        metrics = list(PANELS.get(name)(radii, Amount(self.n, self.n_aa or self.n)))
+        if name == "ood":
+            metrics += [
+                ShiftMetric(name=shifted, n=self.n)
+                for shifted, entry in SHIFTED.items()
+                if entry.base == dataset and find_shifted(shifted, self.data_root)
+            ]
+        return metrics
+
+    def lock(self, folders: Sequence[Path]) -> AbstractContextManager[None]:
+        """Hold the run folders; the first rank does so for all."""
+        return locked(folders if self.ranks.first else [])
+
+
+def evaluate_runs(folders: Sequence[Path], how: How) -> Results:
+    """Evaluate trained runs (or all of a suite's plan) by the panel of their suite, or another.
+
+    Metrics that the suite has keep the suite's settings, so that its table stays one attack per
+    column. With ``how.instead``, nothing but AutoAttack's replacement is measured.
 
     Returns:
-        By run and metric: mean, n, correct (None for means over several outcomes) and settings.
+        By run and metric: mean, n, correct (None for means over several outcomes) and settings;
+        empty but on the first rank.
 
     Raises:
         BenchmarkError: a folder without trained runs; a damaged record or checkpoint.
@@ -59,29 +169,42 @@ def evaluate_runs(
     results: Results = {}
     # Everything that can be wrong with a record is found before any long work.
     configs = [read_cell_config(run)[1] for run in runs]
-    panels = [choose_metrics(panel_of(run), only) for run in runs]
-    if aa_budget or aa_halfwidth:
-        panels = [
-            [m for m in _estimates(panel, aa_budget, aa_halfwidth) if m.kind == ESTIMATE]
-            for panel in panels
-        ]
-    with locked(runs):
+    panels = [_panel_for(run, config, how) for run, config in zip(runs, configs, strict=True)]
+    with how.lock(runs):
         for run, config, panel in zip(runs, configs, panels, strict=True):
             key = canonical_json(config.dataset)
             if key not in evaluators:
-                data = sources.load(config.dataset, data_root)
-                evaluators[key] = Evaluator(
-                    data,
-                    device,
-                    progress=progress,
-                    data_root=data_root,
-                    limit=config.dataset.limit,
-                )
+                data = sources.load(config.dataset, how.data_root)
+                evaluators[key] = how.evaluator(data, config.dataset.limit)
             evaluator = evaluators[key]
-            model = load_deployed(config, evaluator.data, run, device)
+            model = load_deployed(config, evaluator.data, run, how.device)
             evaluator.evaluate(model, panel, run)
-            results[run.name] = _summary(run)
+            if how.ranks.first:
+                results[run.name] = _summary(run)
     return results
+
+
+def _panel_for(run: Path, config: CellConfig, how: How) -> list[Metric]:
+    own = panel_of(run)
+    metrics: Sequence[Metric] = own
+    if how.panel:
+        named = {metric.name: metric for metric in own}
+        asked = how.metrics_of(how.panel, _radii(own), config.dataset.name)
+        metrics = [named.get(metric.name, metric) for metric in asked]
+    chosen = how.instead.of(choose_metrics(metrics, how.only))
+    replaced = (AutoAttackEstimate, AutoAttackScreening)
+    return [metric for metric in chosen if not how.instead or isinstance(metric, replaced)]
+
+
+def _radii(metrics: Sequence[Metric]) -> Radii:
+    """The radii that ``metrics`` attack with; the usual ones for other norms."""
+    found: dict[str, str] = {}
+    for metric in metrics:
+        if isinstance(metric, AutoAttackMetric):
+            found.setdefault(metric.norm, str(metric.eps))
+        elif isinstance(metric, PGDMetric):
+            found.setdefault(metric.threat.norm, str(metric.threat.eps))
+    return Radii(**found)
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -118,22 +241,16 @@ def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metri
 def evaluate_external(
     spec: str,
     checkpoint: Path | None,
+    how: How,
     *,
     dataset: str,
     eps_linf: Sequence[str],
     eps_l2: str,
-    n: int | None,
-    n_aa: int | None,
+    eps_l1: str,
     limit: int | None,
     out: Path | None,
-    data_root: Path,
-    device: torch.device,
-    progress: Progress,
-    only: Sequence[str] = (),
     settings: Sequence[str] = (),
     seed: int = 0,
-    aa_budget: int | None = None,
-    aa_halfwidth: float | None = None,
 ) -> Results:
     """Evaluate a user's own model on the test split of a data set.
 
@@ -141,12 +258,10 @@ def evaluate_external(
 
     Args:
         spec, checkpoint: see ``load_external``.
-        eps_linf, eps_l2: radii as text, in [0, 1] pixel units.
-        n, n_aa: test images, and those for AutoAttack; None for all, and for as many as ``n``.
+        eps_linf, eps_l2, eps_l1: radii as text, in [0, 1] pixel units.
         limit: cap on the images that are read.
         settings: ``dataset.KEY=VALUE`` and, for a listed architecture, ``model.KEY=VALUE``.
         seed: of the sample of images and of the attacks.
-        aa_budget, aa_halfwidth: see ``evaluate_runs``; the other metrics are measured as ever.
         out: None for a folder below runs/evaluate that belongs to these weights and images, so
             that no model's results replace another's.
 
@@ -154,24 +269,23 @@ def evaluate_external(
         ConfigError, CheckpointError: a model or checkpoint that cannot be used.
         DataError: no such data.
     """
+    l2, l1 = _radius("--eps-l2", eps_l2, "l2"), _radius("--eps-l1", eps_l1, "l1")
     panel: dict[str, Metric] = {}
-    l2 = _radius("--eps-l2", eps_l2, "l2")
     for eps in eps_linf:
-        for metric in standard_panel(_radius("--eps", eps, "linf"), l2, n, n_aa or n):
-            name = metric.name
-            if len(eps_linf) > 1 and name.endswith("_linf"):
-                name = f"{name}@{eps}"
-            panel.setdefault(name, metric.model_copy(update={"name": name, "seed": seed}))
-    chosen = choose_metrics(list(panel.values()), only)
-    if aa_budget or aa_halfwidth:
-        chosen = _estimates(chosen, aa_budget, aa_halfwidth)
+        radii = Radii(_radius("--eps", eps, "linf"), l2, l1)
+        metrics = how.metrics_of(how.panel or "standard", radii, dataset)
+        for metric in _at(metrics, eps) if len(eps_linf) > 1 else metrics:
+            # the seed of a union is nobody's
+            own = {} if isinstance(metric, UnionMetric) else {"seed": seed}
+            panel.setdefault(metric.name, metric.model_copy(update=own))
+    chosen = how.instead.of(choose_metrics(list(panel.values()), how.only))
     groups = apply_overrides(
         {"dataset": {"name": dataset, "limit": limit}, "model": {"name": spec}}, settings
     )
     config = parse(DatasetConfig, groups["dataset"], where="--dataset")
-    progress.say(f"reading {dataset}")
-    data = sources.load(config, data_root)
-    if not isinstance(data.test, Split) and not only:  # corrupted are images in memory alone
+    how.progress.say(f"reading {dataset}")
+    data = sources.load(config, how.data_root)
+    if not isinstance(data.test, Split) and not how.only:  # corrupted are images in memory alone
         chosen = [metric for metric in chosen if metric.kind != "corruptions"]
     own = {key: value for key, value in groups["model"].items() if key != "name"}
     model = load_external(
@@ -181,50 +295,34 @@ def evaluate_external(
         used = {"data": data.fingerprint, "weights": tensors_hash(model.state_dict())}
         out = Path("runs/evaluate") / f"{spec.replace(':', '-')}-{config_hash(used)}"
     _refuse_foreign(out, tensors_hash(model.state_dict()), data.fingerprint)
-    with locked([out]):
-        write_json(out / "environment.json", environment(str(device), torch.get_num_threads()))
-        write_json(
-            out / "model.json",
-            {
-                "model": spec,
-                "checkpoint": checkpoint.name if checkpoint else None,
-                "dataset": config.model_dump(mode="json"),
-            },
-        )
-        evaluator = Evaluator(
-            data, device, progress=progress, data_root=data_root, limit=config.limit
-        )
-        evaluator.evaluate(model.to(device), chosen, out)
-    return {spec: _summary(out)}
+    with how.lock([out]):
+        if how.ranks.first:
+            threads = torch.get_num_threads()
+            write_json(out / "environment.json", environment(str(how.device), threads))
+            write_json(
+                out / "model.json",
+                {
+                    "model": spec,
+                    "checkpoint": checkpoint.name if checkpoint else None,
+                    "dataset": config.model_dump(mode="json"),
+                },
+            )
+        evaluator = how.evaluator(data, config.limit)
+        evaluator.evaluate(model.to(how.device), chosen, out)
+    return {spec: _summary(out)} if how.ranks.first else {}
 
 
-def _estimates(
-    metrics: Sequence[Metric], budget: int | None, halfwidth: float | None
-) -> list[Metric]:
-    """The metrics, with every AutoAttack replaced by its estimate.
-
-    Raises:
-        ConfigError: both or neither of budget and half-width, or no AutoAttack.
-    """
-    if not any(metric.kind == "autoattack" for metric in metrics):
-        raise ConfigError("--aa-budget and --aa-halfwidth need an AutoAttack among the metrics")
-    return [
-        parse(
-            AutoAttackEstimate,
-            {
-                "name": f"{metric.name}_estimate",
-                "norm": metric.norm,
-                "eps": metric.eps,
-                "seed": metric.seed,
-                "budget": budget,
-                "halfwidth": halfwidth,
-            },
-            where="--aa-budget, --aa-halfwidth",
-        )
-        if isinstance(metric, AutoAttackMetric)
-        else metric
-        for metric in metrics
-    ]
+def _at(metrics: Sequence[Metric], eps: str) -> list[Metric]:
+    """``metrics`` with the radius in the names of those under l_inf, and of unions of them."""
+    names = {m.name: f"{m.name}@{eps}" for m in metrics if "_linf" in m.name}
+    renamed = []
+    for metric in metrics:
+        update: dict[str, Any] = {"name": names.get(metric.name, metric.name)}
+        if isinstance(metric, UnionMetric) and names.keys() & set(metric.of):
+            of = tuple(names.get(name, name) for name in metric.of)
+            update = {"name": f"{metric.name}@{eps}", "of": of}
+        renamed.append(metric.model_copy(update=update))
+    return renamed
 
 
 def _refuse_foreign(out: Path, model_hash: str, fingerprint: str) -> None:

@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
+from typing_extensions import Self
 
+from benchmark.attacks.autoattack import Attack
+from benchmark.attacks.spatial import SpatialGrid
 from benchmark.core.config import Config
+from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, ThreatModel, check_eps
+from benchmark.data.shifted import SHIFTED
 
 
 def _check_name(name: str) -> str:
@@ -59,25 +64,56 @@ class PGDMetric(_Metric):
         return self
 
 
-class AutoAttackMetric(_Metric):
-    """Standard AutoAttack (Croce & Hein, 2003.01690) through pyautoattack."""
+class _InBall(_Metric):
+    """Attacks of AutoAttack's family, in one ball. ``name`` says the norm."""
 
-    kind: Literal["autoattack"] = "autoattack"
     norm: NormName = "linf"
     eps: Pixels = Pixels("8/255")
-    version: Literal["standard"] = "standard"
 
     @model_validator(mode="after")
-    def _check_units(self) -> AutoAttackMetric:
+    def _check_units(self) -> Self:
         check_eps(self.eps, self.norm)
-        if re.match(r"aa_(linf|l2|l1)\b", self.name) and not self.name.startswith(
-            f"aa_{self.norm}"
-        ):
-            raise ValueError(f"metric {self.name!r} is under {self.norm}; call it aa_{self.norm}")
+        said = re.search(r"_(linf|l2|l1)(?![a-z0-9])", self.name)
+        if said and said[1] != self.norm:
+            right = self.name.replace(f"_{said[1]}", f"_{self.norm}", 1)
+            raise ValueError(f"metric {self.name!r} is under {self.norm}; call it {right}")
         return self
 
 
-class AutoAttackEstimate(Config):
+class AutoAttackMetric(_InBall):
+    """Standard AutoAttack (Croce & Hein, 2003.01690) through pyautoattack."""
+
+    kind: Literal["autoattack"] = "autoattack"
+    version: Literal["standard"] = "standard"
+
+
+class AutoAttackPart(_InBall):
+    """One attack of AutoAttack's on its own, with the standard version's parameters."""
+
+    kind: Literal["autoattack-part"] = "autoattack-part"
+    attack: Attack
+
+
+class AutoAttackScreening(_InBall):
+    """AutoAttack's attacks crafted in bf16; every success is judged by the fp32 model, twice.
+
+    Faster where the processor has bf16 units, and no verdict of AutoAttack's.
+
+    Attributes:
+        name: ends in ``_screening``, so that no table shows it as the real thing.
+    """
+
+    kind: Literal["autoattack-screening"] = "autoattack-screening"
+    version: Literal["standard"] = "standard"
+    precision: Literal["bf16"] = "bf16"
+
+    @model_validator(mode="after")
+    def _check_name(self) -> AutoAttackScreening:
+        _check_suffix(self.name, "screening")
+        return self
+
+
+class AutoAttackEstimate(_InBall):
     """AutoAttack on a sample of the images that survive a cheap attack on all of them.
 
     An estimate with an interval, not a verdict on every image (see ``evaluation.budget``).
@@ -89,23 +125,23 @@ class AutoAttackEstimate(Config):
     """
 
     kind: Literal["autoattack-estimate"] = "autoattack-estimate"
-    name: Name
-    norm: NormName = "linf"
-    eps: Pixels = Pixels("8/255")
     version: Literal["standard"] = "standard"
     budget: int | None = Field(default=None, ge=1)
     halfwidth: float | None = Field(default=None, gt=0, lt=50)
     n: None = None
-    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> AutoAttackEstimate:
-        check_eps(self.eps, self.norm)
-        if not self.name.endswith("_estimate"):
-            raise ValueError(f"metric {self.name!r} is an estimate: call it {self.name}_estimate")
+        _check_suffix(self.name, "estimate")
         if (self.budget is None) == (self.halfwidth is None):
             raise ValueError("give an estimate either a budget or a halfwidth")
         return self
+
+
+def _check_suffix(name: str, word: str) -> None:
+    if not name.endswith(f"_{word}"):
+        article = "an" if word[0] in "aeiou" else "a"
+        raise ValueError(f"metric {name!r} is {article} {word}: call it {name}_{word}")
 
 
 class CorruptionsMetric(_Metric):
@@ -114,6 +150,35 @@ class CorruptionsMetric(_Metric):
     kind: Literal["corruptions"] = "corruptions"
     name: Name = "corruptions"
     severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+
+
+class SpatialMetric(_Metric):
+    """Right at every rotation and translation of a grid (Engstrom et al., 1712.02779)."""
+
+    kind: Literal["spatial"] = "spatial"
+    name: Name = "spatial"
+    grid: SpatialGrid = SpatialGrid()
+
+
+class ShiftMetric(Config):
+    """Accuracy on a test set of the same classes from elsewhere, read from the user's files.
+
+    Attributes:
+        name: that of the set, see ``benchmark.data.shifted``.
+    """
+
+    kind: Literal["shift"] = "shift"
+    name: Name
+    n: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> ShiftMetric:
+        if self.name not in SHIFTED:
+            raise ValueError(
+                f"unknown test set {self.name!r}; {did_you_mean(self.name, SHIFTED.names())}"
+            )
+        return self
 
 
 class UnionMetric(Config):
@@ -134,11 +199,19 @@ Metric = Annotated[
     CleanMetric
     | PGDMetric
     | AutoAttackMetric
+    | AutoAttackPart
+    | AutoAttackScreening
     | AutoAttackEstimate
     | CorruptionsMetric
+    | SpatialMetric
+    | ShiftMetric
     | UnionMetric,
     Field(discriminator="kind"),
 ]
+
+
+# Kinds with one outcome for each attacked test image, which unions are made of.
+_PER_IMAGE = ("clean", "pgd", "autoattack", "autoattack-part", "spatial")
 
 
 class Panel(Config):
@@ -148,7 +221,7 @@ class Panel(Config):
 
 
 def check_union(union: UnionMetric, before: Sequence[Any]) -> None:
-    names = [metric.name for metric in before if metric.kind in ("clean", "pgd", "autoattack")]
+    names = [metric.name for metric in before if metric.kind in _PER_IMAGE]
     for name in union.of:
         if name not in names:
             raise ValueError(f"{union.name} is of {name!r}, which must be a metric before it")

@@ -20,18 +20,29 @@ from benchmark.evaluation.record import read_evaluation
 from benchmark.suites.metrics import (
     AutoAttackEstimate,
     AutoAttackMetric,
+    AutoAttackPart,
+    AutoAttackScreening,
     CorruptionsMetric,
     Metric,
     PGDMetric,
+    ShiftMetric,
+    SpatialMetric,
     UnionMetric,
 )
 from benchmark.suites.run import cell_directory
 from benchmark.suites.schema import SuiteConfig
 from benchmark.training.loop import build_method, training_length
 
-# Gradient and forward passes of standard AutoAttack per image that survives all of it, counted on
-# pyautoattack 0.2 (APGD-CE 101; APGD-T and FAB-T 9 targets; Square 5000 queries).
-_AA_GRADIENT, _AA_FORWARD = 1910, 5921
+# Gradient and forward passes per image that survives, counted on pyautoattack 0.2 with 10 classes.
+_ATTACK_PASSES = {
+    "apgd-ce": (101, 0),
+    "apgd-dlr": (101, 0),
+    "apgd-t": (909, 10),
+    "fab": (1000, 200),
+    "fab-t": (900, 910),
+    "square": (0, 5001),
+}
+_AA_GRADIENT, _AA_FORWARD = 1910, 5921  # the standard four, one after another
 # A forward pass costs about this share of a forward and input-gradient pass.
 _FORWARD = 0.45
 
@@ -98,16 +109,21 @@ def _is_measured(directory: Path, metric: Metric) -> bool:
 
 def _passes(metric: Metric, available: int) -> float:
     """Work of a metric in forward and input-gradient passes, at most."""
-    if isinstance(metric, UnionMetric):
-        return 0.0
+    if isinstance(metric, UnionMetric | ShiftMetric):
+        return 0.0  # computed, or of unknown size and cheap
     if isinstance(metric, AutoAttackEstimate):
         attacked = min(metric.budget or available, available)
         return available * CHEAP_STEPS + attacked * (_AA_GRADIENT + _FORWARD * _AA_FORWARD)
     n = min(metric.n or available, available)
     if isinstance(metric, PGDMetric):
         return n * metric.threat.steps * metric.restarts
-    if isinstance(metric, AutoAttackMetric):
+    if isinstance(metric, AutoAttackMetric | AutoAttackScreening):
         return n * (_AA_GRADIENT + _FORWARD * _AA_FORWARD)
+    if isinstance(metric, AutoAttackPart):
+        gradients, forwards = _ATTACK_PASSES[metric.attack]
+        return n * (gradients + _FORWARD * forwards)
+    if isinstance(metric, SpatialMetric):
+        return n * _FORWARD * len(metric.grid)
     if isinstance(metric, CorruptionsMetric):
         return n * _FORWARD * 15 * len(metric.severities)
     return n * _FORWARD

@@ -28,7 +28,7 @@ from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
 from benchmark.data.config import DatasetConfig
 from benchmark.models.config import ModelConfig
 from benchmark.suites.metrics import Metric, Name, UnionMetric, check_union
-from benchmark.suites.panels import standard_panel
+from benchmark.suites.panels import expanded, standard_panel
 
 
 class TrainConfig(Config):
@@ -107,7 +107,8 @@ class SuiteConfig(Config):
         optimizer, schedule: defaults of every learner.
         methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters.
         seeds: one cell each.
-        evaluation: metrics in the order of the tables' columns.
+        evaluation: metrics in the order of the tables' columns; ``{panel: NAME}`` stands for those
+            of a panel (see ``suites.panels``).
     """
 
     name: Name
@@ -143,6 +144,10 @@ class SuiteConfig(Config):
             "learner": {key: data[key] for key in ("optimizer", "schedule") if data.get(key)},
         }
         data["methods"] = [_entry(item, context) for item in methods]
+        if isinstance(data.get("evaluation"), list):
+            data["evaluation"] = [
+                metric for item in data["evaluation"] for metric in expanded(item)
+            ]
         return data
 
     @model_validator(mode="after")

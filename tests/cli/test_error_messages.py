@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import pickle
 import shutil
@@ -26,6 +27,7 @@ SHORT = {"epochs": 1, "validations": 1}
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths, such as the default runs/, stay inside the test's folder."""
+    importlib.import_module("matplotlib.font_manager")  # it may write a cache when first imported
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 

@@ -174,13 +174,13 @@ def test_the_record_of_an_estimate(
     assert detail["low"] <= entry["mean"] <= detail["high"]
 
     runs = []
-    real = Evaluator._autoattack
+    real = Evaluator._run_autoattack
 
     def noted(self: Evaluator, model: Any, m: Any, indices: Tensor, *rest: Any) -> Any:
         runs.append(len(indices))
         return real(self, model, m, indices, *rest)
 
-    monkeypatch.setattr(Evaluator, "_autoattack", noted)
+    monkeypatch.setattr(Evaluator, "_run_autoattack", noted)
     evaluator.evaluate(net, metric(budget=16), tmp_path)
     entry = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]["aa_linf_estimate"]
     assert runs == [8]

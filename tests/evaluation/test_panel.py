@@ -49,13 +49,13 @@ def evaluator() -> Evaluator:
 def measured(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the metrics that were measured, in order."""
     names: list[str] = []
-    real = Evaluator._measure
+    real = Evaluator.measure
 
     def noted(self: Evaluator, model: nn.Module, metric: Metric, *rest: Any) -> Any:
         names.append(metric.name)
         return real(self, model, metric, *rest)
 
-    monkeypatch.setattr(Evaluator, "_measure", noted)
+    monkeypatch.setattr(Evaluator, "measure", noted)
     return names
 
 
@@ -245,7 +245,7 @@ def test_kept_corrupted_images_are_bounded(
     evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     per_copy = 6 * 3 * 16 * 16
-    monkeypatch.setattr("benchmark.evaluation.panel._CORRUPTED_BYTES", 4 * per_copy)
+    monkeypatch.setattr("benchmark.evaluation.measures._CORRUPTED_BYTES", 4 * per_copy)
     evaluator.evaluate(network(), panel(CORRUPTED), tmp_path / "a")
     assert len(evaluator._corrupted) == 4
     evaluator.evaluate(network(), panel(CORRUPTED), tmp_path / "b")
