@@ -272,9 +272,15 @@ def evaluate(
         typer.Argument(metavar="[RUN]...", help="Folders of trained runs, or a suite's folder."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A model of your own: module:factory, or a listed model.")
+        str | None,
+        typer.Option(
+            help="A model of your own: module:factory, a listed model, a .ts, .pt2 or .onnx file, "
+            "or robustbench:ID."
+        ),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Its state dict.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Its state dict; a file or an ID brings its own.")
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Data set for --model; default: cifar10.")
     ] = None,

@@ -260,7 +260,8 @@ def evaluate_external(
         spec, checkpoint: see ``load_external``.
         eps_linf, eps_l2, eps_l1: radii as text, in [0, 1] pixel units.
         limit: cap on the images that are read.
-        settings: ``dataset.KEY=VALUE`` and, for a listed architecture, ``model.KEY=VALUE``.
+        settings: ``dataset.KEY=VALUE`` and, for a listed architecture or ``robustbench:ID``,
+            ``model.KEY=VALUE``.
         seed: of the sample of images and of the attacks.
         out: None for a folder below runs/evaluate that belongs to these weights and images, so
             that no model's results replace another's.
@@ -269,16 +270,15 @@ def evaluate_external(
         ConfigError, CheckpointError: a model or checkpoint that cannot be used.
         DataError: no such data.
     """
-    l2, l1 = _radius("--eps-l2", eps_l2, "l2"), _radius("--eps-l1", eps_l1, "l1")
-    panel: dict[str, Metric] = {}
-    for eps in eps_linf:
-        radii = Radii(_radius("--eps", eps, "linf"), l2, l1)
-        metrics = how.metrics_of(how.panel or "standard", radii, dataset)
-        for metric in _at(metrics, eps) if len(eps_linf) > 1 else metrics:
-            # the seed of a union is nobody's
-            own = {} if isinstance(metric, UnionMetric) else {"seed": seed}
-            panel.setdefault(metric.name, metric.model_copy(update=own))
-    chosen = how.instead.of(choose_metrics(list(panel.values()), how.only))
+    radii = [
+        Radii(
+            _radius("--eps", eps, "linf"),
+            _radius("--eps-l2", eps_l2, "l2"),
+            _radius("--eps-l1", eps_l1, "l1"),
+        )
+        for eps in eps_linf
+    ]
+    chosen = how.instead.of(choose_metrics(_panel_at(radii, how, dataset, seed), how.only))
     groups = apply_overrides(
         {"dataset": {"name": dataset, "limit": limit}, "model": {"name": spec}}, settings
     )
@@ -289,11 +289,17 @@ def evaluate_external(
         chosen = [metric for metric in chosen if metric.kind != "corruptions"]
     own = {key: value for key, value in groups["model"].items() if key != "name"}
     model = load_external(
-        spec, checkpoint, data.num_classes, image_size=data.image_size, settings=own
+        spec,
+        checkpoint,
+        data.num_classes,
+        image_size=data.image_size,
+        settings=own,
+        device=how.device,
     )
+    label = Path(spec).name  # of a file, without its folder
     if out is None:
         used = {"data": data.fingerprint, "weights": tensors_hash(model.state_dict())}
-        out = Path("runs/evaluate") / f"{spec.replace(':', '-')}-{config_hash(used)}"
+        out = Path("runs/evaluate") / f"{label.replace(':', '-')}-{config_hash(used)}"
     _refuse_foreign(out, tensors_hash(model.state_dict()), data.fingerprint)
     with how.lock([out]):
         if how.ranks.first:
@@ -302,14 +308,26 @@ def evaluate_external(
             write_json(
                 out / "model.json",
                 {
-                    "model": spec,
+                    "model": label,
                     "checkpoint": checkpoint.name if checkpoint else None,
                     "dataset": config.model_dump(mode="json"),
                 },
             )
         evaluator = how.evaluator(data, config.limit)
-        evaluator.evaluate(model.to(how.device), chosen, out)
+        evaluator.evaluate(model, chosen, out)
     return {spec: _summary(out)} if how.ranks.first else {}
+
+
+def _panel_at(radii: Sequence[Radii], how: How, dataset: str, seed: int) -> list[Metric]:
+    """The panel asked for, at each of ``radii``; what does not depend on the l_inf radius once."""
+    panel: dict[str, Metric] = {}
+    for each in radii:
+        metrics = how.metrics_of(how.panel or "standard", each, dataset)
+        for metric in _at(metrics, each.linf) if len(radii) > 1 else metrics:
+            # the seed of a union is nobody's
+            own = {} if isinstance(metric, UnionMetric) else {"seed": seed}
+            panel.setdefault(metric.name, metric.model_copy(update=own))
+    return list(panel.values())
 
 
 def _at(metrics: Sequence[Metric], eps: str) -> list[Metric]:

@@ -1,7 +1,8 @@
-"""Networks from outside: any factory or registered architecture, with weights from a file."""
+"""Networks from outside: files, model-zoo ids, factories and architectures with their weights."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pickle
@@ -15,7 +16,17 @@ from torch import Tensor, nn
 
 from benchmark.core.config import parse
 from benchmark.core.errors import CheckpointError, ConfigError
+from benchmark.core.registry import did_you_mean
 from benchmark.models.config import ModelConfig
+from benchmark.models.formats import (
+    BATCH_ADVICE,
+    BATCHES,
+    SUFFIXES,
+    is_model_file,
+    load_file,
+    only_tensors,
+    reason,
+)
 from benchmark.models.zoo import MODELS, build_model
 
 StateDict = dict[str, Tensor]
@@ -23,6 +34,7 @@ StateDict = dict[str, Tensor]
 # Where training scripts put the weights, and what DataParallel and wrappers put before the names.
 _KEYS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "model.")
+_ROBUSTBENCH = "robustbench:"
 
 
 def load_external(
@@ -32,38 +44,59 @@ def load_external(
     *,
     image_size: int = 32,
     settings: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
 ) -> nn.Module:
-    """A trained network for evaluation, on the CPU and in eval mode.
+    """A trained network for evaluation, in eval mode.
 
     Args:
-        spec: ``package.module:factory``, also importable from the working directory, or a name of
-            ``MODELS``. The factory is called with ``num_classes`` if it takes that argument.
+        spec: ``package.module:factory``, also importable from the working directory; a name of
+            ``MODELS``; a file of ``formats.SUFFIXES``; or ``robustbench:ID``. The factory is called
+            with ``num_classes`` if it takes that argument.
         checkpoint: file of weights, bare or under one of the usual keys. It may be None for a
-            factory that loads its own weights. Buffers ``mu`` and ``sigma`` in the file become the
-            normalisation of a registered architecture.
+            factory that loads its own weights, and must be for a file or an id. Buffers ``mu`` and
+            ``sigma`` in the file become the normalisation of a registered architecture.
         image_size: height and width of the images, for the check of the output shape.
-        settings: options of a registered architecture that its weights do not tell.
+        settings: options of a registered architecture that its weights do not tell; ``dataset`` and
+            ``threat`` of a ``robustbench:ID``.
+        device: where the network will be; default: the CPU.
 
     Raises:
         ConfigError: the spec cannot be used, or the network does not give [n, num_classes].
         CheckpointError: the file is missing, damaged, unsafe or of another architecture.
     """
+    device = device or torch.device("cpu")
+    settings = settings or {}
+    from_file, from_zoo = is_model_file(spec), spec.startswith(_ROBUSTBENCH)
+    if checkpoint is not None and (from_file or from_zoo):
+        raise ConfigError(f"{spec} brings its own weights; leave --checkpoint out")
+    if settings and (from_file or (":" in spec and not from_zoo)):
+        raise ConfigError(
+            f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
+        )
+    if ":" not in spec and spec not in MODELS and Path(spec).suffix and not from_file:
+        raise ConfigError(
+            f"{spec!r} is not a model; write module:factory, a registered name, robustbench:ID or "
+            f"a file ending in {', '.join(SUFFIXES)}"
+        )
     state = None if checkpoint is None else read_state_dict(Path(checkpoint))
-    if ":" in spec:
-        if settings:
-            raise ConfigError(
-                f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
-            )
+    model: nn.Module
+    if from_file:
+        model = load_file(Path(spec), device)
+    elif from_zoo:
+        model = _from_robustbench(spec.removeprefix(_ROBUSTBENCH), settings)
+    elif ":" in spec:
         model = _from_factory(spec, num_classes)
     elif state is None:
         raise ConfigError(f"{spec} is an architecture without weights; name a checkpoint as well")
     else:
-        model = _from_registry(spec, state, num_classes, image_size, settings or {})
+        model = _from_registry(spec, state, num_classes, image_size, settings)
     if state is not None:
         load_weights(model, state, str(checkpoint))
     _check_finite(model, str(checkpoint or spec))
-    model.eval()
-    _check_output(model, spec, num_classes, image_size)
+    model.to(device).eval()
+    for batch in BATCHES if from_file else BATCHES[:1]:
+        images = torch.full((batch, 3, image_size, image_size), 0.5, device=device)
+        _check_output(model, spec, num_classes, images, BATCH_ADVICE if from_file else "")
     return model
 
 
@@ -151,8 +184,6 @@ def _few(items: list[str]) -> str:
 def _from_registry(
     spec: str, state: StateDict, num_classes: int, image_size: int, settings: Mapping[str, Any]
 ) -> nn.Module:
-    if spec not in MODELS and Path(spec).suffix:
-        raise ConfigError(f"{spec!r} is not a model; write module:factory or a registered name")
     architecture = MODELS.get(spec)
     plain = {_unwrapped(name, {"mu": 0, "sigma": 0}): value for name, value in state.items()}
     config: dict[str, Any] = {"name": spec}
@@ -192,6 +223,49 @@ def _from_factory(spec: str, num_classes: int) -> nn.Module:
     return model
 
 
+def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    """A network of RobustBench's model zoo, downloaded unless its file is there.
+
+    Raises:
+        ConfigError: the zoo has no such data set, threat model or network.
+        CheckpointError: its file cannot be had, or not be read with weights_only.
+    """
+    # models know nothing of evaluation, which holds this shim
+    shim = importlib.import_module("benchmark.evaluation.robustbench")
+    robustbench = shim.import_robustbench()
+    for key in settings:
+        if key not in ("dataset", "threat"):
+            raise ConfigError(f"robustbench:{name} has no model.{key}, only dataset and threat")
+    dataset, threat = settings.get("dataset", "cifar10"), settings.get("threat", "Linf")
+    zoo = {
+        (of.value, under.value): networks
+        for of, threats in robustbench.model_zoo.model_dicts.items()
+        for under, networks in threats.items()
+    }
+    if (dataset, threat) not in zoo:
+        known = ", ".join(f"{of} {under}" for of, under in zoo)
+        raise ConfigError(f"RobustBench has no zoo for {dataset} {threat}; known: {known}")
+    networks = zoo[dataset, threat]
+    if name not in networks:
+        raise ConfigError(
+            f"RobustBench has no {name!r} for {dataset} {threat}; {did_you_mean(name, networks)}"
+        )
+    parts = isinstance(networks[name].get("gdrive_id"), list)
+    file = Path("models", dataset, threat, f"{name}_m0.pt" if parts else f"{name}.pt")
+    try:
+        # It prints, and stdout may be JSON.
+        with only_tensors(), contextlib.redirect_stdout(sys.stderr):
+            model: nn.Module = robustbench.load_model(
+                name, model_dir="models", dataset=dataset, threat_model=threat
+            )
+    except Exception as error:  # of the network, of the file or of the zoo's code
+        remedy = f"{file} may be damaged" if file.exists() else f"put its weights at {file}"
+        raise CheckpointError(
+            f"cannot load robustbench:{name} ({reason(error)}); {remedy} in the working directory"
+        ) from error
+    return model
+
+
 def _import(spec: str) -> Callable[..., Any]:
     module_name, _, attribute = spec.partition(":")
     # Last, so that a file beside the user's data cannot hide an installed package.
@@ -220,19 +294,22 @@ def _check_finite(model: nn.Module, source: str) -> None:
         raise CheckpointError(f"{source} has weights that are not finite: {_few(bad)}")
 
 
-def _check_output(model: nn.Module, spec: str, num_classes: int, image_size: int) -> None:
-    images = torch.full((2, 3, image_size, image_size), 0.5)
+def _check_output(
+    model: nn.Module, spec: str, num_classes: int, images: Tensor, advice: str
+) -> None:
+    advice = f"; {advice}" if advice else ""
     try:
         with torch.no_grad():
             logits = model(images)
     except Exception as error:  # foreign code may raise anything
         raise ConfigError(
-            f"{spec} fails on images of shape {list(images.shape)}: {error}"
+            f"{spec} fails on images of shape {list(images.shape)}: {reason(error)}{advice}"
         ) from error
     if not isinstance(logits, Tensor):
         raise ConfigError(f"{spec} returns {type(logits).__name__}, not a tensor of logits")
-    if logits.shape != (2, num_classes):
+    if logits.shape != (len(images), num_classes):
+        advice = advice if logits.shape[1:] == (num_classes,) else "; is num_classes right?"
         raise ConfigError(
             f"{spec} maps {list(images.shape)} to {list(logits.shape)}, "
-            f"not to [2, {num_classes}]; is num_classes right?"
+            f"not to {[len(images), num_classes]}{advice}"
         )
