@@ -14,9 +14,11 @@ import io
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -97,7 +99,9 @@ def load_file(path: Path, device: torch.device) -> FileNet:
     if suffix == ".onnx":
         return FileNet(_onnx(path), content, has_modes=True).to(device)
     try:
-        net = torch.jit.load(io.BytesIO(content), map_location=device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the format as a whole is deprecated
+            net = torch.jit.load(io.BytesIO(content), map_location=device)
     # torch reports a damaged file by whatever its parser stumbles over.
     except Exception as error:
         raise CheckpointError(_unreadable(path, "TorchScript", error)) from error
@@ -188,6 +192,7 @@ def _onnx(path: Path) -> nn.Module:
     # Protobuf, the checker and external data files each have errors of their own.
     except Exception as error:
         raise CheckpointError(_unreadable(path, "ONNX", error)) from error
+    _inline_aliases(model)
     try:
         net: nn.Module = convert(model)
     # The converter gives up in any way it likes.
@@ -198,3 +203,19 @@ def _onnx(path: Path) -> nn.Module:
             "with opset_version=17 or lower, or as TorchScript or .pt2"
         ) from error
     return net
+
+
+def _inline_aliases(model: Any) -> None:
+    """Name equal weights alike in ``model``, an ``onnx.ModelProto``.
+
+    Exporters keep one of several equal tensors and make the others Identity nodes of it; the
+    converter wants to see the weights of a layer themselves.
+    """
+    names = {weights.name: weights.name for weights in model.graph.initializer}
+    outputs = {output.name for output in model.graph.output}
+    for node in list(model.graph.node):
+        if node.op_type == "Identity" and node.input[0] in names and node.output[0] not in outputs:
+            names[node.output[0]] = names[node.input[0]]
+            model.graph.node.remove(node)
+        else:
+            node.input[:] = [names.get(name, name) for name in node.input]

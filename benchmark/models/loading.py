@@ -67,17 +67,7 @@ def load_external(
     device = device or torch.device("cpu")
     settings = settings or {}
     from_file, from_zoo = is_model_file(spec), spec.startswith(_ROBUSTBENCH)
-    if checkpoint is not None and (from_file or from_zoo):
-        raise ConfigError(f"{spec} brings its own weights; leave --checkpoint out")
-    if settings and (from_file or (":" in spec and not from_zoo)):
-        raise ConfigError(
-            f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
-        )
-    if ":" not in spec and spec not in MODELS and Path(spec).suffix and not from_file:
-        raise ConfigError(
-            f"{spec!r} is not a model; write module:factory, a registered name, robustbench:ID or "
-            f"a file ending in {', '.join(SUFFIXES)}"
-        )
+    _check_spec(spec, checkpoint, settings)
     state = None if checkpoint is None else read_state_dict(Path(checkpoint))
     model: nn.Module
     if from_file:
@@ -98,6 +88,21 @@ def load_external(
         images = torch.full((batch, 3, image_size, image_size), 0.5, device=device)
         _check_output(model, spec, num_classes, images, BATCH_ADVICE if from_file else "")
     return model
+
+
+def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any]) -> None:
+    from_file, from_zoo = is_model_file(spec), spec.startswith(_ROBUSTBENCH)
+    if checkpoint is not None and (from_file or from_zoo):
+        raise ConfigError(f"{spec} brings its own weights; leave --checkpoint out")
+    if settings and (from_file or (":" in spec and not from_zoo)):
+        raise ConfigError(
+            f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
+        )
+    if ":" not in spec and spec not in MODELS and Path(spec).suffix and not from_file:
+        raise ConfigError(
+            f"{spec!r} is not a model; write module:factory, a registered name, robustbench:ID or "
+            f"a file ending in {', '.join(SUFFIXES)}"
+        )
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -230,7 +235,7 @@ def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
         ConfigError: the zoo has no such data set, threat model or network.
         CheckpointError: its file cannot be had, or not be read with weights_only.
     """
-    # models know nothing of evaluation, which holds this shim
+    # By name and late, since models are below evaluation.
     shim = importlib.import_module("benchmark.evaluation.robustbench")
     robustbench = shim.import_robustbench()
     for key in settings:

@@ -106,6 +106,7 @@ def test_factory_gets_the_number_of_classes_and_needs_no_checkpoint(factories: s
         ("{}:Fixed", r"\[2, 7\], not to \[2, 10\]"),
         ("no_such_module:net", "cannot import 'no_such_module'"),
         ("small-resnet", "without weights"),
+        ("net.pth", r"not a model; .* a file ending in \.ts"),
     ],
 )
 def test_unusable_factories_are_explained(spec: str, message: str, factories: str) -> None:
