@@ -492,18 +492,22 @@ def report(
     target: Annotated[
         Path | None, typer.Option("--out", help="Where to write; default: OUT/report.")
     ] = None,
+    corruption_reference: Annotated[
+        Path | None,
+        typer.Option(help="CSV (corruption,severity,error) of a reference network, for mCE."),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
-    _render(out, target, json_)
+    _render(out, target, json_, corruption_reference)
 
 
-def _render(out: Path, target: Path | None, json_: bool) -> None:
+def _render(out: Path, target: Path | None, json_: bool, reference: Path | None = None) -> None:
     from benchmark.report import render
     from benchmark.report.records import read_suite
     from benchmark.report.tables import tidy
 
-    files = render(out, target)
+    files = render(out, target, reference)
     if json_:
         # null for what is missing; NaN is no JSON
         rows = tidy(read_suite(out)).replace({"": None}).to_dict(orient="records")

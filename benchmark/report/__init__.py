@@ -7,7 +7,9 @@ from pathlib import Path
 __all__ = ["render"]
 
 
-def render(out: Path, target: Path | None = None) -> list[Path]:
+def render(
+    out: Path, target: Path | None = None, corruption_reference: Path | None = None
+) -> list[Path]:
     """Write the report of the suite in ``out`` and return the files, the index first.
 
     Equal records give equal files. A plot whose data are absent is not written, and an older one
@@ -16,11 +18,14 @@ def render(out: Path, target: Path | None = None) -> list[Path]:
     Args:
         out: folder with suite.json and cells/.
         target: where to write; OUT/report if None.
+        corruption_reference: CSV of a reference network's errors, for the mean corruption error.
 
     Raises:
-        BenchmarkError: no records, a damaged record, or a folder that cannot be written.
+        BenchmarkError: no records, a damaged record or reference, or a folder that cannot be
+            written.
     """
     # matplotlib and pandas take a second to import; `import benchmark.report` must not
     from benchmark.report.page import write_report
 
-    return write_report(Path(out), Path(target) if target is not None else Path(out) / "report")
+    folder = Path(target) if target is not None else Path(out) / "report"
+    return write_report(Path(out), folder, corruption_reference)

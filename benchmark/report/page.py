@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmark.core.files import write_text
-from benchmark.report import findings, plots, published, tables
+from benchmark.report import corruptions, findings, plots, published, tables
 from benchmark.report.records import SuiteRecord, read_suite
 
 CAPTIONS = {
@@ -20,22 +20,27 @@ CAPTIONS = {
     "lowest to highest seed.",
     "mixing": "Weight of each learner in the mix, and its L2 distance from the global learner; "
     "mean over seeds, band from lowest to highest.",
-    "corruptions": "Accuracy (%) under each corruption, mean over severities and seeds.",
+    "corruptions": "Accuracy (%) under each corruption, mean over severities and seeds: "
+    "[corruptions.md](corruptions.md).",
     "published": "Published figures and ours, on separate axes. See [published.md](published.md).",
 }
 
 
-def write_report(out: Path, target: Path) -> list[Path]:
+def write_report(out: Path, target: Path, reference: Path | None = None) -> list[Path]:
     """Read the records in ``out`` and write all files of the report to ``target``."""
     suite = read_suite(out)
     texts = {
         "table.md": tables.markdown_text(suite),
         "table.csv": tables.csv_text(suite),
         "table.tex": tables.latex_text(suite),
+        "corruptions.md": corruptions.markdown_text(suite, reference),
         "published.md": published.markdown_text(suite),
     }
     written = []
     for name, text in texts.items():
+        if not text:
+            (target / name).unlink(missing_ok=True)
+            continue
         write_text(target / name, text)
         written.append(target / name)
     drawn = []

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmark.core.files import atomic_path
-from benchmark.report.records import SuiteRecord, nested
+from benchmark.report.corruptions import corruption_means
+from benchmark.report.records import SuiteRecord
 from benchmark.report.tables import Summary, summarise, title
 
 WIDTH = 3.4
@@ -555,21 +556,6 @@ def _mixing_series(suite: SuiteRecord, label: str, key: str) -> pd.DataFrame:
 
 
 # --- corruptions ----------------------------------------------------------------------------------
-
-
-def corruption_means(suite: SuiteRecord) -> pd.DataFrame:
-    """Accuracy by corruption (rows) and method (columns), over severities and seeds."""
-    columns: dict[str, pd.Series] = {}
-    for method in suite.methods:
-        per_seed = []
-        for cell in suite.evaluated(method, "corruptions"):
-            found = nested(cell.metrics, "corruptions", "detail", "per_corruption") or {}
-            per_seed.append(
-                pd.Series({k: float(np.mean(v)) for k, v in found.items()}, dtype=float)
-            )
-        if per_seed and any(len(s) for s in per_seed):
-            columns[method] = pd.concat(per_seed, axis=1).mean(axis=1)
-    return pd.DataFrame(columns)
 
 
 def corruptions(suite: SuiteRecord) -> Figure | None:

@@ -26,6 +26,15 @@ TITLES = {
     "aa_linf": "AutoAttack",
     "aa_l2": "AutoAttack l2",
     "aa_l1": "AutoAttack l1",
+    "pgd100_linf": "PGD-100",
+    "mim20_linf": "MIM-20",
+    "cw20_linf": "CW-20",
+    "apgd-ce_linf": "APGD-CE",
+    "apgd-dlr_linf": "APGD-DLR",
+    "apgd-t_linf": "APGD-T",
+    "fab-t_linf": "FAB-T",
+    "square_linf": "Square",
+    "spatial": "Rotation",
     "union": "Union",
     "corruptions": "Corruptions",
 }
@@ -45,6 +54,9 @@ SETTINGS: dict[str, str] = {
     "attacked": "{} of them attacked",
     "interval": "interval {}",
     "attacks": "{}",
+    "precision": "crafted in {}",
+    "points": "every one of {} rotations and translations",
+    "source": "{}",
     "seed": "seed {}",
     "bn_mode": "BatchNorm in {} mode",
 }
@@ -64,8 +76,9 @@ class Summary:
 
 def title(metric: str) -> str:
     """A metric's heading."""
-    if metric.endswith("_estimate"):
-        return f"{title(metric.removesuffix('_estimate'))} (estimate)"
+    for word in ("estimate", "screening"):
+        if metric.endswith(f"_{word}"):
+            return f"{title(metric.removesuffix(f'_{word}'))} ({word})"
     return TITLES.get(metric, metric)
 
 

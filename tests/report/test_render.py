@@ -20,7 +20,7 @@ PLOTS = ("tradeoff", "curves", "mixing", "corruptions", "published")
 
 
 def test_every_file_is_written(rendered: Path) -> None:
-    expected = {"report.md", "table.md", "table.csv", "table.tex", "published.md"}
+    expected = {"report.md", "table.md", "table.csv", "table.tex", "published.md", "corruptions.md"}
     expected |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "pdf")}
     assert {p.name for p in rendered.iterdir()} == expected
 
