@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.resnet import ResNet as TorchvisionResNet
+from torchvision.models import resnet
 
 from benchmark.models.normalization import Normalized
 
 _FORMS = {
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
+    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
 }
 
 
-class ImageNetResNet(TorchvisionResNet, Normalized):
+class ImageNetResNet(resnet.ResNet, Normalized):
     """torchvision's ResNet, its parameter names unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:

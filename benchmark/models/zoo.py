@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
@@ -18,25 +18,31 @@ from benchmark.models.wide_resnet import WideResNet
 if TYPE_CHECKING:
     from benchmark.models.config import ModelConfig
 
+Call: TypeAlias = partial[Any]
+
 
 @dataclass(frozen=True)
 class Architecture:
     """What a name stands for.
 
     Attributes:
-        build: called as ``build(num_classes, image_size=, mean=, std=, **options)``.
+        constructor: called as ``constructor(num_classes, image_size=, mean=, std=, **options)``;
+            gives the call that makes the network, a class or function with its arguments.
         description: one line for listings.
-        options: the keys of ModelConfig, beyond name and normalization, that ``build`` takes.
+        options: the keys of ModelConfig, beyond name and normalization, that it takes.
         normalizes_itself: the normalisation is part of the architecture; mean and std stay None.
     """
 
-    build: Callable[..., nn.Module]
+    constructor: Callable[..., Call]
     description: str
     options: frozenset[str] = frozenset()
     normalizes_itself: bool = False
 
 
 MODELS: Registry[Architecture] = Registry("model")
+
+# A network's attribute that survives copies, which averages of networks are.
+_MADE_BY = "made_by"
 
 
 def build_model(
@@ -73,7 +79,16 @@ def build_model(
         mean, std = config.normalization.mean, config.normalization.std
     options = {name: getattr(config, name) for name in architecture.options}
     given = {name: value for name, value in options.items() if value is not None}
-    return architecture.build(num_classes, image_size=image_size, mean=mean, std=std, **given)
+    call = architecture.constructor(num_classes, image_size=image_size, mean=mean, std=std, **given)
+    network = call()
+    network.__dict__[_MADE_BY] = call
+    return network
+
+
+def made_by(network: nn.Module) -> Call | None:
+    """The call by which ``build_model`` made ``network``, or the network it is a copy of."""
+    call: Call | None = network.__dict__.get(_MADE_BY)
+    return call
 
 
 def _small_resnet(
@@ -83,29 +98,30 @@ def _small_resnet(
     width: int = 16,
     stem_stride: int | None = None,
     **kwargs: Any,
-) -> nn.Module:
+) -> Call:
     if stem_stride is None:
         stem_stride = 2 if image_size >= 32 else 1
-    return ResNet(num_classes, width=width, blocks=(1, 1, 1), stem_stride=stem_stride, **kwargs)
+    form: dict[str, Any] = {"width": width, "blocks": (1, 1, 1), "stem_stride": stem_stride}
+    return partial(ResNet, num_classes, **form, **kwargs)
 
 
 def _any_size(
     network: Callable[..., nn.Module], num_classes: int, *, image_size: int, **kwargs: Any
-) -> nn.Module:
+) -> Call:
     """For networks that end in global pooling and so do not ask for the image size."""
-    return network(num_classes, **kwargs)
+    return partial(network, num_classes, **kwargs)
 
 
-def _torchvision(network: str, num_classes: int, *, image_size: int, **kwargs: Any) -> nn.Module:
+def _torchvision(network: str, num_classes: int, *, image_size: int, **kwargs: Any) -> Call:
     from benchmark.models.imagenet import torchvision_resnet  # importing torchvision takes a second
 
-    return torchvision_resnet(network, num_classes, **kwargs)
+    return partial(torchvision_resnet, network, num_classes, **kwargs)
 
 
-def _resnet2b(num_classes: int, *, image_size: int, mean: None, std: None) -> nn.Module:
+def _resnet2b(num_classes: int, *, image_size: int, mean: None, std: None) -> Call:
     if image_size != 32:
         raise ConfigError(f"resnet2b takes 32x32 images, not {image_size}x{image_size}")
-    return ResNet2B(num_classes)
+    return partial(ResNet2B, num_classes)
 
 
 for _name, _architecture in {
