@@ -1,4 +1,4 @@
-"""The command line: run, train, evaluate, compare, interpolate, report, list."""
+"""The command line: run, train, evaluate, compare, interpolate, report, submit, list."""
 
 from __future__ import annotations
 
@@ -47,6 +47,14 @@ class Precision(str, Enum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class Threat(str, Enum):
+    """Threat models of RobustBench's leaderboards."""
+
+    linf = "linf"
+    l2 = "l2"
+    corruptions = "corruptions"
 
 
 class Kind(str, Enum):
@@ -517,6 +525,28 @@ def _render(out: Path, target: Path | None, json_: bool, reference: Path | None 
     if table:
         print(table.read_text(encoding="utf-8"))
     print(f"report: {files[0]}")
+
+
+@app.command()
+def submit(
+    run_: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of an evaluated run.")],
+    data_root: DataRoot = Path("data"),
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/submission.")] = None,
+    threat: Annotated[Threat, typer.Option(help="Which leaderboard.")] = Threat.linf,
+    info: Annotated[
+        Path | None, typer.Option(help="YAML file: id, name, authors, link, venue, ...")
+    ] = None,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Also what the leaderboard would not take, marked so.")
+    ] = False,
+) -> None:
+    """Write a bundle for RobustBench: model, weights, figures and the issue to open."""
+    from benchmark.evaluation.submission import submit as write_bundle
+
+    target = write_bundle(
+        run_, data_root=data_root, out=out, threat=threat.value, info=info, draft=draft
+    )
+    print(f"bundle: {target}")
 
 
 @app.command("list")

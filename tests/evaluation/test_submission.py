@@ -1,0 +1,323 @@
+"""The bundle for RobustBench: complete, true to the run, and refused or marked where it must be."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from board_records import autoattack
+from PIL import Image
+from tiny_suites import cli, contents, write_suite
+
+from benchmark.data import sources
+from benchmark.data.config import DatasetConfig
+
+SHORT = {"epochs": 2, "validations": 1}
+
+PAPER = {
+    "id": "Doe2026Example_tiny",
+    "name": "An Example of a Title",
+    "authors": "Jane Doe, John Doe",
+    "link": "https://arxiv.org/abs/2601.00001",
+    "venue": "arXiv, Jan 2026",
+    "architecture": "ResNet-8",
+    "reported": 12.5,
+    "additional_data": False,
+}
+
+# Of a file in RobustBench's model_info/cifar10/Linf.
+PUBLISHED = {
+    "link": str,
+    "name": str,
+    "authors": str,
+    "additional_data": bool,
+    "number_forward_passes": int,
+    "dataset": str,
+    "venue": str,
+    "architecture": str,
+    "eps": str,
+    "clean_acc": str,
+    "reported": str,
+    "autoattack_acc": str,
+}
+
+ALONE = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("benchmark", "baselines", "generalist"):
+            raise ImportError(name + " is not here")
+
+sys.meta_path.insert(0, Block())
+sys.path.insert(0, sys.argv[1])
+import torch
+from model import load
+images, labels = torch.load(sys.argv[2], weights_only=True)
+torch.set_num_threads(1)
+with torch.no_grad():
+    print(int((load()(images).argmax(1) == labels).sum()))
+assert not {"benchmark", "baselines", "generalist"} & set(sys.modules)
+"""
+
+
+def write_cifar(root: Path) -> None:
+    """Ten classes of brightness as class folders named cifar10: 4 training and 2 test images each."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 4), ("test", 2)):
+        for label in range(10):
+            folder = root / "cifar10" / part / f"{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise = random.integers(0, 12, (32, 32, 3))
+                image = Image.fromarray((noise + 24 * label).astype(np.uint8))
+                image.save(folder / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``data`` and two evaluated runs, ``single`` and ``ensemble``, in ``out/cells``."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_cifar(folder / "data")
+    path = write_suite(
+        folder,
+        dataset={"name": "cifar10", "val_fraction": 0.25},
+        methods=[{"name": "pgd-at", "label": "single"}, {"name": "output-ensemble"}],
+        train=SHORT,
+        evaluation=[{"kind": "clean"}],
+    )
+    called = cli("run", path, "--data-root", folder / "data", "--out", folder / "out", "-q")
+    assert called.status == 0, called.err
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy, whose records are edited as if of a sound network on the official test set."""
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    for path in copy.glob("out/cells/*/evaluation.json"):
+        record = json.loads(path.read_text())
+        record["dataset"]["images"] = 10_000
+        record["reliability"]["findings"] = []
+        record["metrics"]["clean"] |= {"n": 10_000, "correct": 8_123}
+        record["metrics"]["aa_linf"] = {"key": "", **autoattack("linf", "8/255"), "correct": 4_567}
+        path.write_text(json.dumps(record))
+    (copy / "info.yaml").write_text(yaml.safe_dump(PAPER))
+    return copy
+
+
+def cell(folder: Path, label: str) -> Path:
+    (path,) = folder.glob(f"out/cells/{label}-*")
+    return path
+
+
+def submit(folder: Path, label: str = "single", *more: object, info: bool = True) -> Any:
+    given = ["--info", folder / "info.yaml"] if info else []
+    return cli("submit", cell(folder, label), "--data-root", folder / "data", *given, *more)
+
+
+@pytest.mark.parametrize(("label", "passes"), [("single", 1), ("output-ensemble", 2)])
+def test_a_complete_bundle(folder: Path, label: str, passes: int) -> None:
+    """Keys and types are the published ones; weights are the run's; figures are the record's."""
+    called = submit(folder, label)
+    assert called.status == 0, called.err
+    bundle = cell(folder, label) / "submission"
+    assert called.out == f"bundle: {bundle}\n"
+    entry = "model_info/cifar10/Linf/Doe2026Example_tiny.json"
+    texts = {"README.md", "evaluation.log", "issue.md", "model.py"}
+    assert set(contents(bundle)) == texts | {"checkpoint.pt", entry}
+
+    found = json.loads((bundle / entry).read_text())
+    assert {key: type(value) for key, value in found.items()} == PUBLISHED
+    assert list(found) == list(PUBLISHED)
+    figures = {key: found[key] for key in ("eps", "clean_acc", "reported", "autoattack_acc")}
+    assert figures == {
+        "eps": "8/255",
+        "clean_acc": "81.23",
+        "reported": "12.50",
+        "autoattack_acc": "45.67",
+    }
+    assert found["number_forward_passes"] == passes
+
+    weights = torch.load(bundle / "checkpoint.pt", weights_only=True)
+    trained = torch.load(cell(folder, label) / "deployed.pt", weights_only=True)
+    assert weights.keys() == trained.keys()
+    assert all(torch.equal(weights[name], trained[name]) for name in trained)
+
+    for name in texts:
+        assert "DRAFT" not in (bundle / name).read_text()
+    issue = (bundle / "issue.md").read_text()
+    for text in ("[New Model] Doe2026Example_tiny", "45.67 %", "8/255", "Additional data: false"):
+        assert text in issue
+    log = yaml.safe_load((bundle / "evaluation.log").read_text())
+    assert log["metrics"]["aa_linf"]["n"] == 10_000
+    assert log["metrics"]["aa_linf"]["versions"] == {"pyautoattack": "0.2.0"}
+    assert log["reliability"]["findings"] == []
+    assert "torch" in log["environment of training"]
+
+
+@pytest.mark.parametrize("label", ["single", "output-ensemble"])
+def test_the_bundle_alone_reproduces_the_clean_accuracy(finished: Path, label: str) -> None:
+    """In an isolated interpreter that cannot import our packages."""
+    run = cell(finished, label)
+    bundle = finished / f"bundle-{label}"
+    called = submit(finished, label, "--draft", "--out", bundle, info=False)
+    assert called.status == 0, called.err
+    test = sources.load(DatasetConfig(name="cifar10", val_fraction=0.25), finished / "data").test
+    torch.save([test.images.float() / 255, test.labels], finished / "images.pt")
+    command = [sys.executable, "-I", "-c", ALONE, bundle, finished / "images.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=finished, check=False)
+    assert done.returncode == 0, done.stderr
+    clean = json.loads((run / "evaluation.json").read_text())["metrics"]["clean"]
+    assert clean["n"] == len(test) == 20
+    assert int(done.stdout) == clean["correct"]
+
+
+def test_a_draft_says_so_everywhere(folder: Path) -> None:
+    """In a file of its own, on top of both texts and in the entry; every reason in each."""
+    path = cell(folder, "single") / "evaluation.json"
+    record = json.loads(path.read_text())
+    record["metrics"]["aa_linf"]["n"] = 1000
+    record["reliability"]["findings"] = [{"name": "random", "text": "two passes differ"}]
+    path.write_text(json.dumps(record))
+    reasons = ("1,000 of 10,000", "two passes differ", "id, name, authors, link, venue")
+
+    refused = submit(folder, info=False)
+    assert refused.status == 2
+    bundle = cell(folder, "single") / "submission"
+    assert not bundle.exists()
+    called = submit(folder, "single", "--draft", info=False)
+    assert called.status == 0, called.err
+    (entry,) = bundle.glob("model_info/cifar10/Linf/*.json")
+    footnote = json.loads(entry.read_text())["footnote"]
+    readme, issue = ((bundle / name).read_text() for name in ("README.md", "issue.md"))
+    notice = (bundle / "DRAFT-DO-NOT-SUBMIT.txt").read_text()
+    assert readme.startswith("> DRAFT")
+    assert issue.startswith("> DRAFT")
+    assert "Additional data: not stated" in issue
+    for reason in reasons:
+        for text in (refused.err, readme, issue, notice, footnote):
+            assert reason in text
+
+
+def test_a_later_submission_replaces_a_draft(folder: Path) -> None:
+    """No trace of the draft or of its entry stays behind."""
+    assert submit(folder, "single", "--draft", info=False).status == 0
+    assert submit(folder).status == 0
+    files = contents(cell(folder, "single") / "submission")
+    assert not [name for name in files if "raft" in name.lower()]
+
+
+def test_an_estimate_never_becomes_the_accuracy(folder: Path) -> None:
+    path = cell(folder, "single") / "evaluation.json"
+    record = json.loads(path.read_text())
+    estimate = {**record["metrics"].pop("aa_linf"), "kind": "autoattack-estimate"}
+    record["metrics"]["aa_linf_estimate"] = estimate
+    path.write_text(json.dumps(record))
+    called = submit(folder)
+    assert called.status == 2
+    assert "aa_linf_estimate is an estimate" in called.err
+    assert submit(folder, "single", "--draft").status == 0
+    (entry,) = (cell(folder, "single") / "submission").glob("model_info/*/*/*.json")
+    found = json.loads(entry.read_text())
+    assert (found["autoattack_acc"], found["eps"]) == (None, None)
+
+
+def test_other_boards(folder: Path) -> None:
+    """l_2 under its own folder with the radius as measured; corruptions without a radius."""
+    path = cell(folder, "single") / "evaluation.json"
+    record = json.loads(path.read_text())
+    corruptions = {"source": "published", "severities": [1, 2, 3, 4, 5], "seed": 0}
+    record["metrics"] |= {
+        "aa_l2": {"key": "", **autoattack("l2", "0.5")},
+        "corruptions": {
+            "key": "",
+            "kind": "corruptions",
+            "n": 10_000,
+            "correct": None,
+            "mean": 0.71236,
+            "detail": corruptions,
+        },
+    }
+    path.write_text(json.dumps(record))
+    bundle = cell(folder, "single") / "submission"
+    assert submit(folder, "single", "--threat", "l2").status == 0
+    (entry,) = bundle.glob("model_info/*/*/*.json")
+    assert entry.parent.name == "L2"
+    assert json.loads(entry.read_text())["eps"] == "0.5"
+    assert submit(folder, "single", "--threat", "corruptions").status == 0
+    (entry,) = bundle.glob("model_info/*/*/*.json")
+    found = json.loads(entry.read_text())
+    assert entry.parent.name == "corruptions"
+    assert (found["eps"], found["corruptions_acc"]) == (None, "71.24")
+    assert "autoattack_acc" not in found
+
+
+def _spoil(folder: Path, what: str) -> list[object]:
+    """Make one thing wrong; further options of the call."""
+    run = cell(folder, "single")
+    if what == "untrained":
+        (run / "training.json").unlink()
+    elif what == "unevaluated":
+        (run / "evaluation.json").unlink()
+    elif what == "threat":
+        return ["--threat", "l7"]
+    elif what == "weights":
+        path = run / "evaluation.json"
+        path.write_text(re.sub(r'"model_hash": "\w', '"model_hash": "x', path.read_text()))
+    elif what == "data":
+        (folder / "data" / "cifar10" / "train" / "3" / "0.png").unlink()
+    elif what == "folder":
+        (folder / "clone").mkdir()
+        (folder / "clone" / "setup.py").touch()
+        return ["--out", folder / "clone"]
+    else:
+        texts = {"yaml": "id: [", "list": "- id", "key": "venu: here", "missing": "venue: here"}
+        (folder / "info.yaml").write_text(texts.get(what, ""))
+        if what == "absent":
+            (folder / "info.yaml").unlink()
+    return []
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("untrained", "holds no trained run"),
+        ("unevaluated", "is not evaluated; run: generalist-bench evaluate"),
+        ("threat", "'l7' is not one of"),
+        ("weights", "of other weights than deployed.pt"),
+        ("data", "was trained on other images"),
+        ("folder", "holds other files"),
+        ("yaml", "is not valid YAML"),
+        ("list", "must be a mapping"),
+        ("key", "did you mean 'venue'"),
+        ("absent", "cannot be read"),
+        (
+            "missing",
+            "does not state id, name, authors, link, architecture, reported, additional_data",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(folder: Path, what: str, message: str) -> None:
+    more = _spoil(folder, what)
+    before = contents(folder)
+    called = submit(folder, "single", *more)
+    assert called.status == 2
+    assert message in called.err
+    assert called.err.count("\n") == 1
+    assert contents(folder) == before
+
+
+def test_no_run(tmp_path: Path) -> None:
+    called = cli("submit", tmp_path / "nothing", "--draft")
+    assert called.status == 2
+    assert "holds no trained run" in called.err
