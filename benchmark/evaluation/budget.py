@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.folding import FoldedView
 from benchmark.attacks.norms import norm_of
-from benchmark.attacks.pgd import attack_loss, input_gradient, random_start
+from benchmark.attacks.pgd import attack_loss, input_gradient, is_right, random_start
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
 from benchmark.evaluation.statistics import (
@@ -44,7 +44,7 @@ def cheap_survivors(
 
     A fooled image is attacked no further. ``model`` is in crafting state.
     """
-    alive = (model(x).argmax(1) == y).nonzero().squeeze(1)
+    alive = is_right(model(x), y).nonzero().squeeze(1)
     folded = FoldedView(model)
     view: nn.Module = folded if folded.agrees(x) else model
     norm, eps, size = norm_of(threat.norm), float(threat.eps), float(threat.step)
@@ -55,7 +55,7 @@ def cheap_survivors(
         grad = input_gradient(view, x_adv, attack_loss("cw", y[alive]))
         with torch.no_grad():
             x_adv = norm.admit(x_adv + size * norm.ascend(grad, x_adv), x[alive], eps)
-            left = model(x_adv).argmax(1) == y[alive]
+            left = is_right(model(x_adv), y[alive])
         alive, x_adv = alive[left], x_adv[left]
     survived = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     survived[alive] = True

@@ -220,6 +220,8 @@ def required_n(
     d = abs(difference)
     if d == 0:
         raise ValueError("a difference of zero cannot be detected with any n")
+    if math.isclose(d, discordant):  # one model alone is ever right; the two differ by rounding
+        discordant = d
     if not d <= discordant <= 1:
         raise ValueError(f"discordant = {discordant} must lie in [|difference| = {d}, 1]")
     z_power = float(stats.norm.ppf(power))

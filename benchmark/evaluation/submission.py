@@ -28,8 +28,8 @@ from benchmark.evaluation.leaderboard import (
     violations,
 )
 from benchmark.evaluation.panel import read_evaluation
-from benchmark.evaluation.robustbench import imagenet_files
 from benchmark.models.loading import read_state_dict
+from benchmark.models.robustbench import imagenet_files
 from benchmark.models.standalone import standalone_source
 from benchmark.suites.run import read_cell_config
 from benchmark.suites.schema import CellConfig
@@ -376,7 +376,7 @@ A model for RobustBench's board {dataset}, {threat}.
 evaluation of it, where generalist-bench is installed with its extra `robustbench`:
 
 ```python
-from benchmark.evaluation.robustbench import import_robustbench
+from benchmark.models.robustbench import import_robustbench
 
 from model import load
 

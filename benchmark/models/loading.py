@@ -235,9 +235,9 @@ def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
         ConfigError: the zoo has no such data set, threat model or network.
         CheckpointError: its file cannot be had, or not be read with weights_only.
     """
-    # By name and late, since models are below evaluation.
-    shim = importlib.import_module("benchmark.evaluation.robustbench")
-    robustbench = shim.import_robustbench()
+    from benchmark.models.robustbench import import_robustbench  # pyautoattack takes a second
+
+    robustbench = import_robustbench()
     for key in settings:
         if key not in ("dataset", "threat"):
             raise ConfigError(f"robustbench:{name} has no model.{key}, only dataset and threat")

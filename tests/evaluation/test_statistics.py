@@ -97,6 +97,11 @@ def test_mcnemar_refuses_missing_outcomes() -> None:
         mcnemar_exact([True], [True, False])
 
 
+def test_required_n_where_one_model_alone_is_ever_right() -> None:
+    """Protects: difference and discordant share are then equal but for rounding."""
+    assert required_n(0.16666666666666669, 0.16666666666666666) == required_n(1 / 6, 1 / 6)
+
+
 def test_required_n_by_hand_and_by_simulation() -> None:
     n = required_n(0.05, 0.10)
     assert n == 312  # ceil((1.959964 sqrt(.1) + .841621 sqrt(.1 - .0025))^2 / .0025)

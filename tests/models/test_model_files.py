@@ -416,7 +416,7 @@ def robustbench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...
 
     def put(load_model: Callable[..., nn.Module]) -> None:
         shim = SimpleNamespace(import_robustbench=lambda: zoo(load_model))
-        monkeypatch.setitem(sys.modules, "benchmark.evaluation.robustbench", shim)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "benchmark.models.robustbench", shim)  # type: ignore[arg-type]
 
     return put
 

@@ -19,8 +19,8 @@ from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
-from benchmark.evaluation import robustbench as shim
 from benchmark.evaluation import submission
+from benchmark.models import robustbench as shim
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.suites.run import run_suite
