@@ -143,7 +143,11 @@ def write_cell(
             "correct": None,
             "mean": float(np.mean(list(per_corruption.values()))),
             "kind": "corruptions",
-            "detail": {"source": "generated", "per_corruption": per_corruption},
+            "detail": {
+                "source": "generated",
+                "severities": [1, 2, 3, 4, 5],
+                "per_corruption": per_corruption,
+            },
         }
 
     config = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from synthetic_records import ELEVEN, write_suite
+from synthetic_records import CORRUPTIONS, ELEVEN, write_suite
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.report import plots, published, render
@@ -142,3 +143,24 @@ def test_spread_moves_labels_as_little_as_needed() -> None:
 )
 def test_families(method: str, name: str) -> None:
     assert plots.family(method).name == name
+
+
+def test_corruptions_one_by_one_and_mce(tmp_path: Path) -> None:
+    """The table against the records, and mCE against a reference whose errors are all 0.5."""
+    out = write_suite(tmp_path / "out", {"pgd-at": ELEVEN["pgd-at"]}, corruptions=CORRUPTIONS)
+    record = json.loads(next(out.glob("cells/*/evaluation.json")).read_text())
+    found = record["metrics"]["corruptions"]["detail"]["per_corruption"]
+    lines = [f"{name},{level},0.5" for name in CORRUPTIONS for level in range(1, 6)]
+    reference = tmp_path / "alexnet.csv"
+    reference.write_text("\n".join(["corruption,severity,error", *lines]))
+    render(out, tmp_path / "report", reference)
+    rows = {
+        cells[1].strip(): cells[2].strip()
+        for line in (tmp_path / "report" / "corruptions.md").read_text().splitlines()
+        if len(cells := line.split("|")) == 4
+    }
+    for name, accuracies in found.items():
+        assert rows[name.replace("_", " ")] == f"{100 * sum(accuracies) / 5:.1f}"
+    errors = [(5 - sum(accuracies)) / 2.5 for accuracies in found.values()]
+    assert rows["mCE"] == f"{100 * sum(errors) / 15:.1f}"
+    assert "relative mCE" not in rows, "it needs the reference's clean error"
