@@ -1,0 +1,213 @@
+"""AutoAttack's cost beside the bare library's, on the same images, interleaved in one run.
+
+    python -m benchmark.speed.autoattack RUN --data-root DIR --n 256 --repeats 2 > autoattack.json
+
+Process CPU time, one thread: other work on the machine hardly moves it. ``shared`` compares
+wall-clock time of one and of two processes, so it wants an idle machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import pandas as pd
+import torch
+import typer
+from pyautoattack import AutoAttack
+from torch import Tensor, nn
+
+from benchmark.attacks.autoattack import AutoAttackResult, Precision, run_autoattack
+from benchmark.core.environment import environment
+from benchmark.core.errors import BenchmarkError
+from benchmark.core.progress import Progress
+from benchmark.core.threat import Pixels
+from benchmark.data import sources
+from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation.outcomes import sample
+from benchmark.suites.run import read_cell_config
+from benchmark.training.loop import load_deployed
+
+BATCH_SIZE = 256
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison; seconds are medians over repeats.
+
+    Attributes:
+        ratio: reference_s / ours_s, the median of the ratios of single repeats.
+        flags_equal, disagree: whether every verdict is the reference's, and on how many images not.
+    """
+
+    task: str
+    model: str
+    n: int
+    ours_s: float
+    reference: str
+    reference_s: float
+    ratio: float
+    flags_equal: bool
+    disagree: int
+    detail: dict[str, Any]
+
+
+@app.command()
+def judged(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
+    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    eps: Annotated[str, typer.Option()] = "8/255",
+    n: Annotated[int, typer.Option(min=1)] = 256,
+    repeats: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """The adapter and its bf16 screening against a plain call of pyautoattack; prints JSON."""
+    torch.set_num_threads(1)
+    model, x, y, name = _setting(run, data_root, n)
+    radius, progress = float(Pixels(eps)), Progress()
+    found: dict[str, Tensor] = {}
+    details: dict[str, dict[str, Any]] = {}
+
+    def ours(task: str, precision: Precision) -> None:
+        result = run_autoattack(
+            model, x, y, norm="linf", eps=radius, seed=0, batch_size=BATCH_SIZE, precision=precision
+        )
+        found[task], details[task] = result.robust, _rejudged(model, result, y)
+
+    def plain() -> None:
+        found["plain"] = _plain(model, x, y, radius)
+
+    ways: dict[str, Callable[[], None]] = {
+        "plain": plain,
+        "autoattack": lambda: ours("autoattack", "fp32"),
+        "autoattack-screening": lambda: ours("autoattack-screening", "bf16"),
+    }
+    seconds: dict[str, list[float]] = {task: [] for task in ways}
+    for repeat in range(repeats):
+        for task, work in ways.items():
+            started = time.process_time()
+            work()
+            seconds[task].append(time.process_time() - started)
+            progress.say(f"repeat {repeat + 1}/{repeats}: {task} {seconds[task][-1]:.0f} s of CPU")
+    rows = [
+        _row(task, name, seconds, found, details[task])
+        for task in ("autoattack", "autoattack-screening")
+    ]
+    _print(rows, repeats)
+
+
+@app.command()
+def shared(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
+    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    metric: Annotated[str, typer.Option(help="An AutoAttack metric of its suite.")] = "aa_linf",
+    repeats: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Two processes against one, one thread each, start-up included; prints JSON."""
+    seconds: dict[str, list[float]] = {"plain": [], "shared": []}
+    found: dict[str, Tensor] = {}
+    arguments = ["-m", "benchmark", "evaluate", "--data-root", str(data_root), "-q"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for _ in range(repeats):
+        for task, command in (("plain", arguments), ("shared", launch + arguments)):
+            seconds[task].append(_evaluated(run, [*command, "--metric", metric], task, found))
+    _, config = read_cell_config(run)
+    detail: dict[str, Any] = {"processes": 2, "metric": metric}
+    _print([_row("shared", config.model.name, seconds, found, detail)], repeats)
+
+
+def _evaluated(run: Path, command: list[str], task: str, found: dict[str, Tensor]) -> float:
+    """Wall-clock seconds of an evaluation of a copy of ``run``; its verdicts go into ``found``."""
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder) / "suite"
+        here = copied / "cells" / run.name
+        ignored = shutil.ignore_patterns("*.unfinished", "evaluation.json", "outcomes.parquet")
+        shutil.copytree(run, here, ignore=ignored)
+        shutil.copy(run.resolve().parent.parent / "suite.json", copied)
+        started = time.monotonic()
+        subprocess.run(
+            [sys.executable, *command, str(here)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=True,
+        )
+        taken = time.monotonic() - started
+        outcomes = pd.read_parquet(here / "outcomes.parquet").drop(columns=["index", "label"])
+        column = outcomes.iloc[:, 0].astype("Int64").fillna(-1)
+        found[task] = torch.tensor(column.to_numpy(dtype="int64"))
+    return taken
+
+
+def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Tensor, str]:
+    """The deployed model of ``run``, ``n`` of its test images with labels, and its architecture."""
+    _, config = read_cell_config(run)
+    data = sources.load(config.dataset, data_root)
+    model = load_deployed(config, data, run, torch.device("cpu"))
+    indices = sample(len(data.test), n, seed=0)
+    batches = list(evaluation_batches(data.test, BATCH_SIZE, indices=indices, device="cpu"))
+    x, y = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
+    return model, x, y, config.model.name
+
+
+def _plain(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Verdicts of the bare library on a model in eval mode, as its README calls it."""
+    attack = AutoAttack(copy.deepcopy(model).eval(), norm="Linf", eps=eps, seed=0)
+    with torch.random.fork_rng():
+        _, predicted = attack.run_standard_evaluation(x, y, batch_size=BATCH_SIZE)
+    return predicted == y
+
+
+def _rejudged(model: nn.Module, result: AutoAttackResult, y: Tensor) -> dict[str, Any]:
+    """How many successes there are, and how many of them ``model`` in fp32 does not confirm in
+    batches of another size."""
+    fooled = result.clean & ~result.robust
+    with torch.no_grad():
+        parts = [model(part).argmax(1) for part in result.x_adv[fooled].split(37)]
+    right = int((torch.cat(parts) == y[fooled]).sum()) if parts else 0
+    return {"successes": int(fooled.sum()), "not_confirmed": right, "folded": result.folded}
+
+
+def _row(
+    task: str,
+    model: str,
+    seconds: dict[str, list[float]],
+    found: dict[str, Tensor],
+    detail: dict[str, Any],
+) -> Row:
+    disagree = int((found[task] != found["plain"]).sum())
+    ratios = [b / a for a, b in zip(seconds[task], seconds["plain"], strict=True)]
+    return Row(
+        task=task,
+        model=model,
+        n=len(found[task]),
+        ours_s=round(median(seconds[task]), 2),
+        reference="one process" if task == "shared" else "pyautoattack",
+        reference_s=round(median(seconds["plain"]), 2),
+        ratio=round(median(ratios), 3),
+        flags_equal=disagree == 0,
+        disagree=disagree,
+        detail={**detail, "seconds": seconds[task], "reference_seconds": seconds["plain"]},
+    )
+
+
+def _print(rows: list[Row], repeats: int) -> None:
+    surroundings = environment("cpu", torch.get_num_threads())
+    document = {"repeats": repeats, "environment": surroundings, "rows": [asdict(r) for r in rows]}
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except BenchmarkError as problem:
+        sys.exit(f"error: {problem}")
