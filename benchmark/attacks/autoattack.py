@@ -340,6 +340,9 @@ class _Observed(AutoAttack):
     def _counted(self, x: Tensor) -> Tensor:
         logits: Tensor = self._crafted_on(x)
         gradient = x.requires_grad and torch.is_grad_enabled()
+        if gradient and not logits.requires_grad:
+            # An output without gradient would end the library's attacks, Square's included.
+            logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
         work = len(x) * (_GRADIENT_PASS if gradient else 1)
         self._done += work
         self._batch_left = max(0, self._batch_left - work)

@@ -55,11 +55,18 @@ def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> At
 
 
 def input_gradient(model: nn.Module, x: Tensor, loss: AttackLoss) -> Tensor:
-    """The gradient of ``loss`` of the model's logits to the images ``x``, without history."""
+    """The gradient of ``loss`` of the model's logits to the images ``x``, without history.
+
+    Zero where none reaches them (a one-hot output): such a model is attacked blindly, and named by
+    the reliability checks.
+    """
     here = x.detach().requires_grad_()
     with torch.enable_grad():
-        (grad,) = torch.autograd.grad(loss(model(here)), here)
-    return grad
+        value = loss(model(here))
+        if not value.requires_grad:
+            return torch.zeros_like(here)
+        (grad,) = torch.autograd.grad(value, here, allow_unused=True)
+    return torch.zeros_like(here) if grad is None else grad
 
 
 def random_start(

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_suites import tiny_data
+from tiny_suites import tiny, tiny_data
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
+from benchmark.attacks.autoattack import _Observed
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
 from benchmark.data.dataset import Split
+from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.reliability import Finding, check
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
+from benchmark.suites.schema import build_suite
 
 NETS = {
     "small-resnet": {"name": "small-resnet", "width": 8},
@@ -227,28 +233,28 @@ class WantsNormalised(Defence):
         return self.model((0.5 * x + 0.5).clamp(0, 1))
 
 
-@pytest.mark.parametrize(
-    ("defence", "named"),
-    [
-        (LogitsTimes1e4, {"logit-scale"}),
-        (QuantisedInput, {"zero-gradient"}),
-        (LargeNoise, {"random"}),
-        (SmallNoise, {"random"}),
-        (DetachedLogits, {"zero-gradient"}),
-        (NoGradient, {"no-gradient"}),
-        (RoundedLogits, {"rounded-logits", "zero-gradient"}),
-        (Softmax, {"probabilities"}),
-        (OneHot, {"one-hot", "no-gradient"}),
-        (GradientInForward, {"optimisation-in-forward"}),
-        (BackwardInForward, {"optimisation-in-forward"}),
-        (TrainModeBatchNorm, {"train-mode", "batch-dependent"}),
-        (BatchStatistics, {"batch-dependent"}),
-        (DropoutLeftOn, {"random"}),
-        (Remembers, {"state-changes"}),
-        (Shattered, {"loss-does-not-rise"}),
-        (WantsNormalised, {"normalisation-outside"}),
-    ],
-)
+PLANTED = [
+    (LogitsTimes1e4, {"logit-scale"}),
+    (QuantisedInput, {"zero-gradient"}),
+    (LargeNoise, {"random"}),
+    (SmallNoise, {"random"}),
+    (DetachedLogits, {"zero-gradient"}),
+    (NoGradient, {"no-gradient"}),
+    (RoundedLogits, {"rounded-logits", "zero-gradient"}),
+    (Softmax, {"probabilities"}),
+    (OneHot, {"one-hot", "no-gradient"}),
+    (GradientInForward, {"optimisation-in-forward"}),
+    (BackwardInForward, {"optimisation-in-forward"}),
+    (TrainModeBatchNorm, {"train-mode", "batch-dependent"}),
+    (BatchStatistics, {"batch-dependent"}),
+    (DropoutLeftOn, {"random"}),
+    (Remembers, {"state-changes"}),
+    (Shattered, {"loss-does-not-rise"}),
+    (WantsNormalised, {"normalisation-outside"}),
+]
+
+
+@pytest.mark.parametrize(("defence", "named"), PLANTED)
 def test_planted_defences_are_named(
     defence: type[Defence], named: set[str], honest: nn.Module, images: tuple[Tensor, Tensor]
 ) -> None:
@@ -259,6 +265,37 @@ def test_planted_defences_are_named(
     assert named <= names(findings), findings
     assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
     assert all(finding.text and "\n" not in finding.text for finding in findings)
+
+
+def _two_attacks(self: _Observed, attacks: Any, classes: int) -> list[str]:
+    self.attacks_to_run, self._classes = ["apgd-ce", "apgd-t"], classes
+    self.apgd.n_iter = self.apgd_targeted.n_iter = 10
+    self.apgd_targeted.n_target_classes = 1
+    return []
+
+
+@pytest.mark.parametrize(("defence", "named"), PLANTED)
+def test_no_planted_defence_ends_the_evaluation(
+    defence: type[Defence],
+    named: set[str],
+    honest: nn.Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Protects: a one-hot output has no gradient, and ended PGD and AutoAttack in a traceback. The
+    finding is in the record, beside a figure for every metric."""
+    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    threat = {"norm": "linf", "eps": "0.1", "step": "0.05", "steps": 3}
+    suite = build_suite(tiny(evaluation=[
+        {"kind": "clean"},
+        {"kind": "pgd", "name": "pgd3_linf", "threat": threat, "n": 20},
+        {"kind": "autoattack", "name": "aa_linf", "eps": "0.1", "n": 20},
+    ]))  # fmt: skip
+    model = defence(copy.deepcopy(honest)).eval()
+    Evaluator(tiny_data(None), torch.device("cpu")).evaluate(model, suite.evaluation, tmp_path)
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert named <= {finding["name"] for finding in record["reliability"]["findings"]}
+    assert list(record["metrics"]) == ["clean", "pgd3_linf", "aa_linf"]
 
 
 def test_a_model_forgotten_in_train_mode_is_evaluated_in_eval_mode(
