@@ -108,7 +108,8 @@ def compare(first: Path, second: Path) -> list[Row]:
 def _settings(cell: CellRecord, metric: str) -> dict[str, Any]:
     detail = dict(cell.metrics[metric].get("detail") or {})
     # What came out, and where it was computed, is no setting.
-    kept = ("norm", "eps", "version", "threat", "loss", "momentum", "restarts", "start", "of")
+    kept = ("norm", "eps", "version", "attacks", "precision", "threat", "loss", "momentum",
+            "restarts", "start", "grid", "of")  # fmt: skip
     return {key: detail[key] for key in kept if key in detail}
 
 
