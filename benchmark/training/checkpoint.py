@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,47 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before that at ``path`` is kept."""
+    return path.with_name(f"{path.stem}-previous{path.suffix}")
+
+
+def rotate(path: Path) -> None:
+    """Keep what is at ``path`` as the previous checkpoint; a ``save`` should follow.
+
+    Raises:
+        BenchmarkError: the folder cannot be written.
+    """
+    if not path.exists():
+        return
+    kept = previous(path)
+    # Digests of both contents first: whenever the process is killed, the one in place is known.
+    known = [*_digests(_digest_path(path)), *_digests(_digest_path(kept))]
+    write_text(_digest_path(kept), "".join(f"{digest}\n" for digest in dict.fromkeys(known)))
+    os.replace(path, kept)
+    write_text(_digest_path(kept), "".join(f"{d}\n" for d in _digests(_digest_path(path))))
+
+
+def load_last_good(path: Path) -> tuple[dict[str, Any], str]:
+    """The checkpoint at ``path``, or the one before it if that is damaged or missing.
+
+    Returns:
+        The state, and what was wrong with the newer file ("" if nothing).
+
+    Raises:
+        CheckpointError: neither can be used.
+    """
+    try:
+        return load(path), ""
+    except CheckpointError as error:
+        if not previous(path).exists():
+            raise
+        try:
+            return load(previous(path)), str(error)
+        except CheckpointError as other:
+            raise CheckpointError(f"{error}; {other}") from other
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:

@@ -132,8 +132,9 @@ def calibration_batches(data: Dataset, batch_size: int, device: torch.device) ->
 class Trainer:
     """Trains one cell in ``directory``; call ``run``.
 
-    Writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume),
-    ``deployed.pt`` (state dict of the deployed model at the selected checkpoint) and, last of all,
+    Writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume;
+    the one before it is kept, in case it is damaged), ``deployed.pt`` (state dict of the deployed
+    model at the selected checkpoint) and, last of all,
     ``training.json``, whose existence means that training is over.
 
     Raises:
@@ -328,15 +329,19 @@ class Trainer:
             "best": self._best,
             "selected": self._selected,
         }
-        checkpoint.save(self.directory / "checkpoint.pt", state)
+        path = self.directory / "checkpoint.pt"
+        checkpoint.rotate(path)
+        checkpoint.save(path, state)
 
     def _resume(self) -> None:
         path = self.directory / "checkpoint.pt"
         metrics = self.directory / "metrics.jsonl"
-        if not path.exists():
+        if not path.exists() and not checkpoint.previous(path).exists():
             metrics.unlink(missing_ok=True)
             return
-        state = checkpoint.load(path)
+        state, damage = checkpoint.load_last_good(path)
+        if damage:
+            self._reporter.say(f"  {damage}. Going on from the checkpoint before it")
         if state.get("config") != self.config.hash:
             raise CheckpointError(
                 f"{path} belongs to another configuration ({state.get('config')}); delete the "

@@ -202,20 +202,39 @@ def test_damaged_records(command: str, name: str, damage: Any, said: str, folder
     assert contents(out / "cells") == before
 
 
-@pytest.mark.parametrize("damage", [_flip, _cut])
-def test_a_damaged_training_checkpoint(damage: Any, folder: Path) -> None:
-    cell = the_cell(folder)
+@pytest.mark.parametrize("damage", [_flip, Path.unlink])
+def test_a_damaged_training_checkpoint(damage: Any, tmp_path: Path) -> None:
+    """The one before it is used, and training ends as if nothing had been; without one, or with
+    both damaged, nothing is touched."""
+    suite = write_suite(
+        tmp_path, train={"epochs": 1, "validations": 2}, evaluation=[{"kind": "clean"}]
+    )
+    arguments = ["run", suite, "--out", tmp_path / "out"]
+    assert cli(*arguments).status == 0
+    cell = the_cell(tmp_path)
+    weights = torch.load(cell / "deployed.pt", weights_only=True)
     (cell / "training.json").unlink()
     damage(cell / "checkpoint.pt")
+    called = cli(*arguments)
+    assert called.status == 0
+    assert "checkpoint.pt is " in called.err
+    assert "Going on from the checkpoint before it" in called.err
+    again = torch.load(cell / "deployed.pt", weights_only=True)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+    (cell / "training.json").unlink()
+    _flip(cell / "checkpoint.pt")
+    _cut(cell / "checkpoint-previous.pt")
     before = contents(cell)
     del before["environment.json"]  # of the process that now tries
-    said = message(cli("run", folder / "tiny.yaml", "--out", folder / "out"))
+    said = message(cli(*arguments))
     assert "checkpoint.pt is damaged" in said
+    assert "checkpoint-previous.pt is damaged" in said
     after = contents(cell)
     assert {name: after[name] for name in before} == before
     # the advice of the message helps
     shutil.rmtree(cell)
-    assert cli("run", folder / "tiny.yaml", "--out", folder / "out").status == 0
+    assert cli(*arguments).status == 0
 
 
 def test_a_checkpoint_of_another_configuration(folder: Path) -> None:

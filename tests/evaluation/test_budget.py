@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchmark.attacks.autoattack import _Observed
 from benchmark.evaluation.budget import LOOK, Draw, estimate, survivors_of
 from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.statistics import hypergeometric_interval
 from benchmark.suites.metrics import Metric
 from benchmark.suites.schema import build_suite
 
@@ -125,6 +126,69 @@ def test_cost_against_a_random_subset(halfwidth: float) -> None:
     # every step of the cheap attack on every clean image: an upper bound, fooled ones drop out
     ours = clean * n * cost(20, 21) + sample * full
     assert ours <= plain / 4, (ours / plain, sample, subset)
+
+
+RECORD = Path(__file__).parents[2] / "results" / "aa-budget"
+
+
+@pytest.fixture(scope="module")
+def attacked() -> tuple[Tensor, Tensor, dict[str, float]]:
+    """A small PGD-AT network on 1,000 test images, on record: which survive the cheap attack, which
+    of them all of AutoAttack, and the share left after each of its attacks."""
+    if not RECORD.exists():
+        pytest.skip("results/ is not beside the tests")
+    entry = json.loads((RECORD / "evaluation.json").read_text())["metrics"]
+    outcomes = pd.read_parquet(RECORD / "outcomes.parquet")
+    alive = torch.zeros(len(outcomes), dtype=torch.bool)
+    alive[entry["aa_linf_estimate"]["detail"]["order"]] = True
+    left = torch.tensor(outcomes["aa_linf"].to_numpy(dtype=bool)) & alive
+    after = {"clean": entry["clean"]["mean"], **entry["aa_linf"]["detail"]["after"]}
+    assert len(left) == 1000
+    return alive, left, after
+
+
+@pytest.mark.parametrize("budget", [30, 60, 100])
+def test_coverage_on_a_fully_attacked_network(
+    budget: int, attacked: tuple[Tensor, Tensor, dict[str, float]]
+) -> None:
+    """1,000 draws from recorded verdicts: the interval holds the truth at least 94 % of the time."""
+    alive, left, _ = attacked
+    truth = float(left.double().mean())
+    covered = 0
+    for seed in range(1000):
+        _, interval, _ = estimate(
+            1000, Draw.fresh(alive, seed), lambda rows: left[rows], budget=budget
+        )
+        covered += interval.low - 1e-9 <= truth <= interval.high + 1e-9
+    assert covered >= 940, covered
+
+
+def test_cost_on_a_fully_attacked_network(
+    attacked: tuple[Tensor, Tensor, dict[str, float]],
+) -> None:
+    """At most half of what AutoAttack on a random subset costs whose exact interval is as wide."""
+    alive, left, after = attacked
+    stages = {
+        "apgd-ce": cost(101, 0), "apgd-t": cost(909, 10), "fab-t": cost(900, 910),
+        "square": cost(0, 5001),
+    }  # fmt: skip
+    shares = list(after.values())
+    # each attack meets what the one before it left
+    per_image = sum(share * work for share, work in zip(shares[:-1], stages.values(), strict=True))
+    right, budget = int(left.sum()), 60
+    share = right / int(alive.sum())
+    verdicts = torch.arange(budget) < round(share * budget)
+    ours_at = Draw(Draw.fresh(alive, 0).order, verdicts, (budget,)).interval(1000, fixed=True)
+    width = ours_at.high - ours_at.low
+    subset = next(
+        size
+        for size in range(20, 1001)
+        if (found := hypergeometric_interval(round(right / 1000 * size), size, 1000)).high
+        - found.low
+        <= width
+    )
+    ours = after["clean"] * 1000 * cost(20, 21) + budget * sum(stages.values())
+    assert ours <= subset * per_image / 2, (ours / (subset * per_image), subset)
 
 
 @pytest.fixture(scope="module")

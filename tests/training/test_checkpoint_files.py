@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,44 @@ def test_a_full_disk_keeps_the_old_checkpoint(
     assert saved.read_bytes() == before
     assert checkpoint.load(saved)["step"] == 3
     assert len(list(saved.parent.iterdir())) == 2
+
+
+def test_the_last_good_checkpoint_is_kept(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between any two writes, one of the two checkpoints is whole and known."""
+    for step in (4, 5):
+        checkpoint.rotate(saved)
+        checkpoint.save(saved, {"step": step})
+    assert checkpoint.load_last_good(saved) == ({"step": 5}, "")
+    saved.write_bytes(b"damaged")
+    state, damage = checkpoint.load_last_good(saved)
+    assert state == {"step": 4}
+    assert "checkpoint.pt is damaged" in damage
+
+    class Killed(BaseException):
+        pass
+
+    replace, calls, last, step = os.replace, 0, -1, 5
+    checkpoint.save(saved, {"step": 5})
+
+    def counted(source: Any, target: Any) -> None:
+        nonlocal calls
+        if calls == last:
+            raise Killed
+        calls += 1
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", counted)
+    for stop in range(7):  # a rotation and a save replace a file six times
+        calls, last = 0, stop
+        try:
+            checkpoint.rotate(saved)
+            checkpoint.save(saved, {"step": step + 1})
+        except Killed:
+            pass
+        found = checkpoint.load_last_good(saved)[0]["step"]
+        assert found in (step, step + 1)
+        step = found
+    assert calls == 6
 
 
 def test_the_hash_of_weights_sees_names_types_shapes_and_values() -> None:
