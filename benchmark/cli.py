@@ -368,6 +368,10 @@ def evaluate(
                 f"{wrong[0]} is for --model; trained runs are evaluated by the panel of their suite"
                 + (" (or name one: --panel)" if wrong[0] in ("--n", "--n-aa") else "")
             )
+    if save_adversarial and (aa_budget or aa_halfwidth):
+        raise ConfigError(
+            "--save-adversarial keeps AutoAttack's examples, and an estimate has none"
+        )
     with ranks() as together:
         how = How(
             data_root=data_root,
@@ -558,7 +562,7 @@ def list_(
     ] = False,
     json_: AsJson = False,
 ) -> None:
-    """List methods, datasets, models, attacks or suites."""
+    """List methods, datasets, models, attacks, panels or suites."""
     if markdown:
         if kind is not Kind.methods:
             raise ConfigError("--markdown is for list methods")

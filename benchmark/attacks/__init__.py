@@ -8,6 +8,7 @@ DESCRIPTIONS = {
     "mim": "pgd with momentum, `momentum: 1.0` (1710.06081)",
     "cw": "pgd on the margin loss of Carlini & Wagner, `loss: cw` (1608.04644)",
     "autoattack": "standard AutoAttack through pyautoattack, for linf, l2 and l1 (2003.01690)",
+    "spatial": "rotations and translations, the worst over a grid (1712.02779)",
     "corruptions": "15 common corruptions, five severities (1903.12261)",
 }
 

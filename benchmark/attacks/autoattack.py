@@ -63,7 +63,8 @@ class AutoAttackResult:
             anything else means a random or batch-dependent model, or rounding at a tie. Counted as
             fooled, as pyautoattack does; when screening (bf16) as robust.
         x_adv: float [n, 3, h, w], the adversarial example where fooled, else the image itself.
-        after: fraction of the n images that is robust after each attack, in the order run.
+        after: fraction of the n images that is robust after each attack, in the order run; empty
+            when screening, where the last word is spoken after all attacks.
         attacks: names in the order run.
         targets: number of target classes of the targeted attacks.
         folded: the gradients came from a folded copy of the model.
@@ -172,6 +173,7 @@ def run_autoattack(
         attack = _Observed(
             crafted_on, model, _NORMS[norm], float(eps), seed, version, device, progress, ranks
         )
+        attack.warnings = warnings
         left_out = attack.choose(attacks, classes)
         if journal is not None:
             fingerprint = {
@@ -201,8 +203,10 @@ def run_autoattack(
         attack.report(force=True)
         robust = y_adv == y
         disputed = _disputed(model, x, x_adv, y, clean & ~robust, norm, eps, batch_size, device)
+    after = attack.after(len(x))
     if precision == "bf16":
-        robust = robust | disputed
+        robust, after = robust | disputed, {}
+        x_adv[disputed] = x[disputed]
     elif disputed.any():
         warnings.append(
             f"{int(disputed.sum())} of {int((clean & ~robust).sum())} adversarial examples are not "
@@ -213,7 +217,7 @@ def run_autoattack(
         clean=clean,
         disputed=disputed,
         x_adv=x_adv,
-        after=attack.after(len(x)),
+        after=after,
         attacks=list(attack.attacks_to_run),
         targets={
             "apgd-t": attack.apgd_targeted.n_target_classes,
@@ -237,6 +241,7 @@ class _Observed(AutoAttack):
     Attributes:
         alive: images not fooled so far.
         journal: of finished batches, or None.
+        warnings: of the library, where its logger's are collected.
     """
 
     attacks_to_run: list[str]
@@ -256,8 +261,9 @@ class _Observed(AutoAttack):
         super().__init__(judge, norm=norm, eps=eps, seed=seed, version=version, device=device)
         self.alive = 0
         self.journal: Journal | None = None
+        self.warnings: list[str] = []
         self._ranks = ranks
-        self._shared: list[Batch] = []  # batches of the running attack, made by all ranks
+        self._shared: list[tuple[Tensor, Batch]] = []  # labels and batches of the running attack
         self._batch: Batch | None = None  # what the attack on the current batch gave
         self._number = 0  # of the current batch in its attack
         self._crafted_on = crafted_on
@@ -301,6 +307,8 @@ class _Observed(AutoAttack):
         self._x, self._y, self._batch_size = x, y, batch_size
         self._flags = clean.clone()  # not fooled before the running attack; kept by several ranks
         self.alive = int(clean.sum())
+        if any(not torch.equal(other, clean.cpu()) for other in self._ranks.gather(clean.cpu())):
+            raise _not_shareable()
 
     def get_logits(self, x: Tensor) -> Tensor:
         """The judge's logits. The library asks for them once after each attack on a batch."""
@@ -363,6 +371,7 @@ class _Observed(AutoAttack):
                 batch = self._from_all(number, y)
             else:
                 batch = self._attacked(perturb, number, x, y)
+            self.warnings.extend(batch.warnings)
             fooled = batch.predictions != y
             self.alive -= int(fooled.sum())
             self._robust_after[name] = self.alive
@@ -381,17 +390,23 @@ class _Observed(AutoAttack):
         self._waiting = max(0, self._waiting - len(x))
         if batch is None:
             self._batch_left = len(x) * self._cost(self._running)
+            before = len(self.warnings)
             adversarial = perturb(x, y)
             predictions = self.model(adversarial).argmax(1)
-            batch = Batch(predictions, adversarial[predictions != y].detach())
+            batch = Batch(
+                predictions,
+                adversarial[predictions != y].detach(),
+                tuple(self.warnings[before:]),
+            )
             if self.journal:
                 self.journal.write(self._running, number, y, batch)
         self._batch_left = 0
         self.report()
         return batch
 
-    def _share(self, perturb: Callable[[Tensor, Tensor], Tensor]) -> list[Batch]:
-        """All batches of the running attack: every rank makes its part, and gets those of others.
+    def _share(self, perturb: Callable[[Tensor, Tensor], Tensor]) -> list[tuple[Tensor, Batch]]:
+        """All batches of the running attack, each with its labels: every rank makes its part, and
+        gets those of others.
 
         The library cuts the images left before an attack into consecutive batches, as here.
         """
@@ -400,23 +415,22 @@ class _Observed(AutoAttack):
         for number in range(self._ranks.rank, len(rows), self._ranks.world):
             x, y = (tensor[rows[number]].to(self.device) for tensor in (self._x, self._y))
             batch = self._attacked(perturb, number, x, y)
-            own[number] = (batch.predictions.cpu(), batch.examples.cpu())
+            own[number] = Batch(batch.predictions.cpu(), batch.examples.cpu(), batch.warnings)
         made = {number: item for part in self._ranks.gather(own) for number, item in part.items()}
         batches = []
         for number, row in enumerate(rows):
-            batch = Batch(*(tensor.to(self.device) for tensor in made[number]))
-            self._flags[row] = batch.predictions.to(self._y.device) == self._y[row]
-            batches.append(batch)
+            found = made[number]
+            self._flags[row] = found.predictions.to(self._y.device) == self._y[row]
+            tensors = (found.predictions.to(self.device), found.examples.to(self.device))
+            batches.append((self._y[row], Batch(*tensors, found.warnings)))
         return batches
 
     def _from_all(self, number: int, y: Tensor) -> Batch:
-        batch = self._shared[number] if number < len(self._shared) else None
-        if batch is None or len(batch.predictions) != len(y):
-            raise BenchmarkError(
-                "the model classifies clean images differently at each pass, so its attack cannot "
-                "be shared among processes; evaluate it in one process"
-            )
-        return batch
+        if number < len(self._shared):
+            labels, batch = self._shared[number]
+            if torch.equal(labels.to(y.device), y):
+                return batch
+        raise _not_shareable()
 
     def _name(self, attack: Any) -> str:
         if attack is self.apgd:
@@ -445,6 +459,13 @@ class _Observed(AutoAttack):
             return int(fab.n_target_classes * steps) + 1
         # Untargeted FAB takes one backward pass per class.
         return int(fab.n_restarts * fab.n_iter * (2 + self._classes)) + 1
+
+
+def _not_shareable() -> BenchmarkError:
+    return BenchmarkError(
+        "the model does not classify clean images the same at each pass, so its attack cannot be "
+        "shared among processes; evaluate it in one process"
+    )
 
 
 def _view(model: nn.Module, x: Tensor) -> FoldedView | None:

@@ -28,10 +28,12 @@ class Batch:
         predictions: int64 [m], the judge's classes of the attacked images.
         examples: float [fooled, c, h, w], the attacked images of which the class is not the label,
             in order.
+        warnings: of the library while it made them.
     """
 
     predictions: Tensor
     examples: Tensor
+    warnings: tuple[str, ...] = ()
 
 
 class Journal:
@@ -80,7 +82,7 @@ class Journal:
             return None
         try:
             content = torch.load(path, map_location=y.device, weights_only=True)
-            batch = Batch(content["predictions"], content["examples"])
+            batch = Batch(content["predictions"], content["examples"], tuple(content["warnings"]))
             fits = torch.equal(content["labels"], y) and len(batch.examples) == int(
                 (batch.predictions != y).sum()
             )
@@ -100,5 +102,6 @@ class Journal:
                 "labels": y.cpu(),
                 "predictions": batch.predictions.cpu(),
                 "examples": batch.examples.detach().cpu().clone(),
+                "warnings": list(batch.warnings),
             }
             save_tensors(content, temporary, self._path(attack, number))

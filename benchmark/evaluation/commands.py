@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from benchmark.attacks.autoattack import Precision
-from benchmark.core.config import canonical_json, config_hash, parse
+from benchmark.core.config import canonical_json, config_hash, explain, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
@@ -31,6 +33,7 @@ from benchmark.suites.metrics import (
     AutoAttackEstimate,
     AutoAttackMetric,
     AutoAttackScreening,
+    CorruptionsMetric,
     Metric,
     Panel,
     PGDMetric,
@@ -88,16 +91,19 @@ class Instead:
         ]
 
     def _replaced(self, metric: AutoAttackMetric) -> Metric:
-        same = {"norm": metric.norm, "eps": metric.eps, "seed": metric.seed}
+        same: dict[str, Any] = {"norm": metric.norm, "eps": metric.eps, "seed": metric.seed}
+        plain = f"aa_{metric.norm}"
+        replaced: Metric
         if self.precision != "fp32":
-            name = f"{metric.name}_screening"
-            return AutoAttackScreening.model_validate({**same, "name": name, "n": metric.n})
-        own = {
-            "name": f"{metric.name}_estimate",
-            "budget": self.budget,
-            "halfwidth": self.halfwidth,
-        }
-        return parse(AutoAttackEstimate, {**same, **own}, where="--aa-budget, --aa-halfwidth")
+            same |= {"name": f"{plain}_screening", "n": metric.n}
+            replaced = parse(AutoAttackScreening, same, where="--precision")
+        else:
+            same |= {"name": f"{plain}_estimate", "budget": self.budget}
+            same |= {"halfwidth": self.halfwidth}
+            replaced = parse(AutoAttackEstimate, same, where="--aa-budget, --aa-halfwidth")
+        # a radius in the name (aa_linf@1/255) is no name that could be given
+        word = replaced.name.removeprefix(plain)
+        return replaced.model_copy(update={"name": f"{metric.name}{word}"})
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,10 @@ class How:
 
     def metrics_of(self, name: str, radii: Radii, dataset: str) -> list[Metric]:
         """The panel ``name``; with ``ood``, every shifted test set of ``dataset`` that is there."""
-        metrics = list(PANELS.get(name)(radii, Amount(self.n, self.n_aa or self.n)))
+        try:
+            metrics = list(PANELS.get(name)(radii, Amount(self.n, self.n_aa)))
+        except ValidationError as error:
+            raise ConfigError(f"panel {name}: {explain(error, Panel)}") from error
         if name == "ood":
             metrics += [
                 ShiftMetric(name=shifted, n=self.n)
@@ -145,6 +154,13 @@ class How:
                 if entry.base == dataset and find_shifted(shifted, self.data_root)
             ]
         return metrics
+
+    def possible(self, metrics: Sequence[Metric], data: Dataset) -> list[Metric]:
+        """Without what a panel cannot measure on ``data``, unless it is asked for by name: images
+        that are streamed are not corrupted."""
+        if self.only or isinstance(data.test, Split):
+            return list(metrics)
+        return [metric for metric in metrics if not isinstance(metric, CorruptionsMetric)]
 
     def lock(self, folders: Sequence[Path]) -> AbstractContextManager[None]:
         """Hold the run folders; the first rank does so for all."""
@@ -178,6 +194,8 @@ def evaluate_runs(folders: Sequence[Path], how: How) -> Results:
                 evaluators[key] = how.evaluator(data, config.dataset.limit)
             evaluator = evaluators[key]
             model = load_deployed(config, evaluator.data, run, how.device)
+            if how.panel:
+                panel = how.possible(panel, evaluator.data)
             evaluator.evaluate(model, panel, run)
             if how.ranks.first:
                 results[run.name] = _summary(run)
@@ -197,14 +215,24 @@ def _panel_for(run: Path, config: CellConfig, how: How) -> list[Metric]:
 
 
 def _radii(metrics: Sequence[Metric]) -> Radii:
-    """The radii that ``metrics`` attack with; the usual ones for other norms."""
-    found: dict[str, str] = {}
+    """The radii of a suite's evaluation; the usual ones for norms that it does not attack in.
+
+    Raises:
+        ConfigError: several under one norm.
+    """
+    found: dict[str, dict[str, str]] = {}  # norm, then the kind of evidence, best first
     for metric in metrics:
         if isinstance(metric, AutoAttackMetric):
-            found.setdefault(metric.norm, str(metric.eps))
-        elif isinstance(metric, PGDMetric):
-            found.setdefault(metric.threat.norm, str(metric.threat.eps))
-    return Radii(**found)
+            found.setdefault(metric.norm, {}).setdefault("autoattack", str(metric.eps))
+        elif isinstance(metric, PGDMetric) and re.fullmatch(r"pgd\d+_(linf|l2|l1)", metric.name):
+            found.setdefault(metric.threat.norm, {}).setdefault("pgd", str(metric.threat.eps))
+    for norm, texts in found.items():
+        if len({Pixels(text) for text in texts.values()}) > 1:
+            raise ConfigError(
+                f"the suite attacks with several {norm} radii ({', '.join(texts.values())}), so a "
+                "panel has none to follow; put {panel: NAME} into the suite's own evaluation"
+            )
+    return Radii(**{norm: next(iter(texts.values())) for norm, texts in found.items()})
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -230,12 +258,20 @@ def panel_of(run: Path) -> tuple[Metric, ...]:
 
 
 def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
-    """The ``metrics`` named in ``only``, or all. Raises ConfigError for an unknown name."""
+    """The ``metrics`` named in ``only``, with the parts of their unions, or all.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
     names = [metric.name for metric in metrics]
     for name in only:
         if name not in names:
             raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, names)}")
-    return [metric for metric in metrics if not only or metric.name in only]
+    wanted = set(only)
+    for metric in metrics:
+        if isinstance(metric, UnionMetric) and metric.name in only:
+            wanted |= set(metric.of)
+    return [metric for metric in metrics if not only or metric.name in wanted]
 
 
 def evaluate_external(
@@ -285,8 +321,7 @@ def evaluate_external(
     config = parse(DatasetConfig, groups["dataset"], where="--dataset")
     how.progress.say(f"reading {dataset}")
     data = sources.load(config, how.data_root)
-    if not isinstance(data.test, Split) and not how.only:  # corrupted are images in memory alone
-        chosen = [metric for metric in chosen if metric.kind != "corruptions"]
+    chosen = how.possible(chosen, data)
     own = {key: value for key, value in groups["model"].items() if key != "name"}
     model = load_external(
         spec,
@@ -382,7 +417,8 @@ def _summary(run: Path) -> dict[str, Any]:
 
 def _settings(detail: dict[str, Any]) -> str:
     threat = detail.get("threat", detail)
-    keys = ("norm", "eps", "step", "steps", "version", "source")
+    keys = ["norm", "eps", "step", "steps", "version", "source"]
+    keys += ["precision"] if detail.get("precision", "fp32") != "fp32" else []
     text = " ".join(f"{key}={threat[key]}" for key in keys if key in threat)
     if "low" in detail:
         low, high = (100 * detail[end] for end in ("low", "high"))

@@ -174,7 +174,8 @@ class Measures:
 
     def _shift(self, model: nn.Module, metric: ShiftMetric, name: str) -> Measured:
         shifted = self.shifted(metric.name)
-        indices = sample(len(shifted.split), metric.n, metric.seed)
+        caps = [cap for cap in (metric.n, self.limit) if cap]
+        indices = sample(len(shifted.split), min(caps, default=None), metric.seed)
         judge = model if shifted.kept is None else _Restricted(model, shifted.kept)
         with self.progress.task(name, len(indices)) as task:
             right = clean_outcomes(
@@ -210,6 +211,8 @@ class Measures:
         self, model: nn.Module, metric: AttackMetric, indices: Tensor, name: str, directory: Path
     ) -> Measured:
         part = isinstance(metric, AutoAttackPart)
+        if self.ranks.first:  # of another measurement
+            adversarial(directory, metric).unlink(missing_ok=True)
         result = self._run_autoattack(
             model,
             metric,

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from benchmark.core.config import config_hash
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import atomic_path, write_json
@@ -76,9 +77,11 @@ class Evaluator(Measures):
         record, outcomes = self._read(directory, fingerprint)
         self._check(model)
         self.ranks.gather(None)  # all have read what the first will replace
-        if self.ranks.first and "reliability" not in record:
-            record["reliability"] = self._reliability(model, directory.name)
-            if record["metrics"]:  # measured before there were such checks
+        if self.ranks.first:
+            known = record.get("reliability")
+            record["reliability"] = dict(known or self._reliability(model, directory.name))
+            self._compare(record, outcomes, directory.name)
+            if record["metrics"] and record["reliability"] != known:  # older than the checks
                 write_json(directory / "evaluation.json", record)
         for metric in metrics:
             if not (self.ranks.first or isinstance(metric, AttackMetric | AutoAttackEstimate)):
@@ -93,9 +96,13 @@ class Evaluator(Measures):
             measured = self.measure(model, metric, directory, known, outcomes)
             if not self.ranks.first:
                 continue
-            drop_unions_of(metric.name, record, outcomes)
+            if record["metrics"].pop(metric.name, None):
+                drop_unions_of(metric.name, record, outcomes)
+                # killed before the new table is there, the record lists nothing that it lacks
+                write_json(directory / "evaluation.json", record)
             record["metrics"][metric.name] = {
                 "key": key,
+                "settings": config_hash(metric),
                 "kind": metric.kind,
                 "n": len(measured.indices),
                 "correct": measured.correct,

@@ -59,6 +59,8 @@ _SQUARE_SHARE, _SQUARE_IMAGES = 0.005, 3
 # PGD-20's surplus over AutoAttack that needs explaining; the largest of those runs had 9 points of
 # 200 images, lower bound 6.
 _SURPLUS = 0.1
+# Fewer steps are weak for honest reasons.
+_ENOUGH_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -318,7 +320,9 @@ def across(metrics: Mapping[str, Mapping[str, Any]], outcomes: pd.DataFrame) -> 
                     )
                 )
         for other, weaker in metrics.items():
-            if weaker["kind"] == "pgd" and _same_ball(weaker["detail"]["threat"], detail):
+            if weaker["kind"] != "pgd" or weaker["detail"]["threat"]["steps"] < _ENOUGH_STEPS:
+                continue
+            if _same_ball(weaker["detail"]["threat"], detail):
                 findings += _surplus(other, name, outcomes)
     return findings
 

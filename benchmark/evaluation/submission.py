@@ -14,7 +14,14 @@ from torch import nn
 
 from benchmark.core.config import parse
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError
-from benchmark.core.files import atomic_path, read_json, save_tensors, write_json, write_text
+from benchmark.core.files import (
+    atomic_path,
+    read_json,
+    remove_temporaries,
+    save_tensors,
+    write_json,
+    write_text,
+)
 from benchmark.core.hashing import tensors_hash
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset, StreamedSplit
@@ -27,7 +34,7 @@ from benchmark.evaluation.leaderboard import (
     reported_metric,
     violations,
 )
-from benchmark.evaluation.panel import read_evaluation
+from benchmark.evaluation.record import read_evaluation
 from benchmark.models.loading import read_state_dict
 from benchmark.models.robustbench import imagenet_files
 from benchmark.models.standalone import standalone_source
@@ -125,6 +132,7 @@ def submit(
 
     data = sources.load(config.dataset, data_root)
     check_same_data(training.get("data"), data, run / "training.json")
+    check_same_data(evaluation["dataset"]["fingerprint"], data, run / "evaluation.json")
     reasons += _against_files(data)
     _refuse(reasons, config, threat, draft)
     model = load_deployed(config, data, run, torch.device("cpu"))
@@ -160,8 +168,10 @@ def _refuse(reasons: Sequence[str], config: CellConfig, threat: Threat, draft: b
 
 def _check_folder(out: Path) -> None:
     """Raise ConfigError if ``out`` holds anything but an earlier bundle."""
+    if out.is_dir():
+        remove_temporaries(out)
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if (names and "model.py" not in names) or names - _FILES:
+    if names - _FILES:
         raise ConfigError(f"{out} holds other files; choose another --out")
 
 
@@ -358,6 +368,9 @@ def _readme(submission: _Submission, digest: str) -> str:
     arguments += [f"n_examples={board.images}"] if board else []
     arguments += [f"eps={eps}"] if eps else []
     arguments += ['preprocessing="Res256Crop224"'] if dataset == "imagenet" else []
+    # AutoAttack's seed is per batch, so its starts depend on the batches
+    size = submission.detail.get("batch_size") if submission.metric else None
+    arguments += [f"batch_size={size}"] if size else []
     return f"""{_banner(submission)}# {submission.id}
 
 A model for RobustBench's board {dataset}, {threat}.

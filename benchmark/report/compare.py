@@ -107,6 +107,8 @@ def compare(first: Path, second: Path) -> list[Row]:
 
 def _settings(cell: CellRecord, metric: str) -> dict[str, Any]:
     detail = dict(cell.metrics[metric].get("detail") or {})
+    if "attacks" in detail:  # older records do not say it
+        detail.setdefault("precision", "fp32")
     # What came out, and where it was computed, is no setting.
     kept = ("norm", "eps", "version", "attacks", "precision", "threat", "loss", "momentum",
             "restarts", "start", "grid", "of")  # fmt: skip

@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 
 from benchmark.report.records import CellRecord, SuiteRecord, nested
-from benchmark.report.tables import heading, limit_line, markdown_table
+from benchmark.report.tables import (
+    flagged,
+    heading,
+    limit_line,
+    markdown_table,
+    reliability_lines,
+)
 
 if TYPE_CHECKING:
     from benchmark.evaluation.corruption_error import Reference
@@ -49,17 +55,29 @@ def markdown_text(suite: SuiteRecord, reference: Path | None = None) -> str:
         for name, row in zip(means.index, means.to_numpy(), strict=True)
     ]
     rows.append(["mean", *(_percent(value) for value in means.mean())])
-    notes = ["Accuracy (%), mean over severities and seeds."]
+    cells = [cell for method in methods for cell in suite.evaluated(method, "corruptions")]
+    images = sorted({int(cell.metrics["corruptions"]["n"]) for cell in cells})
+    sources = dict.fromkeys(str(cell.metrics["corruptions"]["detail"]["source"]) for cell in cells)
+    notes = [
+        f"Accuracy (%), mean over severities and seeds, n = {' or '.join(map(str, images))}; "
+        f"corrupted images {' and '.join(sources)}."
+    ]
     if reference is not None:
         rows += _error_rows(suite, methods, reference)
         notes.append(
             f"mCE (1903.12261, section 4.3): error relative to the network of {reference.name}, in "
             "per cent; lower is better."
+            + (
+                " Its errors should be on images corrupted likewise."
+                if "generated" in sources
+                else ""
+            )
         )
     parts = [f"# Corruptions. {heading(suite)}\n"]
     if suite.limit is not None:
         parts.append(f"> **{limit_line(suite)}**\n")
-    parts.append(markdown_table(["Corruption", *methods], rows))
+    parts.append(markdown_table(["Corruption", *(flagged(suite, name) for name in methods)], rows))
+    notes += reliability_lines(suite)
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 
 
@@ -77,7 +95,9 @@ def _error_rows(suite: SuiteRecord, methods: list[str], path: Path) -> list[list
         return [name, *(_percent(float(mean)) for mean in means)]
 
     rows = [row("mCE", lambda c, r: corruption_error.mean_corruption_error(_errors(c), r))]
-    clean = all(suite.evaluated(m, "corruptions") == suite.evaluated(m, "clean") for m in methods)
+    cells = [cell for method in methods for cell in suite.evaluated(method, "corruptions")]
+    clean = all("clean" in c.metrics and c.metrics["clean"]["n"] == c.metrics["corruptions"]["n"]
+                for c in cells)  # fmt: skip
     if reference.clean is not None and clean:
         rows.append(
             row(

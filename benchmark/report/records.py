@@ -36,6 +36,8 @@ METRICS = (
     "aa_l1",
     "spatial",
     "union",
+    "union_norms",
+    "union_unseen",
     "corruptions",
 )
 
@@ -99,7 +101,8 @@ class SuiteRecord:
 
     Attributes:
         extra: folders under cells/ that are not in the plan (they are named, never shown).
-        stale: "metric of method seed s" measured under other settings than the suite's; not shown.
+        stale: "metric of method seed s" measured under other settings than the suite's, or than
+            other runs; not shown.
     """
 
     path: Path
@@ -320,22 +323,42 @@ def read_suite(out: Path) -> SuiteRecord:
 
 
 def _drop_stale(cells: list[CellRecord], panel: Any) -> tuple[list[CellRecord], tuple[str, ...]]:
-    """Leave out metrics whose settings are not those of the suite: one column, one attack."""
+    """Leave out metrics whose settings are not those of the suite, or, where the suite has none for
+    them, not the same in all runs: one column, one attack."""
     if not isinstance(panel, list):
         return cells, ()
     wanted = {m["name"]: m for m in panel if isinstance(m, Mapping) and "name" in m}
+    mixed = _mixed(cells, set(wanted))
     kept, stale = [], []
     for cell in cells:
         current = {}
         for name, entry in cell.metrics.items():
-            if name not in wanted or is_current(entry, wanted[name], cell.evaluation):
+            if name in wanted:
+                stands = is_current(entry, wanted[name], cell.evaluation)
+            else:
+                stands = name not in mixed
+            if stands:
                 current[name] = entry
             else:
+                stale.append(f"{name} of {cell.label} seed {cell.seed}")
+        for name, entry in list(current.items()):  # a union is no better than its parts
+            if not set(nested(entry, "detail", "of") or ()) <= current.keys():
+                del current[name]
                 stale.append(f"{name} of {cell.label} seed {cell.seed}")
         if len(current) < len(cell.metrics):
             cell = replace(cell, evaluation={**cell.evaluation, "metrics": current})
         kept.append(cell)
     return kept, tuple(stale)
+
+
+def _mixed(cells: list[CellRecord], wanted: set[str]) -> set[str]:
+    """Metrics that are not the suite's, measured under different settings in different runs."""
+    settings: dict[str, set[Any]] = {}
+    for cell in cells:
+        for name, entry in cell.metrics.items():
+            if name not in wanted:
+                settings.setdefault(name, set()).add(entry.get("settings"))
+    return {name for name, found in settings.items() if len(found) > 1}
 
 
 def _named(value: Any) -> str:

@@ -36,6 +36,8 @@ TITLES = {
     "square_linf": "Square",
     "spatial": "Rotation",
     "union": "Union",
+    "union_norms": "Union of norms",
+    "union_unseen": "Union of unseen",
     "corruptions": "Corruptions",
 }
 
@@ -48,6 +50,7 @@ SETTINGS: dict[str, str] = {
     "steps": "{} steps",
     "restarts": "{} restart(s)",
     "loss": "loss {}",
+    "momentum": "momentum {}",
     "version": "version {}",
     "cheap": "cheap attack {}",
     "survivors": "survived by {} images",
@@ -227,6 +230,8 @@ def _settings(cells: list[CellRecord], metric: str) -> str:
         for level in (detail, detail.get("threat"), detail.get("threat_model")):
             if isinstance(level, Mapping) and level.get(key) is not None:
                 value = level[key]
+                if key == "momentum" and not value:
+                    return None  # plain PGD
                 return ", ".join(map(str, value)) if isinstance(value, list) else value
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
@@ -27,10 +27,51 @@ def _check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(_check_name)]
 
 
-class _Metric(Config):
-    """A column of the tables. ``n``: test images, a sample drawn by ``seed``; None for all."""
+_NORM = "(linf|l2|l1)"
+# Beginnings of names, and the kind that each is kept for: no table may call one attack by the name
+# of another.
+_KEPT = {
+    "clean": "clean",
+    "corruptions": "corruptions",
+    "spatial": "spatial",
+    "union": "union",
+    rf"aa_{_NORM}": "autoattack",
+    rf"(pgd|mim|cw)\d+_{_NORM}": "pgd",
+    rf"({'|'.join(get_args(Attack))})_{_NORM}": "autoattack-part",
+}
+# What stands for AutoAttack says so at the end of its name.
+_STAND_INS = {"screening": "autoattack-screening", "estimate": "autoattack-estimate"}
+
+
+class _Named(Config):
+    """A column of the tables."""
 
     name: Name
+
+    @model_validator(mode="after")
+    def _check_owner(self) -> Self:
+        kind = str(self.kind)  # type: ignore[attr-defined]  # every metric states its own
+        for word, owner in _STAND_INS.items():
+            if self.name.endswith(f"_{word}") != (kind == owner):
+                if kind == owner:
+                    raise ValueError(
+                        f"metric {self.name!r} stands for AutoAttack: call it {self.name}_{word}"
+                    )
+                raise ValueError(f"metric {self.name!r} is no {word}; give it another name")
+        if kind in _STAND_INS.values():
+            kind = "autoattack"
+        for beginning, owner in _KEPT.items():
+            if re.match(f"{beginning}(?![A-Za-z0-9])", self.name) and kind != owner:
+                raise ValueError(
+                    f"metric {self.name!r} is of kind {kind}, and its name is kept for {owner}; "
+                    "give it another"
+                )
+        return self
+
+
+class _Metric(_Named):
+    """A metric on test images. ``n``: how many, a sample drawn by ``seed``; None for all."""
+
     n: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -54,13 +95,17 @@ class PGDMetric(_Metric):
     @model_validator(mode="after")
     def _check_words(self) -> PGDMetric:
         """A column called pgd20_linf must be that (the released Generalist code's ran 10 steps)."""
-        if found := re.match(r"pgd(\d+)_(linf|l2|l1)\b", self.name):
-            said = int(found[1]), found[2]
-            if said != (self.threat.steps, self.threat.norm):
-                raise ValueError(
-                    f"metric {self.name!r} has {self.threat.steps} steps under {self.threat.norm}; "
-                    f"call it pgd{self.threat.steps}_{self.threat.norm}"
-                )
+        found = re.match(rf"(pgd|mim|cw)(\d+)_{_NORM}(?![A-Za-z0-9])", self.name)
+        if not found:
+            return self
+        word = "cw" if self.loss == "cw" else "mim" if self.momentum else "pgd"
+        said = found[1], int(found[2]), found[3]
+        if said != (word, self.threat.steps, self.threat.norm):
+            raise ValueError(
+                f"metric {self.name!r} has {self.threat.steps} steps under {self.threat.norm} "
+                f"(loss {self.loss}, momentum {self.momentum:g}); "
+                f"call it {word}{self.threat.steps}_{self.threat.norm}"
+            )
         return self
 
 
@@ -93,6 +138,14 @@ class AutoAttackPart(_InBall):
     kind: Literal["autoattack-part"] = "autoattack-part"
     attack: Attack
 
+    @model_validator(mode="after")
+    def _check_attack(self) -> AutoAttackPart:
+        named = next((a for a in get_args(Attack) if self.name.startswith(f"{a}_")), self.attack)
+        if named != self.attack:
+            right = self.name.replace(named, self.attack, 1)
+            raise ValueError(f"metric {self.name!r} is {self.attack}; call it {right}")
+        return self
+
 
 class AutoAttackScreening(_InBall):
     """AutoAttack's attacks crafted in bf16; every success is judged by the fp32 model, twice.
@@ -106,11 +159,6 @@ class AutoAttackScreening(_InBall):
     kind: Literal["autoattack-screening"] = "autoattack-screening"
     version: Literal["standard"] = "standard"
     precision: Literal["bf16"] = "bf16"
-
-    @model_validator(mode="after")
-    def _check_name(self) -> AutoAttackScreening:
-        _check_suffix(self.name, "screening")
-        return self
 
 
 class AutoAttackEstimate(_InBall):
@@ -132,16 +180,9 @@ class AutoAttackEstimate(_InBall):
 
     @model_validator(mode="after")
     def _check(self) -> AutoAttackEstimate:
-        _check_suffix(self.name, "estimate")
         if (self.budget is None) == (self.halfwidth is None):
             raise ValueError("give an estimate either a budget or a halfwidth")
         return self
-
-
-def _check_suffix(name: str, word: str) -> None:
-    if not name.endswith(f"_{word}"):
-        article = "an" if word[0] in "aeiou" else "a"
-        raise ValueError(f"metric {name!r} is {article} {word}: call it {name}_{word}")
 
 
 class CorruptionsMetric(_Metric):
@@ -160,7 +201,7 @@ class SpatialMetric(_Metric):
     grid: SpatialGrid = SpatialGrid()
 
 
-class ShiftMetric(Config):
+class ShiftMetric(_Named):
     """Accuracy on a test set of the same classes from elsewhere, read from the user's files.
 
     Attributes:
@@ -168,7 +209,6 @@ class ShiftMetric(Config):
     """
 
     kind: Literal["shift"] = "shift"
-    name: Name
     n: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -181,7 +221,7 @@ class ShiftMetric(Config):
         return self
 
 
-class UnionMetric(Config):
+class UnionMetric(_Named):
     """Robust under every one of several metrics, image by image; nothing is attacked again.
 
     Attributes:

@@ -10,7 +10,7 @@ from pydantic import Field
 from benchmark.attacks.autoattack import Attack
 from benchmark.core.config import Config, parse
 from benchmark.core.errors import ConfigError
-from benchmark.core.registry import Registry
+from benchmark.core.registry import Registry, did_you_mean
 from benchmark.core.threat import NormName, Pixels, ThreatModel, exact
 from benchmark.suites.metrics import (
     AutoAttackMetric,
@@ -40,9 +40,9 @@ class PanelItem(Config):
     """
 
     panel: str
-    linf: str = "8/255"
-    l2: str = "128/255"
-    l1: str = "12"
+    linf: Pixels = Pixels("8/255")
+    l2: Pixels = Pixels("128/255")
+    l1: Pixels = Pixels("12")
     n: int | None = Field(default=None, ge=1)
     n_aa: int | None = Field(default=None, ge=1)
     without: tuple[str, ...] = ()
@@ -59,10 +59,14 @@ class Radii:
 
 @dataclass(frozen=True)
 class Amount:
-    """Test images for the metrics, and for AutoAttack and its parts; None for all."""
+    """Test images for the metrics (None for all), and for costly ones (None for as many)."""
 
     n: int | None = None
     n_aa: int | None = None
+
+    @property
+    def costly(self) -> int | None:
+        return self.n_aa or self.n
 
 
 Panel = Callable[[Radii, Amount], tuple[Metric, ...]]
@@ -79,8 +83,10 @@ def _pgd(
     **how: object,
 ) -> PGDMetric:
     """PGD under ``norm`` with ``times`` its radius."""
-    number, slash, divisor = getattr(radii, norm).partition("/")
-    eps = Pixels(f"{float(exact(number) * exact(times)):g}{slash}{divisor}")
+    eps = Pixels(getattr(radii, norm))
+    if times != "1":
+        number, slash, divisor = eps.text.partition("/")
+        eps = Pixels(f"{float(exact(number) * exact(times)):.12g}{slash}{divisor}")
     step = Pixels(str(exact(eps.text) / _STEP[norm]))
     threat = ThreatModel(norm=norm, eps=eps, step=step, steps=steps)
     settings = {"name": name or f"pgd{steps}_{norm}", "n": n, "threat": threat, **how}
@@ -102,7 +108,7 @@ def _standard(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
         CleanMetric(n=n),
         _pgd("linf", radii, n),
         _pgd("l2", radii, n),
-        _aa("linf", radii, amount.n_aa),
+        _aa("linf", radii, amount.costly),
         CorruptionsMetric(n=n),
     )
 
@@ -119,7 +125,7 @@ def _quick(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
 def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """The columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each), every
     attack of AutoAttack on its own, and AutoAttack."""
-    n, n_aa = amount.n, amount.n_aa
+    n, n_aa = amount.n, amount.costly
     parts: tuple[Attack, ...] = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
     return (
         CleanMetric(n=n),
@@ -134,28 +140,29 @@ def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
 
 def _cross_norm(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """AutoAttack under l_inf, l_2 and l_1, and the union of the three."""
-    attacks = tuple(_aa(norm, radii, amount.n_aa) for norm in ("linf", "l2", "l1"))
-    union = UnionMetric(of=tuple(attack.name for attack in attacks))
+    attacks = tuple(_aa(norm, radii, amount.costly) for norm in ("linf", "l2", "l1"))
+    union = UnionMetric(name="union_norms", of=tuple(attack.name for attack in attacks))
     return (CleanMetric(n=amount.n), *attacks, union)
 
 
 def _unseen(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """What l_inf training has not seen: l_2, l_1, 1.5 and 2 times its eps, rotations with
-    translations, and the union of all."""
+    translations (775 passes an image, so on as many images as AutoAttack), and the union of all."""
     n = amount.n
     attacks = (
         _pgd("l2", radii, n),
         _pgd("l1", radii, n),
         _pgd("linf", radii, n, name="pgd20_linf_x1.5", times="1.5"),
         _pgd("linf", radii, n, name="pgd20_linf_x2", times="2"),
-        SpatialMetric(n=amount.n_aa),
+        SpatialMetric(n=amount.costly),
     )
-    union = UnionMetric(of=tuple(attack.name for attack in attacks))
+    union = UnionMetric(name="union_unseen", of=tuple(attack.name for attack in attacks))
     return (CleanMetric(n=n), _pgd("linf", radii, n), *attacks, union)
 
 
 def _ood(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
-    """15 corruptions x 5 severities, and every shifted test set whose files are there."""
+    """15 corruptions x 5 severities; ``evaluate --panel`` adds the shifted test sets that are
+    there."""
     return (CleanMetric(n=amount.n), CorruptionsMetric(n=amount.n))
 
 
@@ -189,6 +196,10 @@ def expanded(item: object) -> list[object]:
         build = PANELS.get(wanted.panel)
     except ConfigError as error:
         raise ValueError(str(error)) from error
-    radii = Radii(wanted.linf, wanted.l2, wanted.l1)
+    radii = Radii(wanted.linf.text, wanted.l2.text, wanted.l1.text)
     metrics = build(radii, Amount(wanted.n, wanted.n_aa))
+    names = [metric.name for metric in metrics]
+    for name in wanted.without:
+        if name not in names:
+            raise ValueError(f"panel {wanted.panel} has no {name!r}; {did_you_mean(name, names)}")
     return [metric for metric in metrics if metric.name not in wanted.without]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,21 +29,23 @@ from benchmark.training.loop import (
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+    """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` (torchrun: the rank's own) or ``cuda:1``.
 
     Raises:
         ConfigError: another name, or CUDA where there is none.
     """
+    # Convolutions of fp32 networks would else be rounded to TF32, attacks' gradients with them.
+    torch.backends.cudnn.allow_tf32 = False
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
-    # Convolutions of fp32 networks would else be rounded to TF32, attacks' gradients with them.
-    torch.backends.cudnn.allow_tf32 = False
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(

@@ -388,10 +388,10 @@ class Trainer:
 
 
 def check_same_data(recorded: object, data: Dataset, path: Path) -> None:
-    """Raise CheckpointError if what ``path`` records was not trained on ``data``."""
+    """Raise CheckpointError if what ``path`` records was not made with ``data``."""
     if recorded is not None and recorded != data.fingerprint:
         raise CheckpointError(
-            f"{path} was trained on other images ({recorded}) than those now found "
+            f"{path} was made with other images ({recorded}) than those now found "
             f"({data.fingerprint}, {data.source}); restore the data, or choose another --out"
         )
 

@@ -295,7 +295,7 @@ def _spoil(folder: Path, what: str) -> list[object]:
         ("unevaluated", "is not evaluated; run: generalist-bench evaluate"),
         ("threat", "'l7' is not one of"),
         ("weights", "of other weights than deployed.pt"),
-        ("data", "was trained on other images"),
+        ("data", "was made with other images"),
         ("folder", "holds other files"),
         ("yaml", "is not valid YAML"),
         ("list", "must be a mapping"),

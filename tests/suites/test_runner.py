@@ -237,11 +237,11 @@ def test_other_images_under_the_same_name_are_refused(
     other = tiny_data(64)
     object.__setattr__(other, "fingerprint", "another")
     monkeypatch.setattr("benchmark.suites.run.sources.load", lambda *_: other)
-    with pytest.raises(CheckpointError, match="trained on other images"):
+    with pytest.raises(CheckpointError, match="made with other images"):
         run(suite(), tmp_path)
     (cell,) = (tmp_path / "cells").iterdir()
     (cell / "training.json").unlink()
-    with pytest.raises(CheckpointError, match="trained on other images"):
+    with pytest.raises(CheckpointError, match="made with other images"):
         run(suite(), tmp_path)
 
 
