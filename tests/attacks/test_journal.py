@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pyautoattack.autopgd_base import APGDAttack
 from test_autoattack import EPS, attack, digits, trained
 from torch import Tensor, nn
 
@@ -172,3 +174,29 @@ def test_a_damaged_batch_is_made_anew(
     bomb.batches = 0
     assert same(attack(model, *data, **SETTINGS, journal=tmp_path), whole)
     assert bomb.batches <= 1
+
+
+def test_warnings_survive_a_kill(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    bomb: Bomb,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Protects: a zero-gradient warning of a finished batch, on which a submission is refused."""
+    perturb = APGDAttack.perturb
+
+    def warning(self: APGDAttack, x: Tensor, y: Tensor) -> Tensor:
+        logging.getLogger("auto-attack").warning("seen in a batch")
+        return perturb(self, x, y)
+
+    monkeypatch.setattr(APGDAttack, "perturb", warning)
+    settings: dict[str, Any] = {"attacks": ["apgd-ce", "fab-t"], "batch_size": 12}
+    whole = attack(model, *data, **settings)
+    assert "seen in a batch" in whole.warnings
+    bomb.left = 300  # APGD-CE is over
+    with pytest.raises(Killed):
+        attack(model, *data, **settings, journal=tmp_path)
+    assert list(tmp_path.glob("apgd-ce-*.pt"))
+    bomb.left = None
+    assert attack(model, *data, **settings, journal=tmp_path).warnings == whole.warnings
