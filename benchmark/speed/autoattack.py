@@ -161,7 +161,9 @@ def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Ten
 
 def _plain(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Verdicts of the bare library on a model in eval mode, as its README calls it."""
-    attack = AutoAttack(copy.deepcopy(model).eval(), norm="Linf", eps=eps, seed=0)
+    # it views gradients as vectors, which channels_last weights do not allow
+    plain = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
+    attack = AutoAttack(plain, norm="Linf", eps=eps, seed=0)
     with torch.random.fork_rng():
         _, predicted = attack.run_standard_evaluation(x, y, batch_size=BATCH_SIZE)
     return predicted == y
