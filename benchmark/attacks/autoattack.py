@@ -167,7 +167,7 @@ def run_autoattack(
             )
         clean = logits.argmax(1).to(y.device) == y
         view = _view(model, x[:batch_size].to(device)) if fold else None
-        crafted_on: nn.Module = view or _Straight(model)
+        crafted_on: nn.Module = view or model
         if precision == "bf16":
             crafted_on = Autocast(crafted_on, device.type)
         attack = _Observed(
@@ -459,22 +459,6 @@ class _Observed(AutoAttack):
             return int(fab.n_target_classes * steps) + 1
         # Untargeted FAB takes one backward pass per class.
         return int(fab.n_restarts * fab.n_iter * (2 + self._classes)) + 1
-
-
-class _Straight(nn.Module):
-    """A model that gives gradients in the layout of its images: the library views them as vectors,
-    which those of a network in channels_last layout do not allow."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the model."""
-        if x.requires_grad and torch.is_grad_enabled():
-            x.register_hook(Tensor.contiguous)
-        logits: Tensor = self.model(x)
-        return logits
 
 
 def _not_shareable() -> BenchmarkError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import random
 import sys
@@ -380,15 +379,3 @@ def test_model_without_finite_logits(data: tuple[Tensor, Tensor]) -> None:
         model[-1].bias[0] = float("nan")
     with pytest.raises(BenchmarkError, match="not finite"):
         attack(model, *data)
-
-
-@pytest.mark.parametrize("fold", [True, False])
-def test_networks_in_channels_last_layout(
-    fold: bool, model: nn.Module, data: tuple[Tensor, Tensor]
-) -> None:
-    """Protects: every trained network here has that layout, and the library views gradients as
-    vectors in its targeted attacks."""
-    laid = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    plain_layout = attack(model, *data, attacks=["apgd-t"], fold=False)
-    found = attack(laid, *data, attacks=["apgd-t"], fold=fold)
-    assert torch.equal(found.robust, plain_layout.robust)
