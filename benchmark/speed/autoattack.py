@@ -156,6 +156,8 @@ def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Ten
     indices = sample(len(data.test), n, seed=0)
     batches = list(evaluation_batches(data.test, BATCH_SIZE, indices=indices, device="cpu"))
     x, y = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
+    # the library views images as vectors
+    x = x.contiguous()
     return model, x, y, config.model.name
 
 
