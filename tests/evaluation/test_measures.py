@@ -247,7 +247,7 @@ def test_what_attacks_say_about_one_another() -> None:
     """Protects: masked gradients that only comparing attacks shows (logits x 1e4: PGD-20 100 %,
     AutoAttack 37.5 %; quantised input: Square alone breaks)."""
     after = {"apgd-ce": 0.5, "apgd-t": 0.48, "fab-t": 0.48, "square": 0.48}
-    threat = {"norm": "linf", "eps": "8/255"}
+    threat = {"norm": "linf", "eps": "8/255", "steps": 20}
     honest = {
         "aa_linf": entry("autoattack", 100, after=after),
         "pgd20_linf": {"kind": "pgd", "n": 100, "detail": {"threat": threat}},

@@ -102,7 +102,12 @@ def test_finished_metrics_are_kept(
         "metrics"]["clean"]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{"n": 10}, {"seed": 1}, {"restarts": 2}, {"loss": "cw"}])
+OTHER_STEP = {"norm": "linf", "eps": 0.1, "step": 0.03, "steps": 2}
+
+
+@pytest.mark.parametrize(
+    "change", [{"n": 10}, {"seed": 1}, {"restarts": 2}, {"threat": OTHER_STEP}]
+)
 def test_a_changed_metric_is_measured_again(
     change: dict[str, Any], evaluator: Evaluator, measured: list[str], tmp_path: Path
 ) -> None:
