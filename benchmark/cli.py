@@ -318,6 +318,7 @@ def evaluate(
     precision: Annotated[
         Precision, typer.Option(help="bf16: a screening in AutoAttack's place.")
     ] = Precision.fp32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
     save_adversarial: Annotated[
         bool, typer.Option(help="Also write AutoAttack's examples, as float tensors.")
     ] = False,
@@ -383,6 +384,7 @@ def evaluate(
             n_aa=n_aa,
             instead=Instead(aa_budget, aa_halfwidth, precision.value),
             keep_adversarial=save_adversarial,
+            batch_size=batch_size,
             ranks=together,
         )
         if run_:

@@ -116,6 +116,7 @@ class How:
         n, n_aa: test images of the panel's metrics, and of AutoAttack; None for all, and for as
             many as ``n``.
         keep_adversarial: also write AutoAttack's examples.
+        batch_size: images per forward pass; AutoAttack's random starts depend on it.
     """
 
     data_root: Path
@@ -127,6 +128,7 @@ class How:
     n_aa: int | None = None
     instead: Instead = Instead()
     keep_adversarial: bool = False
+    batch_size: int = 256
     ranks: Ranks = ALONE
 
     def evaluator(self, data: Dataset, limit: int | None) -> Evaluator:
@@ -134,6 +136,7 @@ class How:
         return Evaluator(
             data,
             self.device,
+            batch_size=self.batch_size,
             progress=self.progress,
             data_root=self.data_root,
             limit=limit,

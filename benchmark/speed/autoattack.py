@@ -113,17 +113,19 @@ def shared(
     data_root: Annotated[Path, typer.Option()] = Path("data"),
     metric: Annotated[str, typer.Option(help="An AutoAttack metric of its suite.")] = "aa_linf",
     repeats: Annotated[int, typer.Option(min=1)] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="A batch is what is shared.")] = 16,
 ) -> None:
     """Two processes against one, one thread each, start-up included; prints JSON."""
     seconds: dict[str, list[float]] = {"plain": [], "shared": []}
     found: dict[str, Tensor] = {}
     arguments = ["-m", "benchmark", "evaluate", "--data-root", str(data_root), "-q"]
+    arguments += ["--batch-size", str(batch_size)]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     for _ in range(repeats):
         for task, command in (("plain", arguments), ("shared", launch + arguments)):
             seconds[task].append(_evaluated(run, [*command, "--metric", metric], task, found))
     _, config = read_cell_config(run)
-    detail: dict[str, Any] = {"processes": 2, "metric": metric}
+    detail: dict[str, Any] = {"processes": 2, "metric": metric, "batch_size": batch_size}
     _print([_row("shared", config.model.name, seconds, found, detail)], repeats)
 
 

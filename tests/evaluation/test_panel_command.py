@@ -202,3 +202,11 @@ def test_a_radius_too_large_for_the_panel_is_one_message() -> None:
                  "--dataset", "digits")  # fmt: skip
     assert called.status == 2
     assert called.err.startswith("error: panel unseen:")
+
+
+def test_the_batch_size_is_recorded(out: Path) -> None:
+    run = runs(out)[0]
+    named = ["--panel", "paper", "--metric", "pgd100_linf", "--n", 5]
+    assert cli("evaluate", run, *named, "--batch-size", 3, "-q").status == 0
+    assert metrics(run)["pgd100_linf"]["detail"]["batch_size"] == 3
+    assert cli("evaluate", run, "--batch-size", 0).status == 2
