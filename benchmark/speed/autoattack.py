@@ -145,8 +145,8 @@ def _evaluated(run: Path, command: list[str], task: str, found: dict[str, Tensor
         )
         taken = time.monotonic() - started
         outcomes = pd.read_parquet(here / "outcomes.parquet").drop(columns=["index", "label"])
-        column = outcomes.iloc[:, 0].astype("Int64").fillna(-1)
-        found[task] = torch.tensor(column.to_numpy(dtype="int64"))
+        column = outcomes.iloc[:, 0].dropna()  # null: not in the sample
+        found[task] = torch.tensor(column.to_numpy(dtype=bool))
     return taken
 
 
