@@ -31,6 +31,7 @@ from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.attacks.journal import Batch, Journal
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError, ConfigError, DataError
+from benchmark.core.files import remove_temporaries
 from benchmark.core.hashing import tensors_hash
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.registry import did_you_mean
@@ -190,7 +191,7 @@ def run_autoattack(
                 "versions": _versions(),
             }
             if ranks.first:  # before the others write into it
-                Journal.tidy(journal)
+                remove_temporaries(journal)
             ranks.gather(None)
             attack.journal = Journal(journal, fingerprint)
         for name in left_out:

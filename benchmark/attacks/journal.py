@@ -14,7 +14,6 @@ from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import (
     atomic_path,
     read_json,
-    remove_temporaries,
     save_tensors,
     write_json,
 )
@@ -62,11 +61,6 @@ class Journal:
                 )
         else:
             write_json(path, dict(fingerprint))
-
-    @staticmethod
-    def tidy(folder: Path) -> None:
-        """Delete what a killed process left half written; nobody else may be writing."""
-        remove_temporaries(folder)
 
     def _path(self, attack: str, number: int) -> Path:
         return self.folder / f"{attack}-{number:05d}.pt"
