@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmark.attacks.autoattack import Attack
 from benchmark.attacks.folding import FoldedView
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
@@ -34,7 +35,7 @@ from benchmark.suites.schema import SuiteConfig
 from benchmark.training.loop import build_method, training_length
 
 # Gradient and forward passes per image that survives, counted on pyautoattack 0.2 with 10 classes.
-_ATTACK_PASSES = {
+_ATTACK_PASSES: dict[Attack, tuple[int, int]] = {
     "apgd-ce": (101, 0),
     "apgd-dlr": (101, 0),
     "apgd-t": (909, 10),
@@ -42,7 +43,7 @@ _ATTACK_PASSES = {
     "fab-t": (900, 910),
     "square": (0, 5001),
 }
-_AA_GRADIENT, _AA_FORWARD = 1910, 5921  # the standard four, one after another
+_STANDARD: tuple[Attack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 # A forward pass costs about this share of a forward and input-gradient pass.
 _FORWARD = 0.45
 
@@ -113,20 +114,25 @@ def _passes(metric: Metric, available: int) -> float:
         return 0.0  # computed, or of unknown size and cheap
     if isinstance(metric, AutoAttackEstimate):
         attacked = min(metric.budget or available, available)
-        return available * CHEAP_STEPS + attacked * (_AA_GRADIENT + _FORWARD * _AA_FORWARD)
+        return available * CHEAP_STEPS + attacked * _attack_work(*_STANDARD)
     n = min(metric.n or available, available)
     if isinstance(metric, PGDMetric):
         return n * metric.threat.steps * metric.restarts
     if isinstance(metric, AutoAttackMetric | AutoAttackScreening):
-        return n * (_AA_GRADIENT + _FORWARD * _AA_FORWARD)
+        return n * _attack_work(*_STANDARD)
     if isinstance(metric, AutoAttackPart):
-        gradients, forwards = _ATTACK_PASSES[metric.attack]
-        return n * (gradients + _FORWARD * forwards)
+        return n * _attack_work(metric.attack)
     if isinstance(metric, SpatialMetric):
         return n * _FORWARD * len(metric.grid)
     if isinstance(metric, CorruptionsMetric):
         return n * _FORWARD * 15 * len(metric.severities)
     return n * _FORWARD
+
+
+def _attack_work(*attacks: Attack) -> float:
+    """Of attacks one after another, in input-gradient passes per image that survives them."""
+    passes = [_ATTACK_PASSES[attack] for attack in attacks]
+    return sum(gradients + _FORWARD * forwards for gradients, forwards in passes)
 
 
 def _time_passes(
