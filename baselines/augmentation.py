@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks.spatial import warp
+from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.objective import Objective, Step
 
 
@@ -57,6 +58,11 @@ class Mixup(_Natural):
     as in its code. Departures: none known.
     """
 
+    @property
+    def cuttable(self) -> bool:
+        """No: each image is mixed with another of the batch."""
+        return False
+
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """See the class."""
         return mixup_loss(model, x, y, step)
@@ -69,6 +75,11 @@ class CutMix(_Natural):
     uniform centre, is cut off at the border, and l becomes the share of x that is left. One box per
     batch. Departures: none known.
     """
+
+    @property
+    def cuttable(self) -> bool:
+        """No: each image is mixed with another of the batch."""
+        return False
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """See the class."""
@@ -103,7 +114,8 @@ class GaussianNoise(_Natural):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The images with noise."""
-        noise = torch.empty_like(x).normal_(generator=step.generator)
+        noise = batch_like(x, step.generator).normal_(generator=step.generator)
+        noise = own_rows(noise, step.generator)
         return (x + self.sigma * noise).clamp_(0, 1)
 
 
@@ -121,6 +133,6 @@ class Rotation(_Natural):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The rotated images."""
-        angle = torch.empty(len(x), device=x.device, dtype=x.dtype)
-        angle = angle.uniform_(-1, 1, generator=step.generator) * math.radians(self.degrees)
-        return warp(x, angle)
+        angle = batch_like(x.new_empty(len(x)), step.generator)
+        angle.uniform_(-1, 1, generator=step.generator)
+        return warp(x, own_rows(angle, step.generator) * math.radians(self.degrees))

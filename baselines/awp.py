@@ -58,17 +58,25 @@ class AWP(Objective):
         """Twice those of the wrapped objective (less during the warm-up)."""
         return 2 * self.objective.training_passes
 
+    @property
+    def cuttable(self) -> bool:
+        """As the wrapped objective."""
+        return self.objective.cuttable
+
     def displaced(self, model: nn.Module, loss: Callable[[], Tensor], step: Step) -> Displacement:
         """theta + v while the optimiser steps."""
         if step.progress < self.warmup:
             return self.objective.displaced(model, loss, step)
-        return self._at_the_worst(model, loss)
+        return self._at_the_worst(model, loss, step)
 
     @contextmanager
-    def _at_the_worst(self, model: nn.Module, loss: Callable[[], Tensor]) -> Iterator[None]:
+    def _at_the_worst(
+        self, model: nn.Module, loss: Callable[[], Tensor], step: Step
+    ) -> Iterator[None]:
         weights = [p for name, p in model.named_parameters() if p.dim() > 1 and "weight" in name]
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        gradients = torch.autograd.grad(loss(), weights)
+        gradients = torch.autograd.grad(step.data.share * loss(), weights)
+        step.data.add_up_(gradients)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)

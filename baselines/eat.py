@@ -64,17 +64,19 @@ class _EAT(Method):
         with self._learner.view as view:
             x_adv = apgd(view, x, y, self.recipe.threats[k])
         model = self._learner.model
-        right = torch.zeros((), device=x.device)
+        tally = torch.tensor([0.0, len(y)], device=x.device)  # right, seen
 
         def loss() -> Tensor:
             with self._setting.autocast():
                 logits = model(x_adv)
-                right.copy_((logits.argmax(1) == y).sum())
+                tally[0] = (logits.argmax(1) == y).sum()
                 return F.cross_entropy(logits, y)
 
         value = self._learner.descend(loss, step)
-        self.correct[k] += float(right)
-        self.seen[k] += len(y)
+        step.data.add_up_([tally])
+        right, seen = tally.tolist()
+        self.correct[k] += right
+        self.seen[k] += int(seen)
         return {f"loss/{self._learner.config.name}": value}
 
     @property

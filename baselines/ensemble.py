@@ -71,6 +71,7 @@ class OutputEnsemble(_Pair):
 
 class _OutputEnsemble(Method):
     inference_passes = 2
+    apart = True
 
     def __init__(self, recipe: OutputEnsemble, setting: Setting) -> None:
         self.recipe = recipe
@@ -100,6 +101,8 @@ class WeightInterpolation(_Pair):
 
 
 class _WeightInterpolation(Method):
+    apart = True
+
     def __init__(self, recipe: WeightInterpolation, setting: Setting) -> None:
         self.recipe = recipe
         self.learners = build_learners(recipe.learners, setting)
@@ -133,11 +136,11 @@ class SeedEnsemble(Recipe):
 
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""
-        return _Members(_members(self.learner, self.members), setting)
+        return _SeedEnsemble(_members(self.learner, self.members), setting)
 
 
 class _Members(Method):
-    """Members of equal weight; on its own, trained apart."""
+    """Members of equal weight."""
 
     def __init__(self, configs: tuple[LearnerConfig, ...], setting: Setting) -> None:
         self._setting = setting
@@ -156,6 +159,10 @@ class _Members(Method):
 
 def _average(members: Sequence[nn.Module]) -> AverageProbabilities:
     return AverageProbabilities(members, [1 / len(members)] * len(members))
+
+
+class _SeedEnsemble(_Members):
+    apart = True
 
 
 class JointEnsemble(Recipe):

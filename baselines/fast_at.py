@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
 from benchmark.attacks.pgd import attack_loss, input_gradient
+from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.threat import Pixels
 
@@ -75,7 +75,8 @@ class NFGSM(_SingleStep):
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Noise and one step, clipped to [0, 1] alone."""
         width = self.noise * self.threat.eps
-        noise = torch.empty_like(x).uniform_(-width, width, generator=step.generator)
+        noise = batch_like(x, step.generator).uniform_(-width, width, generator=step.generator)
+        noise = own_rows(noise, step.generator)
         start = (x + noise).clamp_(0, 1)
         grad = input_gradient(model, start, attack_loss("ce", y))
         return (start + self.alpha * self.threat.eps * grad.sign()).clamp_(0, 1)

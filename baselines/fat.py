@@ -81,6 +81,11 @@ class FAT(AttackObjective):
     tau: Schedule = Schedule(points=((0, 0), (50 / 120, 1), (90 / 120, 2)), interpolation="step")
     omega: float = Field(default=0.001, ge=0)
 
+    @property
+    def cuttable(self) -> bool:
+        """No: how much noise is drawn depends on the images."""
+        return False
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Early-stopped PGD on the cross-entropy."""
         return early_stopped_pgd(
@@ -121,6 +126,11 @@ class FATTRADES(TRADES):
 
     tau: Schedule = Schedule(points=((0, 0), (0.3, 1), (0.5, 2), (0.7, 3)), interpolation="step")
     omega: float = Field(default=0.0, ge=0)
+
+    @property
+    def cuttable(self) -> bool:
+        """No: how much noise is drawn depends on the images."""
+        return False
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Early-stopped PGD on KL(p(x) : p(x_adv))."""

@@ -24,6 +24,11 @@ class IAT(AttackObjective):
         threat: training threat model; the code uses PGD-7, eps 0.0314, step 0.00784.
     """
 
+    @property
+    def cuttable(self) -> bool:
+        """No: each image is mixed with another of the batch."""
+        return False
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """PGD on the cross-entropy from a uniform random start."""
         return pgd(model, x, y, self.threat, loss="ce", start="uniform", generator=step.generator)

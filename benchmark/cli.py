@@ -89,6 +89,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its 
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard files.")]
+LearnerGroups = Annotated[
+    int | None,
+    typer.Option(min=1, help="Under torchrun: groups of processes that share the learners."),
+]
 
 
 def _extra(limit: int | None, precision: Precision | None) -> dict[str, Any]:
@@ -131,6 +135,7 @@ def run(
     json_: AsJson = False,
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
+    learner_groups: LearnerGroups = None,
 ) -> None:
     """Train, evaluate and report every cell of SUITE. Run it again to continue."""
     from benchmark.suites.schema import load_suite
@@ -138,7 +143,9 @@ def run(
     full = load_suite(suite, set_ or (), _extra(limit, precision))
     chosen = full.only(method or (), seed or ())
     target = out or Path("runs") / full.name
-    _execute(chosen, full, target, data_root, device, dry_run, json_, quiet, tensorboard)
+    _execute(
+        chosen, full, target, data_root, device, dry_run, json_, quiet, tensorboard, learner_groups
+    )
 
 
 @app.command()
@@ -157,6 +164,7 @@ def train(
     json_: AsJson = False,
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
+    learner_groups: LearnerGroups = None,
 ) -> None:
     """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
     from benchmark.suites.schema import build_suite
@@ -181,7 +189,19 @@ def train(
         ]
     suite = build_suite(base, set_ or (), _extra(limit, precision))
     target = out or Path("runs") / suite.name
-    _execute(suite, suite, target, data_root, device, dry_run, json_, quiet, tensorboard, False)
+    _execute(
+        suite,
+        suite,
+        target,
+        data_root,
+        device,
+        dry_run,
+        json_,
+        quiet,
+        tensorboard,
+        learner_groups,
+        evaluate=False,
+    )
 
 
 def _execute(
@@ -194,9 +214,11 @@ def _execute(
     json_: bool,
     quiet: bool,
     tensorboard: bool,
+    learner_groups: int | None,
     evaluate: bool = True,
 ) -> None:
     from benchmark.core.progress import Progress
+    from benchmark.core.ranks import ranks
     from benchmark.suites.run import pick_device, run_suite
 
     where = pick_device(device)
@@ -211,16 +233,21 @@ def _execute(
                 "--tensorboard needs the tensorboard package: pip install "
                 "'generalist-bench[tensorboard]'"
             ) from error
-    diverged = run_suite(
-        chosen,
-        full,
-        out,
-        data_root=data_root,
-        device=where,
-        progress=Progress(quiet),
-        evaluate=evaluate,
-        tensorboard=tensorboard,
-    )
+    with ranks() as together:
+        diverged = run_suite(
+            chosen,
+            full,
+            out,
+            data_root=data_root,
+            device=where,
+            progress=Progress(quiet or not together.first),
+            evaluate=evaluate,
+            tensorboard=tensorboard,
+            ranks=together,
+            learner_groups=learner_groups,
+        )
+    if not together.first:
+        return
     if evaluate:
         _render(out, None, json_)
     elif json_:

@@ -11,8 +11,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from benchmark.core.averaging import copy_state, floating_state, move_towards, reestimate_batchnorm
+from benchmark.core.averaging import (
+    ALONE,
+    copy_state,
+    floating_state,
+    move_towards,
+    reestimate_batchnorm,
+)
 from benchmark.core.learner import LearnerConfig, learner_names
+from benchmark.core.mesh import Axis
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
@@ -85,6 +92,8 @@ class Generalist(Recipe):
 class GeneralistMethod(Method):
     """The state of a Generalist in training; the equations are those of ``Generalist``."""
 
+    apart = True
+
     def __init__(self, recipe: Generalist, setting: Setting) -> None:
         self.recipe = recipe
         self._setting = setting
@@ -137,24 +146,33 @@ class GeneralistMethod(Method):
         """Equation (2)."""
         gamma = self._ratios(progress)
         decay = self.recipe.average.at(self.steps, self._setting.total_steps)
-        self._average(self.global_learner, [x.model for x in self.learners.values()], gamma, decay)
+        models = {name: learner.model for name, learner in self.learners.items()}
+        self._average(self.global_learner, models, gamma, decay, self._setting.mesh.learners)
 
     def _average(
-        self, target: nn.Module, models: list[nn.Module], gamma: dict[str, float], decay: float
+        self,
+        target: nn.Module,
+        models: Mapping[str, nn.Module],
+        gamma: Mapping[str, float],
+        decay: float,
+        axis: Axis = ALONE,
     ) -> None:
-        """One step of the moving average, BatchNorm statistics by the recipe's rule."""
-        shares = list(gamma.values())
+        """One step of the moving average, BatchNorm statistics by the recipe's rule; of ``models``,
+        each process on ``axis`` adds those of its own learners."""
+        here = [name for name in models if axis.size == 1 or self.learners[name].here]
         averaged = self.recipe.batchnorm == "average"
         move_towards(
             floating_state(target, averaged),
-            [floating_state(model, averaged) for model in models],
-            shares,
+            [floating_state(models[name], averaged) for name in here],
+            [gamma[name] for name in here],
             decay,
+            axis,
         )
         if self.recipe.batchnorm == "copy":
-            leader = models[shares.index(max(shares))]
-            for mine, theirs in zip(target.buffers(), leader.buffers(), strict=True):
-                mine.copy_(theirs)
+            leader = max(gamma, key=lambda name: gamma[name])
+            for mine, theirs in zip(target.buffers(), models[leader].buffers(), strict=True):
+                mine.copy_(theirs) if leader in here else mine.zero_()
+            axis.sum_(list(target.buffers()))
 
     def _redistribution_is_due(self) -> bool:
         """At t', t' + c, t' + 2c, ... steps (at c, 2c, ... without a warm-up)."""
@@ -196,10 +214,13 @@ class GeneralistMethod(Method):
     @torch.no_grad()
     def _distances(self) -> dict[str, Tensor]:
         centre = floating_state(self.global_learner, buffers=False)
-        distances = {}
+        distances = {name: centre[0].new_zeros(()) for name in self.learners}
         for name, learner in self.learners.items():
-            difference = torch._foreach_sub(floating_state(learner.model, buffers=False), centre)
-            distances[name] = torch.stack(torch._foreach_norm(difference)).norm()
+            if learner.here:
+                own = floating_state(learner.model, buffers=False)
+                norms = torch._foreach_norm(torch._foreach_sub(own, centre))
+                distances[name] = torch.stack(norms).norm()
+        self._setting.mesh.learners.sum_(list(distances.values()))
         return distances
 
     def state_dict(self) -> dict[str, Any]:

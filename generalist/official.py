@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from benchmark.core.learner import LearnerConfig, default_learners
+from benchmark.core.mesh import Mesh
 from benchmark.core.method import Method
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
@@ -101,9 +102,10 @@ class _OfficialMethod(GeneralistMethod):
             return
         decay = self.recipe.average.at(self.steps, self._setting.total_steps)
         for name, learner in self.learners.items():
-            self._average(self.averages[name], [learner.model], {name: 1.0}, decay)
-        gamma = self._ratios(progress)
-        self._average(self.global_learner, list(self.averages.values()), gamma, decay)
+            if learner.here:
+                self._average(self.averages[name], {name: learner.model}, {name: 1.0}, decay)
+        axis = self._setting.mesh.learners
+        self._average(self.global_learner, self.averages, self._ratios(progress), decay, axis)
 
     def _redistribution_is_due(self) -> bool:
         """During the whole of epochs t', t' + c, ...
@@ -126,6 +128,12 @@ class _OfficialMethod(GeneralistMethod):
         # steps counts the batch just done; epoch t' begins epoch_steps before t' is complete.
         since = self.steps - 1 - (self._warmup - epoch_steps)
         return since >= 0 and since % self._every < epoch_steps
+
+    def share(self, mesh: Mesh) -> None:
+        super().share(mesh)
+        own = {k: v.state_dict() for k, v in self.averages.items() if self.learners[k].here}
+        for name, state in mesh.union(own).items():
+            self.averages[name].load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         averages = {name: model.state_dict() for name, model in self.averages.items()}

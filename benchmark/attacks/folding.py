@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from benchmark.core.batchnorm import SynchronisedBatchNorm2d
+
 
 @dataclass(frozen=True)
 class _Fold:
@@ -133,6 +135,13 @@ class Autocast(nn.Module):
             return self.model(x).float()
 
 
+class _Tracer(fx.Tracer):
+    """BatchNorm is never traced into, torch's own or ours."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
 def _frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -140,7 +149,7 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
 def _fold_graph(model: nn.Module) -> tuple[fx.GraphModule, list[tuple[str, str]]]:
     """Trace ``model`` and drop foldable BatchNorms; returns the (conv, norm) names of each."""
     own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-    traced = fx.symbolic_trace(model)
+    traced = fx.GraphModule(model, _Tracer().trace(model))
     # A tensor made by forward itself, perhaps a random one, is now a constant of the graph.
     if any(node.op == "get_attr" and node.target not in own for node in traced.graph.nodes):
         raise ValueError("forward makes tensors of its own")
@@ -160,7 +169,7 @@ def _fold_graph(model: nn.Module) -> tuple[fx.GraphModule, list[tuple[str, str]]
         # Exact types: a subclass or a parametrised layer may compute something else. A layer that
         # is called twice, or whose output is used twice, is needed as it is.
         if (
-            type(norm) is not nn.BatchNorm2d
+            type(norm) not in (nn.BatchNorm2d, SynchronisedBatchNorm2d)
             or type(conv) is not nn.Conv2d
             or norm.running_mean is None
             or len(before.users) != 1

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmark.core.errors import ConfigError
+from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.registry import did_you_mean
 
 # Keeps a division by the length of a zero perturbation finite.
@@ -34,6 +35,13 @@ def _unit(delta: Tensor) -> Tensor:
     largest = delta.flatten(1).abs().amax(1)
     scaled = delta / _per_example(torch.where(largest > 0, largest, 1.0), delta)
     return scaled / _per_example(scaled.flatten(1).norm(dim=1).clamp_min(0.5), delta)
+
+
+def _radius(like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    """Uniform in [0, eps] for each example, [n, 1, 1, 1]."""
+    per_image = like.new_empty(len(like))
+    drawn = batch_like(per_image, generator).uniform_(0, eps, generator=generator)
+    return _per_example(own_rows(drawn, generator), like)
 
 
 class Norm(ABC):
@@ -81,7 +89,8 @@ class Linf(Norm):
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
         """Uniform in the cube (Madry et al., 1706.06083)."""
-        return torch.empty_like(like).uniform_(-eps, eps, generator=generator)
+        drawn = batch_like(like, generator).uniform_(-eps, eps, generator=generator)
+        return own_rows(drawn, generator)
 
 
 class L2(Norm):
@@ -101,9 +110,8 @@ class L2(Norm):
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
         """Normal direction, radius uniform in [0, eps] (robust_overfitting, 2002.11569)."""
-        direction = _unit(torch.empty_like(like).normal_(generator=generator))
-        radius = torch.empty(len(like), device=like.device, dtype=like.dtype)
-        return direction * _per_example(radius.uniform_(0, eps, generator=generator), like)
+        normal = batch_like(like, generator).normal_(generator=generator)
+        return _unit(own_rows(normal, generator)) * _radius(like, eps, generator)
 
 
 class L1(Norm):
@@ -147,11 +155,11 @@ class L1(Norm):
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
         """Laplace direction (uniform on the l_1 sphere's faces), radius uniform in [0, eps]."""
-        sign = torch.empty_like(like).uniform_(-1, 1, generator=generator).sign()
-        size = torch.empty_like(like).exponential_(generator=generator)
+        sign = batch_like(like, generator).uniform_(-1, 1, generator=generator).sign()
+        size = batch_like(like, generator).exponential_(generator=generator)
+        sign, size = own_rows(sign, generator), own_rows(size, generator)
         direction = sign * size / _per_example(self.length(size).clamp_min(_TINY), size)
-        radius = torch.empty(len(like), device=like.device, dtype=like.dtype)
-        return direction * _per_example(radius.uniform_(0, eps, generator=generator), like)
+        return direction * _radius(like, eps, generator)
 
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (Linf(), L2(), L1())}

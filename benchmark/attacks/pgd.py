@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.norms import norm_of
 from benchmark.core.errors import BenchmarkError
+from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.threat import ThreatModel
 
 Loss = Literal["ce", "kl", "cw"]
@@ -77,7 +78,7 @@ def random_start(
     if start == "uniform":
         x_adv = x + norm.random_start(x, eps, generator)
     elif start == "gaussian":
-        noise = torch.empty_like(x).normal_(generator=generator)
+        noise = own_rows(batch_like(x, generator).normal_(generator=generator), generator)
         x_adv = x + norm.project(GAUSSIAN_START * noise, eps)
     else:
         x_adv = x.clone()

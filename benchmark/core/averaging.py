@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from benchmark.core.batchnorm import SynchronisedBatchNorm2d
+from benchmark.core.mesh import Axis
+
+ALONE = Axis()
 
 
 def floating_state(model: nn.Module, buffers: bool = True) -> list[Tensor]:
@@ -25,13 +31,23 @@ def move_towards(
     sources: Sequence[Sequence[Tensor]],
     shares: Sequence[float],
     decay: float,
+    axis: Axis = ALONE,
 ) -> None:
     """target <- decay * target + (1 - decay) * sum_k shares[k] * sources[k], in place.
 
     One foreach call per learner: a Python loop over the tensors of a ResNet-18 costs ten times
     more launches.
+
+    Args:
+        axis: its processes have different sources k; the sum is over all of them.
     """
     target = list(target)
+    if axis.size > 1:
+        mixture = [torch.zeros_like(tensor) for tensor in target]
+        for source, share in zip(sources, shares, strict=True):
+            torch._foreach_add_(mixture, list(source), alpha=share)
+        axis.sum_(mixture)
+        sources, shares = [mixture], [1.0]
     torch._foreach_mul_(target, decay)
     for source, share in zip(sources, shares, strict=True):
         if share:
@@ -85,16 +101,26 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
         for layer in layers:
             layer.train()
             layer.reset_running_stats()
-        seen = 0
-        for x in itertools.chain([first], batches):
-            if seen and len(x) == 1:
-                continue
-            seen += len(x)
-            for layer in layers:
-                layer.momentum = len(x) / seen  # of the new batch: a running weighted mean
-            model(x)
+        with _uncut(layers):
+            seen = 0
+            for x in itertools.chain([first], batches):
+                if seen and len(x) == 1:
+                    continue
+                seen += len(x)
+                for layer in layers:
+                    layer.momentum = len(x) / seen  # of the new batch: a running weighted mean
+                model(x)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         for module, flag in training:
             module.training = flag
+
+
+@contextmanager
+def _uncut(layers: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Every process is given all calibration images, whatever it has of a training batch."""
+    with ExitStack() as stack:
+        for axis in {item.axis for item in layers if isinstance(item, SynchronisedBatchNorm2d)}:
+            stack.enter_context(axis.whole())
+        yield

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from benchmark.core.config import Config
 from benchmark.core.errors import ConfigError
+from benchmark.core.mesh import DataAxis
 from benchmark.core.objective import ObjectiveRef, Step
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
@@ -125,7 +126,10 @@ class Learner:
 
     Attributes:
         view: context manager that yields the model to craft on.
+        here: whether this process steps it; of several processes, each has some of the learners.
     """
+
+    here = True
 
     def __init__(self, config: LearnerConfig, setting: Setting, model: nn.Module | None = None):
         self.config = config
@@ -187,12 +191,27 @@ def descend_together(learners: Sequence[Learner], loss: Callable[[], Tensor], st
     value = loss()
     for learner in learners:
         learner.optimizer.zero_grad(set_to_none=True)
-    value.backward()
+    if step.data.cut:
+        (value * step.data.share).backward()
+        _add_up(learners, step.data)
+    else:
+        value.backward()
     for learner in learners:
         if learner.config.grad_clip is not None:
             nn.utils.clip_grad_norm_(learner.model.parameters(), learner.config.grad_clip)
         learner.optimizer.step()
     return value.detach()
+
+
+@torch.no_grad()
+def _add_up(learners: Sequence[Learner], data: DataAxis) -> None:
+    """Gradients of the whole batch from those of its parts; BatchNorm's averages stay equal."""
+    parameters = [p for learner in learners for p in learner.model.parameters()]
+    data.sum_([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if data.statistics == "per-rank":
+        buffers = [b for item in learners for b in item.model.buffers() if b.is_floating_point()]
+        torch._foreach_div_(buffers, data.size)
+        data.sum_(buffers)
 
 
 def learner_names(configs: tuple[LearnerConfig, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmark.core.config import Config
 from benchmark.core.errors import ConfigError
 from benchmark.core.learner import Learner, LearnerConfig, learner_names
+from benchmark.core.mesh import Mesh
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
 
@@ -23,13 +24,16 @@ class Method(ABC):
     Attributes:
         learners: by name, in the recipe's order.
         inference_passes: forward passes that the deployed model makes per image.
+        apart: ``update`` steps the learners independently of each other, so that processes can
+            share them out.
     """
 
     learners: dict[str, Learner]
     inference_passes: int = 1
+    apart: bool = False
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """One step of every learner on the batch.
+        """One step on the batch of every learner that is here.
 
         Returns:
             The loss of each learner, as 0-d tensors: reading them out is left to the caller, since
@@ -37,7 +41,9 @@ class Method(ABC):
         """
         x, y = batch
         return {
-            f"loss/{name}": learner.step(x, y, progress) for name, learner in self.learners.items()
+            f"loss/{name}": learner.step(x, y, progress)
+            for name, learner in self.learners.items()
+            if learner.here
         }
 
     @abstractmethod
@@ -51,6 +57,18 @@ class Method(ABC):
     def passes(self) -> float:
         """Gradient passes per image and step, all learners together."""
         return sum(learner.passes for learner in self.learners.values())
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether processes can share a batch; see ``Objective.cuttable``."""
+        return all(learner.objective.cuttable for learner in self.learners.values())
+
+    def share(self, mesh: Mesh) -> None:
+        """Bring learners that other processes step up to date here; all processes call this."""
+        own = {name: item.state_dict() for name, item in self.learners.items() if item.here}
+        for name, state in mesh.union(own).items():
+            if not self.learners[name].here:
+                self.learners[name].load_state_dict(state)
 
     def diagnostics(self, progress: float) -> dict[str, float]:
         """Further figures for the log, such as mixing ratios."""
@@ -99,10 +117,15 @@ class _Single(Method):
 
 
 def build_learners(configs: tuple[LearnerConfig, ...], setting: Setting) -> dict[str, Learner]:
-    """Learners by name, in order, from one initialisation."""
-    return dict(
-        zip(learner_names(configs), (Learner(config, setting) for config in configs), strict=True)
-    )
+    """Learners by name, in order, from one initialisation; each with random draws of its own."""
+    learners = {
+        name: Learner(config, setting.of_learner(number))
+        for number, (name, config) in enumerate(zip(learner_names(configs), configs, strict=True))
+    }
+    owners = setting.mesh.owners({name: item.passes for name, item in learners.items()})
+    for name, learner in learners.items():
+        learner.here = owners[name] == setting.mesh.learners.position
+    return learners
 
 
 def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = None) -> Recipe:

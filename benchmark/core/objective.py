@@ -74,6 +74,12 @@ class Objective(Config, ABC):
         """Gradient passes per image and step, all together."""
         return self.crafting_passes + self.training_passes
 
+    @property
+    def cuttable(self) -> bool:
+        """Whether images keep to themselves, so that processes can share a batch: the loss is the
+        mean of those of its parts, draws per image come from ``core.mesh``."""
+        return True
+
     def displaced(self, model: nn.Module, loss: Callable[[], Tensor], step: Step) -> Displacement:
         """The weights at which the loss is minimised: a context around one optimiser step.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from benchmark.core.errors import ConfigError
@@ -43,6 +45,24 @@ class Ranks:
         dist.all_gather_object(parts, value)
         return parts
 
+    def share(self, states: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The union of every rank's ``states`` (state dicts by name), on the CPU."""
+        # As bytes: a pickled tensor would come back on the sender's accelerator.
+        buffer = io.BytesIO()
+        torch.save(dict(states), buffer)
+        union: dict[Any, Any] = {}
+        for part in self.gather(buffer.getvalue()):
+            union |= torch.load(io.BytesIO(part), map_location="cpu", weights_only=True)
+        return union
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Whether some rank has each flag set: what all of them act on at the same step."""
+        if self.world == 1:
+            return list(flags)
+        votes = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(votes)
+        return [bool(vote) for vote in votes]
+
 
 ALONE = Ranks()
 
@@ -59,8 +79,9 @@ def ranks() -> Iterator[Ranks]:
         yield ALONE
         return
     try:
-        # Objects, never gradients, go between them: gloo serves on CPUs and GPUs alike.
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        gpu = torch.cuda.is_available() and dist.is_nccl_available()
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"WORLD_SIZE = {world}, but the other processes cannot be reached ({error}); start "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.core.crafting import BatchNormMode, crafting
+from benchmark.core.mesh import DataAxis, Mesh
 
 CraftingView = AbstractContextManager[nn.Module]
 
@@ -37,10 +38,17 @@ def _no_calibration() -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Step:
-    """What an objective may know about the moment: the training fraction and the random draws."""
+    """What an objective may know about the moment.
+
+    Attributes:
+        progress: fraction of training done.
+        generator: source of random draws; those per image through ``core.mesh.batch_like``.
+        data: the processes that share the batch, of which images and labels at hand are a part.
+    """
 
     progress: float = 0.0
     generator: torch.Generator | None = None
+    data: DataAxis = field(default_factory=DataAxis)
 
 
 class NewModel(Protocol):
@@ -59,21 +67,30 @@ class Setting:
             Generalist code. ``model`` describes another architecture than the suite's.
         total_steps, steps_per_epoch: length of training in optimiser steps.
         generator: source of the random draws made while training.
+        generators: sources by number of the learner, so that learners draw independently of each
+            other, in one process or several; number 0 has ``generator``. None: all share that.
         calibration: iterator over clean training images [n, c, h, w] in [0, 1], for re-estimating
             BatchNorm statistics; the same images at every call.
         crafting_view: (model, BatchNorm mode) to a context manager that yields the model to craft
             on. The trainer gives faster views than the plain one.
         autocast: the context of the training forward pass (reduced precision).
+        mesh: the processes that train together.
     """
 
     new_model: NewModel
     total_steps: int
     steps_per_epoch: int
     generator: torch.Generator | None = None
+    generators: Callable[[int], torch.Generator] | None = None
     calibration: Callable[[], Iterator[Tensor]] = _no_calibration
     crafting_view: Callable[[nn.Module, BatchNormMode], CraftingView] = PlainView
     autocast: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
+    mesh: Mesh = field(default_factory=Mesh)
 
     def step(self, progress: float) -> Step:
         """The moment ``progress`` (fraction of training done)."""
-        return Step(progress, self.generator)
+        return Step(progress, self.generator, self.mesh.data)
+
+    def of_learner(self, number: int) -> Setting:
+        """The surroundings of a learner: its own random draws."""
+        return replace(self, generator=self.generators(number)) if self.generators else self

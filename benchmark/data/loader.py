@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmark.core.errors import ConfigError, DataError
+from benchmark.core.mesh import DataAxis
 from benchmark.data.dataset import AnySplit, Split, StreamedSplit
 
 Batch = tuple[Tensor, Tensor]
@@ -39,13 +40,20 @@ def train_loader(
     flip: bool,
     device: torch.device | str = "cpu",
     channels_last: bool = True,
+    axis: DataAxis | None = None,
 ) -> BatchSource:
     """The loader for the kind of split: ``TrainLoader`` in memory, else ``StreamedTrainLoader``."""
     if isinstance(split, StreamedSplit):
         from benchmark.data.streaming import StreamedTrainLoader
 
         return StreamedTrainLoader(
-            split, batch_size, seed=seed, flip=flip, device=device, channels_last=channels_last
+            split,
+            batch_size,
+            seed=seed,
+            flip=flip,
+            device=device,
+            channels_last=channels_last,
+            axis=axis,
         )
     return TrainLoader(
         split,
@@ -55,6 +63,7 @@ def train_loader(
         flip=flip,
         device=device,
         channels_last=channels_last,
+        axis=axis,
     )
 
 
@@ -92,6 +101,7 @@ class TrainLoader:
         crop: zero padding in pixels before the random crop; 0 turns it off.
         flip: flip each image horizontally with probability 1/2.
         channels_last: memory format of the batches (values are the same).
+        axis: processes that share every batch; this one gets its part, and the axis is told.
 
     Raises:
         ConfigError, DataError: see ``batch_bounds``.
@@ -107,7 +117,9 @@ class TrainLoader:
         flip: bool,
         device: torch.device | str = "cpu",
         channels_last: bool = True,
+        axis: DataAxis | None = None,
     ) -> None:
+        self._axis = axis or DataAxis()
         self._bounds = batch_bounds(len(split), batch_size)
         self.steps_per_epoch = len(self._bounds)
         self._device = torch.device(device)
@@ -135,10 +147,13 @@ class TrainLoader:
         order = self.order(epoch).to(self._device)
         for batch in range(start, self.steps_per_epoch):
             first, last = self._bounds[batch]
-            chosen = order[first:last]
+            low, high = self._axis.part(last - first)
+            chosen = order[first + low : first + high]
             images = self._images.index_select(0, chosen)  # 15 times faster than [chosen]
             if self._crop or self._flip:
-                images = augment(images, *self.draws(epoch, batch), self._crop)
+                top, left, flips = (part[low:high] for part in self.draws(epoch, batch))
+                images = augment(images, top, left, flips, self._crop)
+            self._axis.take(last - first)
             yield _to_float(images, self._channels_last), self._labels[chosen]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from benchmark.core.mesh import DataAxis
 from benchmark.data.dataset import StreamedSplit
 from benchmark.data.decode import open_image
 from benchmark.data.loader import Batch, IndexedBatch, batch_bounds, generator
@@ -71,8 +72,9 @@ class _EvalImages(TorchDataset):
 class _EpochSampler:
     """Keys of the batches of the epoch asked for last; read when the DataLoader starts a pass."""
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, axis: DataAxis) -> None:
         self.bounds = batch_bounds(count, batch_size)
+        self.axis = axis
         self.count, self.seed = count, seed
         self.epoch, self.start = 0, 0
 
@@ -80,7 +82,8 @@ class _EpochSampler:
         order = torch.randperm(self.count, generator=generator(self.seed, self.epoch)).tolist()
         epoch = self.epoch
         for first, last in self.bounds[self.start :]:
-            yield [(epoch, index) for index in order[first:last]]
+            low, high = self.axis.part(last - first)
+            yield [(epoch, index) for index in order[first + low : first + high]]
 
     def __len__(self) -> int:
         return len(self.bounds) - self.start
@@ -103,8 +106,10 @@ class StreamedTrainLoader:
         device: torch.device | str = "cpu",
         channels_last: bool = True,
         workers: int = WORKERS,
+        axis: DataAxis | None = None,
     ) -> None:
-        self._sampler = _EpochSampler(len(split), batch_size, seed)
+        self._axis = axis or DataAxis()
+        self._sampler = _EpochSampler(len(split), batch_size, seed, self._axis)
         self.steps_per_epoch = len(self._sampler.bounds)
         self._device = torch.device(device)
         self._channels_last = channels_last
@@ -121,8 +126,11 @@ class StreamedTrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches from number ``start`` on: x float32 [b, 3, s, s] in [0, 1], y int64 [b]."""
         self._sampler.epoch, self._sampler.start = epoch, start
-        for images, labels in self._loader:
+        for (first, last), (images, labels) in zip(
+            self._sampler.bounds[start:], self._loader, strict=True
+        ):
             x = _to_device(images, self._device, self._channels_last)
+            self._axis.take(last - first)
             yield x, labels.to(self._device, non_blocking=True)
 
 

@@ -16,6 +16,7 @@ from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
 from benchmark.core.files import read_json, remove_temporaries, write_json
 from benchmark.core.progress import Progress, duration
+from benchmark.core.ranks import ALONE, Ranks
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.panel import Evaluator
@@ -92,12 +93,17 @@ def run_suite(
     progress: Progress,
     evaluate: bool = True,
     tensorboard: bool = False,
+    ranks: Ranks = ALONE,
+    learner_groups: int | None = None,
 ) -> list[str]:
     """Bring every cell of ``suite`` to the end, in order. Finished work is never repeated.
 
     Args:
         suite: the cells to run now.
         full: the suite they belong to, for ``suite.json``.
+        ranks: processes that train and evaluate every cell together; all call this with the same
+            arguments, and the first alone writes.
+        learner_groups: see ``Trainer``.
 
     A cell whose loss diverges does not keep the others from being run.
 
@@ -122,14 +128,28 @@ def run_suite(
         progress=progress,
         data_root=data_root,
         limit=suite.dataset.limit,
+        ranks=ranks,
     )
-    with locked([cell_directory(out, cell) for cell in cells]):
-        _write_plan(suite, full, out, progress)
+    with locked([cell_directory(out, cell) for cell in cells] if ranks.first else []):
+        if ranks.first:
+            _write_plan(suite, full, out, progress)
+        ranks.gather(None)  # the folders are there, and locked
         for number, cell in enumerate(cells, 1):
             directory = cell_directory(out, cell)
             head = f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}"
             try:
-                _train_cell(cell, suite.name, data, directory, device, progress, tensorboard, head)
+                _train_cell(
+                    cell,
+                    suite.name,
+                    data,
+                    directory,
+                    device,
+                    progress,
+                    tensorboard,
+                    head,
+                    ranks,
+                    learner_groups,
+                )
             except DivergenceError as error:
                 progress.say(f"{head}: {error}")
                 diverged.append(str(error))
@@ -137,7 +157,8 @@ def run_suite(
             if evaluate:
                 model = load_deployed(cell.config, data, directory, device)
                 evaluator.evaluate(model, suite.evaluation, directory)
-                progress.say(f"{head}: {_scores(directory)}")
+                if ranks.first:
+                    progress.say(f"{head}: {_scores(directory)}")
     return diverged
 
 
@@ -150,17 +171,28 @@ def _train_cell(
     progress: Progress,
     tensorboard: bool,
     head: str,
+    ranks: Ranks,
+    learner_groups: int | None,
 ) -> None:
     done = directory / "training.json"
     if done.exists():
         read_cell_config(directory)  # an edited one would be reported under a wrong name
         check_same_data(read_json(done).get("data"), data, done)
         return
-    remove_temporaries(directory)
-    write_json(directory / "config.json", cell_record(cell, suite))
-    write_json(directory / "environment.json", environment(str(device), torch.get_num_threads()))
+    if ranks.first:
+        remove_temporaries(directory)
+        write_json(directory / "config.json", cell_record(cell, suite))
+        here = environment(str(device), torch.get_num_threads())
+        write_json(directory / "environment.json", here)
     trainer = Trainer(
-        cell.config, data, directory, device=device, progress=progress, tensorboard=tensorboard
+        cell.config,
+        data,
+        directory,
+        device=device,
+        progress=progress,
+        tensorboard=tensorboard,
+        ranks=ranks,
+        learner_groups=learner_groups,
     )
     trainer.run()
     summary = read_json(done)

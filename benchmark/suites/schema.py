@@ -12,14 +12,17 @@ import yaml
 from pydantic import (
     Field,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from benchmark.core.config import Config, config_hash, explain, parse
 from benchmark.core.errors import ConfigError
 from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
+from benchmark.core.mesh import BatchStatistics
 from benchmark.core.method import Recipe, SingleLearner, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.registry import did_you_mean
@@ -43,6 +46,8 @@ class TrainConfig(Config):
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
         selection: the checkpoint that is deployed: the last, or the best on held-out validation
             images by PGD accuracy (clean accuracy breaks ties). Never the test set.
+        batchnorm: statistics of a batch that processes share: of all its images, as in one
+            process, or of each process's part.
     """
 
     epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
@@ -52,6 +57,15 @@ class TrainConfig(Config):
     validation_images: int = Field(default=500, ge=1)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
     selection: Literal["last", "best"] = "last"
+    batchnorm: BatchStatistics = "synchronised"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later and is off does not change the hashes of earlier records."""
+        data = default(self)
+        if self.batchnorm == "synchronised":
+            data.pop("batchnorm", None)
+        return data
 
 
 class CellConfig(Config):

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.batchnorm import synchronise_batchnorm
 from benchmark.core.config import parse
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, DivergenceError
 from benchmark.core.files import write_json, write_text
+from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
+from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.setting import Setting
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
@@ -86,14 +89,17 @@ def build_method(
     device: torch.device,
     *,
     length: Length | None = None,
-    generator: torch.Generator | None = None,
+    generators: Callable[[int], torch.Generator] | None = None,
+    mesh: Mesh | None = None,
 ) -> Method:
     """The method of a cell, with initial weights that depend on the cell's seed alone.
 
     Args:
         length: of training; None if the method is built for its deployed model's form only.
-        generator: source of the random draws made while training.
+        generators: sources of the random draws made while training, by number of the learner.
+        mesh: the processes that train together.
     """
+    mesh = mesh or Mesh()
 
     def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -106,6 +112,8 @@ def build_method(
                 mean=data.mean,
                 std=data.std,
             )
+        if mesh.data.size > 1 and mesh.data.statistics == "synchronised":
+            network = synchronise_batchnorm(network, mesh.data)
         return network.to(device).to(memory_format=torch.channels_last)
 
     precision = Precision(config.train.precision, device)
@@ -114,10 +122,12 @@ def build_method(
             new_model=new_model,
             total_steps=length.steps if length else 1,
             steps_per_epoch=length.steps_per_epoch if length else 1,
-            generator=generator,
+            generator=generators(0) if generators else None,
+            generators=generators,
             calibration=lambda: calibration_batches(data, config.train.batch_size, device),
             crafting_view=precision.view,
             autocast=precision.autocast,
+            mesh=mesh,
         )
     )
 
@@ -129,16 +139,41 @@ def calibration_batches(data: Dataset, batch_size: int, device: torch.device) ->
         yield x
 
 
+def _mesh(
+    config: CellConfig, data: Dataset, device: torch.device, ranks: Ranks, groups: int | None
+) -> Mesh:
+    """The processes of a cell as a grid, laid out for its method."""
+    if ranks.world == 1:
+        if groups not in (None, 1):
+            raise ConfigError("--learner-groups is for several processes: start with torchrun")
+        return Mesh()
+    method = build_method(config, data, torch.device("cpu"))
+    grid = layout(
+        ranks.world,
+        {name: learner.passes for name, learner in method.learners.items()},
+        apart=method.apart,
+        cuttable=method.cuttable,
+        groups=groups,
+    )
+    return connect(ranks, grid, device, config.train.batchnorm)
+
+
 class Trainer:
     """Trains one cell in ``directory``; call ``run``.
+
+    Several processes (``ranks``) train it together: each makes one of these with the same arguments
+    and runs it, and the first alone writes.
 
     Writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume;
     the one before it is kept, in case it is damaged), ``deployed.pt`` (state dict of the deployed
     model at the selected checkpoint) and, last of all,
     ``training.json``, whose existence means that training is over.
 
+    Args:
+        learner_groups: how many groups of processes share the learners; None for a fast layout.
+
     Raises:
-        ConfigError: see ``training_length``.
+        ConfigError: see ``training_length`` and ``core.mesh.layout``.
     """
 
     def __init__(
@@ -150,11 +185,15 @@ class Trainer:
         device: torch.device,
         progress: Progress | None = None,
         tensorboard: bool = False,
+        ranks: Ranks = ALONE,
+        learner_groups: int | None = None,
     ) -> None:
         self.config, self.data, self.directory, self.device = config, data, directory, device
         self._reporter = progress or Progress(quiet=True)
         self._tensorboard = tensorboard
-        self._random = RandomState(config.seed, device)
+        self._ranks = ranks
+        self._mesh = _mesh(config, data, device, ranks, learner_groups)
+        self._random = RandomState(config.seed, device, self._mesh.data)
         self._loader = train_loader(
             data.train,
             config.train.batch_size,
@@ -162,6 +201,7 @@ class Trainer:
             crop=config.dataset.crop,
             flip=config.dataset.flip,
             device=device,
+            axis=self._mesh.data,
         )
         length = training_length(config.train, config.dataset, len(data.train))
         self._total = length.steps
@@ -170,8 +210,11 @@ class Trainer:
             data,
             device,
             length=length,
-            generator=self._random.generator,
+            generators=self._random.generator,
+            mesh=self._mesh,
         )
+        learners = self.method.learners.values()
+        self._own = [number for number, learner in enumerate(learners) if learner.here]
         points = config.train.validations
         self._validate_at = {max(1, round(self._total * i / points)) for i in range(1, points + 1)}
         # Where training stands, apart from the method and the generators.
@@ -206,10 +249,11 @@ class Trainer:
                 if not validated and self._step % self._loader.steps_per_epoch == 0:
                     self._log(self._line())
                 due = time.monotonic() - last_saved > _CHECKPOINT_SECONDS
-                if validated or due or interrupt:
+                stop, save = self._ranks.any(bool(interrupt), validated or due)
+                if stop or save:
                     self._save()
                     last_saved = time.monotonic()
-                if interrupt:
+                if stop:
                     raise KeyboardInterrupt
                 task.advance(1, note)
         self._finish()
@@ -225,10 +269,12 @@ class Trainer:
 
     def _update(self, batch: tuple[Tensor, Tensor]) -> None:
         losses = self.method.update(batch, self._step / self._total)
-        count = len(batch[1])
+        data = self._mesh.data
+        count = data.total
+        weight = count * data.share / (1 if data.cut else data.size)  # sums to count over the axis
         for name, loss in losses.items():
             total = self._losses.get(name)
-            self._losses[name] = loss * count if total is None else total + loss * count
+            self._losses[name] = loss * weight if total is None else total + loss * weight
         self._summed += count
         self._images += count
         self._step += 1
@@ -236,14 +282,24 @@ class Trainer:
             self._check_losses()
 
     def _check_losses(self) -> None:
-        for name, total in self._losses.items():
-            if not math.isfinite(float(total)):
-                raise self._diverged(f"{name} is not finite")
+        self._stop_at(
+            f"{name} is not finite"
+            for name, total in self._losses.items()
+            if not math.isfinite(float(total))
+        )
 
     def _check_weights(self) -> None:
-        for name, learner in self.method.learners.items():
-            if not all(bool(weight.isfinite().all()) for weight in learner.model.parameters()):
-                raise self._diverged(f"learner {name} has weights that are not finite")
+        self._stop_at(
+            f"learner {name} has weights that are not finite"
+            for name, learner in self.method.learners.items()
+            if not all(bool(weight.isfinite().all()) for weight in learner.model.parameters())
+        )
+
+    def _stop_at(self, found: Iterable[str]) -> None:
+        """Raise DivergenceError, in every process, if one of them found something."""
+        for what in self._ranks.gather(next(iter(found), None)):
+            if what:
+                raise self._diverged(what)
 
     def _diverged(self, what: str) -> DivergenceError:
         saved = self.directory / "checkpoint.pt"
@@ -257,28 +313,33 @@ class Trainer:
     def _validate(self) -> str:
         """Measure the deployed model on held-out images; a line for the person watching."""
         self._check_weights()
-        train, device = self.config.train, self.device
+        self.method.share(self._mesh)
         model = self.method.deployed()
-        split = self.data.val
-        indices = sample(len(split), train.validation_images, seed=0)
-        size = max(256, train.batch_size)
-        clean = clean_outcomes(model, split, indices, batch_size=size, device=device)
-        robust = pgd_outcomes(
-            model, split, indices, train.validation_threat, seed=0, batch_size=size, device=device
-        )
-        scores = {
-            "val_clean": float(clean.double().mean()),
-            "val_pgd": float(robust.double().mean()),
-        }
+        # The first process measures what all go by.
+        scores = self._ranks.gather(self._scores(model) if self._ranks.first else {})[0]
         self._log({**self._line(), **scores})
         epoch = self._step / self._loader.steps_per_epoch
         score = [scores["val_pgd"], scores["val_clean"]]
         if self.config.train.selection == "last" or score > self._best:
             self._best = score
             self._selected = {"selected_epoch": epoch, **scores}
-            state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-            checkpoint.save(self.directory / "deployed.pt", state)
+            if self._ranks.first:
+                state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+                checkpoint.save(self.directory / "deployed.pt", state)
         return f"val clean {100 * scores['val_clean']:.1f} pgd {100 * scores['val_pgd']:.1f}"
+
+    def _scores(self, model: nn.Module) -> dict[str, float]:
+        train, device, split = self.config.train, self.device, self.data.val
+        indices = sample(len(split), train.validation_images, seed=0)
+        size = max(256, train.batch_size)
+        clean = clean_outcomes(model, split, indices, batch_size=size, device=device)
+        robust = pgd_outcomes(
+            model, split, indices, train.validation_threat, seed=0, batch_size=size, device=device
+        )
+        return {
+            "val_clean": float(clean.double().mean()),
+            "val_pgd": float(robust.double().mean()),
+        }
 
     def _line(self) -> dict[str, float]:
         """Mean losses since the last line, and where training stands."""
@@ -290,13 +351,24 @@ class Trainer:
             "step": self._step,
             "seconds": round(self._seconds, 3),
             "gradient_passes": self._images * self.method.passes,
-            **{name: float(total) / self._summed for name, total in self._losses.items()},
+            **{name: total / self._summed for name, total in self._all_losses().items()},
             **self.method.diagnostics(progress),
         }
         self._losses, self._summed = {}, 0
         return line
 
+    def _all_losses(self) -> dict[str, float]:
+        """The sums of losses over all processes, in the order of the learners."""
+        sums: dict[str, float] = {}
+        for part in self._ranks.gather({name: float(sum_) for name, sum_ in self._losses.items()}):
+            for name, value in part.items():
+                sums[name] = sums.get(name, 0.0) + value
+        first = [f"loss/{name}" for name in self.method.learners]
+        return {name: sums[name] for name in dict.fromkeys([*first, *sums]) if name in sums}
+
     def _log(self, line: dict[str, float]) -> None:
+        if not self._ranks.first:
+            return
         try:
             with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -316,6 +388,11 @@ class Trainer:
         """Write the checkpoint; a diverged state never replaces a good one."""
         self._check_losses()
         self._check_weights()
+        self.method.share(self._mesh)
+        self._random.share(self._mesh, self._own)
+        losses = self._all_losses()
+        if not self._ranks.first:
+            return
         state: dict[str, Any] = {
             "config": self.config.hash,
             "data": self.data.fingerprint,
@@ -324,7 +401,7 @@ class Trainer:
             "step": self._step,
             "images": self._images,
             "seconds": self._seconds,
-            "losses": self._losses,
+            "losses": losses,
             "summed": self._summed,
             "best": self._best,
             "selected": self._selected,
@@ -337,7 +414,9 @@ class Trainer:
         path = self.directory / "checkpoint.pt"
         metrics = self.directory / "metrics.jsonl"
         if not path.exists() and not checkpoint.previous(path).exists():
-            metrics.unlink(missing_ok=True)
+            if self._ranks.first:
+                metrics.unlink(missing_ok=True)
+            self._ranks.gather(None)  # all have looked before the first writes
             return
         state, damage = checkpoint.load_last_good(path)
         if damage:
@@ -353,7 +432,11 @@ class Trainer:
             self._random.load_state_dict(state["random"])
             self._step, self._images = state["step"], state["images"]
             self._seconds, self._summed = state["seconds"], state["summed"]
-            self._losses = {name: loss.to(self.device) for name, loss in state["losses"].items()}
+            # Sums over all processes: the first takes them on, whatever their number was.
+            self._losses = {
+                name: torch.tensor(total if self._ranks.first else 0.0, device=self.device)
+                for name, total in state["losses"].items()
+            }
             self._best, self._selected = state["best"], state["selected"]
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
@@ -361,12 +444,19 @@ class Trainer:
                 f"({type(error).__name__}: {str(error).splitlines()[0]}); go on there, or delete "
                 "the run's folder to train it from the start"
             ) from error
-        _drop_later_lines(metrics, self._step)
+        self._ranks.gather(None)  # all have read before the first writes
+        if self._ranks.first:
+            _drop_later_lines(metrics, self._step)
         if 0 < self._step < self._total:
             self._reporter.say(f"  resuming at step {self._step} of {self._total}")
 
     def _finish(self) -> None:
         model = self.method.deployed()
+        if self._ranks.first:
+            self._write_summary(model)
+        self._ranks.gather(None)  # the record is there before anyone goes on
+
+    def _write_summary(self, model: nn.Module) -> None:
         write_json(
             self.directory / "training.json",
             {
@@ -375,6 +465,7 @@ class Trainer:
                 "epochs": self._step / self._loader.steps_per_epoch,
                 "images": self._images,
                 "seconds": round(self._seconds, 3),
+                "processes": self._mesh.record(),
                 "gradient_passes": self._images * self.method.passes,
                 "passes_per_image": self.method.passes,
                 "inference_passes": self.method.inference_passes,

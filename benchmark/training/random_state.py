@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmark.core.mesh import DataAxis, Draws, Mesh
+
 
 class RandomState:
     """Seeds, saves and restores every generator in use.
 
-    Training draws (random starts, noise) come from ``generator``; the global generators are
-    seeded and saved too, for code that uses them (dropout, plugins). The order and augmentation of
-    images needs no state: the loader derives it from seed, epoch and batch.
+    Training draws (random starts, noise) come from a generator of each learner; the global
+    generators are seeded and saved too, for code that uses them (dropout, plugins). The order and
+    augmentation of images needs no state: the loader derives it from seed, epoch and batch.
+
+    Args:
+        data: the processes that share every batch: they draw the same numbers.
     """
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.generator = torch.Generator(device=device)
-        self.generator.manual_seed(seed)
+    def __init__(self, seed: int, device: torch.device, data: DataAxis | None = None) -> None:
+        self._seed, self._device, self._data = seed, device, data or DataAxis()
+        self._generators: dict[int, Draws] = {}
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
+
+    def generator(self, number: int = 0) -> Draws:
+        """The generator of learner ``number``; the first has the run's seed itself."""
+        if number not in self._generators:
+            generator = Draws(device=self._device)
+            generator.data = self._data
+            words = np.random.SeedSequence((self._seed, number)).generate_state(2, np.uint32)
+            own = int(words[0]) << 31 | int(words[1]) >> 1
+            generator.manual_seed(own if number else self._seed)
+            self._generators[number] = generator
+        return self._generators[number]
+
+    def share(self, mesh: Mesh, numbers: Collection[int]) -> None:
+        """Bring the generators of learners that other processes step (not ``numbers``) up to date;
+        all processes call this."""
+        own = {n: self._generators[n].get_state() for n in numbers if n in self._generators}
+        for number, state in mesh.union(own).items():
+            self.generator(number).set_state(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only, so that it can be loaded with ``weights_only``."""
@@ -31,7 +54,7 @@ class RandomState:
         words = torch.tensor(numpy["state"]["key"].astype(np.int64))
         version, integers, gauss_next = random.getstate()
         state: dict[str, Any] = {
-            "generator": self.generator.get_state(),
+            "generators": {n: item.get_state() for n, item in self._generators.items()},
             "torch": torch.get_rng_state(),
             "numpy": [
                 numpy["bit_generator"],
@@ -48,7 +71,8 @@ class RandomState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self.generator.set_state(state["generator"].cpu())
+        for number, saved in state["generators"].items():
+            self.generator(number).set_state(saved.cpu())
         torch.set_rng_state(state["torch"].cpu())
         kind, keys, position, has_gauss, gauss = state["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))

@@ -1,0 +1,244 @@
+"""Processes that train one method together, as a grid: base learners x shares of the batch.
+
+Learners that step independently of each other are dealt out to the positions of one axis; along the
+other axis the processes of a position cut every batch among them. Alone, both axes have size 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+
+from benchmark.core.errors import ConfigError
+from benchmark.core.ranks import ALONE, Ranks
+
+BatchStatistics = Literal["synchronised", "per-rank"]
+
+# What cutting the batch costs beyond its share of the work (gradients and statistics are summed at
+# every step): a grid that deals out learners is preferred to one that is faster by less.
+_CUTTING = 1.1
+
+
+class Axis:
+    """One axis of the grid, seen from a process on it.
+
+    Attributes:
+        position, size: where this process is, and how many there are.
+    """
+
+    def __init__(self, position: int = 0, size: int = 1, group: Any = None) -> None:
+        self.position, self.size, self._group = position, size, group
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Axis:
+        return self  # a connection, not a value: copies of a network share it
+
+    @torch.no_grad()
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the axis; every process gets the same bits.
+
+        All of a kind travel as one buffer: a ResNet-18 has 62 gradients.
+        """
+        if self.size == 1:
+            return
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            kinds.setdefault(tensor.dtype, []).append(tensor)
+        for same in kinds.values():
+            flat = torch.cat([tensor.reshape(-1) for tensor in same])
+            dist.all_reduce(flat, group=self._group)
+            parts = flat.split([tensor.numel() for tensor in same])
+            torch._foreach_copy_(
+                same, [part.view_as(tensor) for part, tensor in zip(parts, same, strict=True)]
+            )
+
+
+class DataAxis(Axis):
+    """The axis along which a batch is cut.
+
+    A batch with fewer than two images per process is not cut: every process then takes all of it,
+    as one process alone would, and nothing is summed.
+
+    Attributes:
+        statistics: of BatchNorm in training: of the whole batch, or of each process's part.
+        start, stop, total: this process's part of the current batch.
+    """
+
+    def __init__(
+        self,
+        position: int = 0,
+        size: int = 1,
+        group: Any = None,
+        statistics: BatchStatistics = "synchronised",
+    ) -> None:
+        super().__init__(position, size, group)
+        self.statistics = statistics
+        self.start, self.stop, self.total = 0, 0, 0
+
+    def part(self, total: int) -> tuple[int, int]:
+        """(start, stop) of this process's part of a batch of ``total`` images."""
+        if total < 2 * self.size:
+            return 0, total
+        return total * self.position // self.size, total * (self.position + 1) // self.size
+
+    def take(self, total: int) -> None:
+        """Make a batch of ``total`` images the current one."""
+        self.total = total
+        self.start, self.stop = self.part(total)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, batches are not cut: every process makes the same passes on its own."""
+        before = self.start, self.stop, self.total
+        self.start = self.stop = self.total = 0
+        try:
+            yield
+        finally:
+            self.start, self.stop, self.total = before
+
+    @property
+    def cut(self) -> bool:
+        """Whether the current batch is cut."""
+        return self.stop - self.start < self.total
+
+    @property
+    def share(self) -> float:
+        """The part's share of the current batch; a mean over the batch is the sum over the axis of
+        means over parts, each times its share."""
+        return (self.stop - self.start) / self.total if self.cut else 1.0
+
+    def add_up_(self, tensors: Sequence[Tensor]) -> None:
+        """``sum_`` if the current batch is cut."""
+        if self.cut:
+            self.sum_(tensors)
+
+
+class Draws(torch.Generator):
+    """A generator whose draws per image are rows of those for the whole batch: all processes of the
+    axis draw the same numbers, and each takes its own."""
+
+    data: DataAxis
+
+
+def batch_like(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """An empty tensor for draws of the whole batch, of which ``like`` has this process's rows."""
+    if not (isinstance(generator, Draws) and generator.data.cut):
+        return torch.empty_like(like)
+    whole = like.new_empty((generator.data.total, *like.shape[1:]))
+    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        # numbers are drawn in the order of memory, which empty_like takes over as well
+        whole = whole.contiguous(memory_format=torch.channels_last)
+    return whole
+
+
+def own_rows(drawn: Tensor, generator: torch.Generator | None) -> Tensor:
+    """This process's rows of draws for the whole batch."""
+    if not (isinstance(generator, Draws) and generator.data.cut):
+        return drawn
+    return drawn[generator.data.start : generator.data.stop]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The grid, seen from one process.
+
+    Attributes:
+        ranks: all processes.
+        learners: the axis along which learners are dealt out.
+        data: the axis along which batches are cut.
+    """
+
+    ranks: Ranks = ALONE
+    learners: Axis = field(default_factory=Axis)
+    data: DataAxis = field(default_factory=DataAxis)
+
+    def owners(self, passes: Mapping[str, float]) -> dict[str, int]:
+        """The position on the learners' axis of each learner, by its gradient passes per step."""
+        return deal(passes, self.learners.size)
+
+    def union(self, own: Mapping[Any, Any]) -> dict[Any, Any]:
+        """State dicts by name of all positions on the learners' axis, from those of this one."""
+        if self.learners.size == 1:
+            return dict(own)
+        return self.ranks.share(own if self.data.position == 0 else {})
+
+    def record(self) -> dict[str, Any]:
+        """For the record of a run."""
+        if self.ranks.world == 1:
+            return {"learners": 1, "data": 1}
+        grid: dict[str, Any] = {"learners": self.learners.size, "data": self.data.size}
+        return grid | ({"batchnorm": self.data.statistics} if self.data.size > 1 else {})
+
+
+def deal(passes: Mapping[str, float], positions: int) -> dict[str, int]:
+    """Learners to positions, evenly: the costliest first, each to the one with least to do."""
+    load = [0.0] * positions
+    owners = {}
+    for name in sorted(passes, key=lambda name: -passes[name]):
+        owners[name] = load.index(min(load))
+        load[owners[name]] += passes[name]
+    return owners
+
+
+def layout(
+    world: int, passes: Mapping[str, float], *, apart: bool, cuttable: bool, groups: int | None
+) -> tuple[int, int]:
+    """(positions of learners, processes per position) for ``world`` processes.
+
+    Args:
+        passes: gradient passes per step of each learner.
+        apart: the learners step independently of each other.
+        cuttable: the loss of a batch is the mean of those of its parts.
+        groups: positions of learners asked for; None for the fastest by a rough estimate.
+
+    Raises:
+        ConfigError: so many processes cannot share this training.
+    """
+    most = len(passes) if apart else 1
+    if groups is not None and (groups > most or world % groups):
+        raise ConfigError(
+            f"--learner-groups {groups} does not fit: {world} processes must be a multiple of it, "
+            f"and the method has {most} learner(s) that step independently"
+        )
+    choices = [
+        (count, world // count)
+        for count in ([groups] if groups else range(1, most + 1))
+        if world % count == 0 and (cuttable or count == world)
+    ]
+    if not choices:
+        raise ConfigError(
+            f"{world} processes cannot share this training: an objective of it mixes the images "
+            "of a batch, which therefore cannot be cut, and it has "
+            f"{most} learner(s) that step independently; use 1 or {most} processes"
+        )
+
+    def cost(choice: tuple[int, int]) -> float:
+        positions, cuts = choice
+        owners = deal(passes, positions)
+        load = [0.0] * positions
+        for name, position in owners.items():
+            load[position] += passes[name]
+        return max(load) / cuts * (_CUTTING if cuts > 1 else 1)
+
+    return min(choices, key=cost)
+
+
+def connect(
+    ranks: Ranks, grid: tuple[int, int], device: torch.device, statistics: BatchStatistics
+) -> Mesh:
+    """The mesh of that layout; every process calls this."""
+    if ranks.world == 1:
+        return Mesh()
+    mesh = init_device_mesh(device.type, grid, mesh_dim_names=("learners", "data"))
+    at, cut = mesh.get_local_rank("learners"), mesh.get_local_rank("data")
+    return Mesh(
+        ranks,
+        Axis(at, grid[0], mesh.get_group("learners")),
+        DataAxis(cut, grid[1], mesh.get_group("data"), statistics),
+    )

@@ -1,0 +1,145 @@
+"""Training by two processes beside training by one, one thread each, in turns in one run.
+
+    python -m benchmark.speed.processes --data-root DIR > processes.json
+
+Wall-clock time of the whole command, start-up and validation included, and of its training steps
+alone: it wants an idle machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.core.environment import environment
+from benchmark.core.files import read_json
+from benchmark.core.progress import Progress
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+# Four learners that attack: as even a load as several processes can hope for.
+FOUR = [
+    {"name": "linf", "objective": "pgd-at"},
+    {"name": "l2", "objective": {"name": "pgd-at", "threat": "l2"}},
+    {"name": "trades", "objective": "trades"},
+    {"name": "mart", "objective": "mart"},
+]
+TASKS: dict[str, dict[str, Any]] = {
+    "generalist-t": {"name": "generalist-t"},
+    "generalist, 4 adversarial learners": {"name": "generalist", "learners": FOUR},
+    "pgd-at": {"name": "pgd-at"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method; seconds are medians over repeats.
+
+    Attributes:
+        ratio: two_s / one_s, the median of the ratios of single repeats.
+        train_ratio: the same of the seconds spent in training steps.
+        grid: learners x data, of the two processes.
+    """
+
+    task: str
+    one_s: float
+    two_s: float
+    ratio: float
+    train_ratio: float
+    grid: dict[str, Any]
+    seconds: dict[str, list[float]]
+
+
+@app.command()
+def main(
+    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    dataset: Annotated[str, typer.Option()] = "cifar10",
+    model: Annotated[str, typer.Option()] = "small-resnet",
+    epochs: Annotated[float, typer.Option(min=0.01)] = 0.5,
+    limit: Annotated[int | None, typer.Option(min=2)] = None,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+) -> None:
+    """Train each task by one and by two processes, in turns; prints JSON."""
+    progress, rows = Progress(), []
+    for task, recipe in TASKS.items():
+        seconds: dict[str, list[float]] = {"one": [], "two": [], "train_one": [], "train_two": []}
+        grid: dict[str, Any] = {}
+        for repeat in range(repeats):
+            for name, processes in (("one", 1), ("two", 2)):
+                suite = _suite(dataset, model, recipe, epochs, limit)
+                wall, summary = _trained(suite, data_root, processes)
+                seconds[name].append(round(wall, 2))
+                seconds[f"train_{name}"].append(summary["seconds"])
+                grid = summary["processes"]
+                progress.say(f"{task}, repeat {repeat + 1}: {name} {wall:.0f} s")
+        rows.append(
+            Row(
+                task=task,
+                one_s=median(seconds["one"]),
+                two_s=median(seconds["two"]),
+                ratio=_ratio(seconds["one"], seconds["two"]),
+                train_ratio=_ratio(seconds["train_one"], seconds["train_two"]),
+                grid=grid,
+                seconds=seconds,
+            )
+        )
+    settings = {"dataset": dataset, "model": model, "epochs": epochs, "limit": limit}
+    document = {
+        "repeats": repeats,
+        "settings": settings,
+        "environment": environment("cpu", 1),
+        "rows": [asdict(row) for row in rows],
+    }
+    print(json.dumps(document, indent=2))
+
+
+def _ratio(one: list[float], two: list[float]) -> float:
+    return round(median(b / a for a, b in zip(one, two, strict=True)), 3)
+
+
+def _suite(
+    dataset: str, model: str, recipe: dict[str, Any], epochs: float, limit: int | None
+) -> dict[str, Any]:
+    return {
+        "title": "Timing",
+        "dataset": {"name": dataset, **({"limit": limit} if limit else {})},
+        "model": {"name": model},
+        "train": {"epochs": epochs, "validations": 1, "validation_images": 64},
+        "methods": [recipe],
+        "evaluation": [{"kind": "clean", "n": 2}],
+    }
+
+
+def _trained(
+    suite: dict[str, Any], data_root: Path, processes: int
+) -> tuple[float, dict[str, Any]]:
+    """Wall-clock seconds of ``run`` on that suite, and the record of its training."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "timing.yaml"
+        path.write_text(json.dumps(suite), encoding="utf-8")  # JSON is YAML
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = ["-m", "benchmark", "run", str(path), "--data-root", str(data_root), "-q"]
+        started = time.monotonic()
+        subprocess.run(
+            [sys.executable, *(launch if processes > 1 else []), *command, "--out", folder],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        wall = time.monotonic() - started
+        (run,) = (Path(folder) / "cells").iterdir()
+        return wall, read_json(run / "training.json")
+
+
+if __name__ == "__main__":
+    app()
