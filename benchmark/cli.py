@@ -1,4 +1,4 @@
-"""The command line: run, train, evaluate, compare, interpolate, report, submit, list."""
+"""The command line: run, train, evaluate, compare, check, interpolate, report, submit, list."""
 
 from __future__ import annotations
 
@@ -558,6 +558,93 @@ def _render(out: Path, target: Path | None, json_: bool, reference: Path | None 
     if table:
         print(table.read_text(encoding="utf-8"))
     print(f"report: {files[0]}")
+
+
+@app.command()
+def check(
+    run_: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Folder of a suite that was run; else it is run."),
+    ] = None,
+    baseline: Annotated[Path, typer.Option(help="The recorded baseline (.json).")] = Path(
+        "baseline.json"
+    ),
+    seed: Seeds = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Record a new baseline instead; needs --reason.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why the baseline changes.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="With --update: a suite's name or YAML file.")
+    ] = None,
+    method: Methods = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this metric, e.g. clean; repeatable.")
+    ] = None,
+    set_: Overrides = None,
+    limit: Limit = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write a JUnit XML file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the summary there.")] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the code as it is with a recorded baseline; exit status 1 if something moved."""
+    from dataclasses import asdict
+
+    from benchmark.core.files import write_text
+    from benchmark.core.progress import Progress
+    from benchmark.gate import summary
+    from benchmark.gate.baseline import Scope, read_baseline
+    from benchmark.gate.check import check as hold_against
+    from benchmark.gate.check import update as record
+    from benchmark.suites.run import pick_device
+
+    where, progress = pick_device(device), Progress(quiet)
+    if update:
+        if not reason or not reason.strip():
+            raise ConfigError("--update needs --reason, which is kept in the baseline")
+        if run_:
+            raise ConfigError("--update runs the suite itself; leave the folder out")
+        given = {"suite": suite, "methods": method, "metrics": metric, "seeds": seed,
+                 "set": set_, "limit": limit}  # fmt: skip
+        before = read_baseline(baseline).scope.model_dump() if baseline.exists() else {}
+        before |= {key: value for key, value in given.items() if value}
+        if "suite" not in before:
+            raise ConfigError("a first baseline needs --suite")
+        before.setdefault("seeds", tuple(range(6)))
+        scope = Scope.model_validate(before)
+        record(
+            baseline, scope, reason.strip(), data_root=data_root, device=where, progress=progress
+        )
+        print(f"baseline: {baseline} and {baseline.with_suffix('.pt')}")
+        return
+    foreign = {"--suite": suite, "--method": method, "--metric": metric, "--set": set_,
+               "--limit": limit, "--reason": reason}  # fmt: skip
+    wrong = [option for option, value in foreign.items() if value]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} is for --update; a check takes it from the baseline")
+    verdict, kept = hold_against(
+        baseline,
+        run=run_,
+        seeds=seed or (),
+        data_root=data_root,
+        device=where,
+        progress=progress,
+    )
+    text = summary.markdown(verdict, kept)
+    if markdown:
+        write_text(markdown, text)
+    if junit:
+        write_text(junit, summary.junit(verdict, kept))
+    if json_:
+        rows = [{**asdict(item), "moved": item.moved} for item in verdict.comparisons]
+        _print_json({"moved": len(verdict.moved), "causes": verdict.causes, "comparisons": rows})
+    else:
+        print(text, end="")
+    if verdict.moved:
+        raise typer.Exit(1)
 
 
 @app.command()

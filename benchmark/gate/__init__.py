@@ -1,0 +1,1 @@
+"""The regression gate: a suite on few images against a recorded baseline."""

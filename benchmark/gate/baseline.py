@@ -1,0 +1,187 @@
+"""What a baseline holds: outcomes per image of several seeds, and a reference network under attack.
+
+A JSON file, and beside it the weights of the reference network (``NAME.pt``), which the file names
+by their hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from benchmark.core.config import Config, explain
+from benchmark.core.errors import BenchmarkError
+from benchmark.core.files import read_json, write_json
+from benchmark.report.records import CellRecord, nested
+
+FORMAT = 1
+Outcomes = NDArray[np.bool_]
+
+
+class Scope(Config):
+    """The runs that a gate makes.
+
+    Attributes:
+        suite: a suite's name or YAML file; ``set`` changes settings of it.
+        methods, metrics: labels and names of the suite; empty means all.
+        seeds: of the baseline.
+        limit: cap on images per split.
+    """
+
+    suite: str
+    set: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    seeds: tuple[int, ...]
+    limit: int | None = None
+
+
+class Measured(Config):
+    """One metric: its settings' hash, and right or wrong for each image.
+
+    Attributes:
+        n: images.
+        bits: packed, in hexadecimal.
+    """
+
+    settings: str
+    n: int = Field(gt=0)
+    bits: str
+
+    @classmethod
+    def of(cls, settings: str, outcomes: Outcomes) -> Measured:
+        """From booleans [n]."""
+        return cls(settings=settings, n=len(outcomes), bits=np.packbits(outcomes).tobytes().hex())
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Booleans [n]."""
+        packed = np.frombuffer(bytes.fromhex(self.bits), dtype=np.uint8)
+        return np.unpackbits(packed, count=self.n).astype(bool)
+
+
+class Run(Config):
+    """One run: its outcomes, and what its training log says of how it was trained.
+
+    Attributes:
+        ratios: mixing ratios by learner, at every line of the log.
+        passes: gradient passes per image and step.
+    """
+
+    label: str
+    seed: int
+    hash: str
+    data: str
+    metrics: dict[str, Measured]
+    ratios: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    passes: float = 0.0
+
+
+class Probe(Config):
+    """The reference network: outcomes, and margins under attack.
+
+    Attributes:
+        of: label and seed of the run whose network it is.
+        weights: SHA-256 of the state dict's file.
+        margins: by metric, for each image the largest wrong logit minus the right one at the last
+            iterate of its attack; above 0 where it succeeds.
+    """
+
+    of: str
+    weights: str
+    metrics: dict[str, Measured]
+    margins: dict[str, tuple[float, ...]]
+
+
+class Baseline(Config):
+    """A recorded baseline.
+
+    Attributes:
+        reason: why it was recorded, in words.
+    """
+
+    format: int = FORMAT
+    reason: str
+    scope: Scope
+    environment: dict[str, Any]
+    runs: tuple[Run, ...]
+    probe: Probe
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The baseline in ``path``.
+
+    Raises:
+        BenchmarkError: missing, damaged, or of another version's form.
+    """
+    if not path.is_file():
+        raise BenchmarkError(
+            f"baseline {path} is missing; record one: generalist-bench check --suite SUITE "
+            f"--baseline {path} --update --reason WHY"
+        )
+    data = read_json(path)
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise BenchmarkError(
+            f"{path} is no baseline of this version (format {FORMAT}); record it anew with --update"
+        )
+    try:
+        return Baseline.model_validate(data)
+    except ValidationError as error:
+        problem = explain(error, Baseline)
+        raise BenchmarkError(f"baseline {path} is damaged: {problem}; restore it") from error
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write ``baseline`` atomically."""
+    write_json(path, baseline.model_dump(mode="json"))
+
+
+def weights_path(path: Path) -> Path:
+    """Where the reference network's weights lie."""
+    return path.with_suffix(".pt")
+
+
+def run_of(cell: CellRecord, metrics: tuple[str, ...]) -> Run:
+    """What a baseline keeps of a run.
+
+    Raises:
+        BenchmarkError: the run is not evaluated by one of ``metrics``.
+    """
+    missing = [name for name in metrics if name not in cell.metrics]
+    if cell.status != "evaluated" or cell.outcomes is None or missing:
+        raise BenchmarkError(
+            f"{cell.path} is not evaluated by {', '.join(missing) or 'anything'}; run the suite to "
+            "its end"
+        )
+    ratios = {
+        str(name).removeprefix("mix/"): tuple(float(value) for value in cell.curves[name])
+        for name in cell.curves.columns
+        if str(name).startswith("mix/")
+    }
+    return Run(
+        label=cell.label,
+        seed=cell.seed,
+        hash=cell.config_hash,
+        data=str(nested(cell.evaluation, "dataset", "fingerprint")),
+        metrics=measured(cell.metrics, cell.outcomes, metrics),
+        ratios=ratios,
+        passes=float(cell.training.get("passes_per_image", 0)),
+    )
+
+
+def measured(
+    entries: Mapping[str, Any], outcomes: pd.DataFrame, names: tuple[str, ...]
+) -> dict[str, Measured]:
+    """Metrics with one outcome per image."""
+    found = {}
+    for name in names:
+        if name in outcomes:
+            right = outcomes[name].dropna().to_numpy(dtype=bool)
+            found[name] = Measured.of(str(entries[name]["settings"]), right)
+    return found

@@ -1,0 +1,83 @@
+"""The reference network under attack: same weights, same images, so that only code can differ."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmark.attacks import pgd
+from benchmark.attacks.pgd import margin
+from benchmark.core.crafting import crafting
+from benchmark.core.files import read_json
+from benchmark.data.dataset import Dataset
+from benchmark.data.loader import evaluation_batches
+from benchmark.evaluation.outcomes import sample
+from benchmark.evaluation.panel import Evaluator
+from benchmark.gate.baseline import Probe, measured
+from benchmark.report.records import read_outcomes
+from benchmark.suites.metrics import Metric, PGDMetric
+
+
+def probe(
+    model: nn.Module,
+    data: Dataset,
+    metrics: Sequence[Metric],
+    *,
+    of: str,
+    weights: str,
+    seed: int = 0,
+    evaluator: Evaluator,
+) -> Probe:
+    """Outcomes of ``metrics`` on the test split, and margins under its PGD attacks.
+
+    A robust accuracy moves only where an image falls or stands; margins show an attack that got
+    weaker on every image.
+
+    Args:
+        of, weights: see ``Probe``.
+        seed: added to the attacks' own.
+    """
+    names = tuple(metric.name for metric in metrics)
+    with tempfile.TemporaryDirectory() as folder:
+        evaluator.evaluate(model, metrics, Path(folder))
+        record = read_json(Path(folder) / "evaluation.json")
+        outcomes = read_outcomes(Path(folder) / "outcomes.parquet")
+    assert outcomes is not None
+    return Probe(
+        of=of,
+        weights=weights,
+        metrics=measured(record["metrics"], outcomes, names),
+        margins={
+            metric.name: _margins(model, data, metric, seed, evaluator)
+            for metric in metrics
+            if isinstance(metric, PGDMetric)
+        },
+    )
+
+
+def _margins(
+    model: nn.Module, data: Dataset, metric: PGDMetric, seed: int, evaluator: Evaluator
+) -> tuple[float, ...]:
+    indices = sample(len(data.test), metric.n, metric.seed)
+    generator = torch.Generator(device=evaluator.device).manual_seed(metric.seed + seed)
+    found: list[float] = []
+    with crafting(model):
+        for _, x, y in evaluation_batches(
+            data.test, evaluator.batch_size, indices=indices, device=evaluator.device
+        ):
+            x_adv = pgd(
+                model,
+                x,
+                y,
+                metric.threat,
+                loss=metric.loss,
+                momentum=metric.momentum,
+                generator=generator,
+            )
+            with torch.no_grad():
+                found += margin(model(x_adv), y).tolist()
+    return tuple(round(value, 5) for value in found)

@@ -1,0 +1,70 @@
+"""A verdict for people (Markdown) and for CI (JUnit XML)."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from benchmark.gate.baseline import Baseline
+from benchmark.gate.verdict import ALPHA, Comparison, Verdict
+from benchmark.report.tables import markdown_table
+
+
+def markdown(verdict: Verdict, baseline: Baseline) -> str:
+    """What moved first, then every comparison."""
+    moved = verdict.moved
+    lines = [f"# Check of {baseline.scope.suite}: {_headline(moved)}", ""]
+    for item in moved:
+        lines.append(
+            f"- **{item.name}**: {item.before:.4g} to {item.now:.4g} ({item.text}; {_sure(item)})"
+        )
+    if verdict.causes:
+        lines += ["", "Likely cause:", "", *(f"- {cause}" for cause in verdict.causes)]
+    rows = [
+        [
+            item.subject,
+            item.metric,
+            f"{item.before:.4g}",
+            f"{item.now:.4g}",
+            "identical" if item.identical else item.text,
+            "" if item.kind in ("mixing", "cost") else f"{item.p:.2g}",
+            "**moved**" if item.moved else "",
+        ]
+        for item in verdict.comparisons
+    ]
+    head = ["Subject", "Metric", "Baseline", "Now", "Difference", "p", ""]
+    lines += ["", markdown_table(head, rows, text_columns=2).rstrip(), ""]
+    lines.append(
+        f"Alarm at p < {ALPHA:g} over all comparisons together (Holm). Reference network: "
+        "McNemar's exact test of outcomes and Wilcoxon's signed-rank test of margins, on the same "
+        "images; trained methods: t test of seeds on the same images. "
+        f"Baseline: {len(baseline.scope.seeds)} seeds; {baseline.reason}."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _headline(moved: list[Comparison]) -> str:
+    return f"{len(moved)} figure(s) moved" if moved else "nothing moved"
+
+
+def _sure(item: Comparison) -> str:
+    return f"p = {item.p:.1g}" if item.p else "not a matter of chance"
+
+
+def junit(verdict: Verdict, baseline: Baseline) -> str:
+    """One test case per comparison."""
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"generalist-bench check {baseline.scope.suite}",
+        tests=str(len(verdict.comparisons)),
+        failures=str(len(verdict.moved)),
+        errors="0",
+        skipped="0",
+    )
+    for item in verdict.comparisons:
+        case = ElementTree.SubElement(suite, "testcase", classname=item.subject, name=item.metric)
+        if item.moved:
+            message = f"{item.before:.4g} to {item.now:.4g} ({item.text}; {_sure(item)})"
+            failure = ElementTree.SubElement(case, "failure", message=message, type=item.kind)
+            failure.text = "\n".join(verdict.causes)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

@@ -1,0 +1,300 @@
+"""What moved between a baseline and now, by how much, how sure, and what the likely cause is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from benchmark.core.errors import BenchmarkError
+from benchmark.evaluation.statistics import holm, mcnemar_exact
+from benchmark.gate.baseline import Baseline, Probe, Run
+
+# The chance of an alarm, over all comparisons of a check, where nothing changed.
+ALPHA = 0.001
+# Margins that differ by less than this differ by rounding.
+_ROUNDING = 1e-4
+_RATIO_TOLERANCE = 1e-6
+
+Kind = Literal["probe-outcomes", "probe-margins", "accuracy", "mixing", "cost"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison.
+
+    Attributes:
+        subject: a method's label, or the reference network.
+        before, now: accuracies in per cent, mean margins in logits, ratios, or passes.
+        p: Holm-adjusted; 0 for what is no matter of chance and differs.
+        identical: nothing differs, on any image.
+    """
+
+    kind: Kind
+    subject: str
+    metric: str
+    n: int
+    before: float
+    now: float
+    p: float
+    identical: bool
+    text: str
+
+    @property
+    def moved(self) -> bool:
+        """Whether this is an alarm."""
+        return self.p < ALPHA
+
+    @property
+    def name(self) -> str:
+        """``SUBJECT METRIC``, for people and test reports."""
+        return f"{self.subject} {self.metric}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All comparisons of a check, and the likely causes of those that moved."""
+
+    comparisons: tuple[Comparison, ...]
+    causes: tuple[str, ...]
+
+    @property
+    def moved(self) -> list[Comparison]:
+        """The alarms."""
+        return [item for item in self.comparisons if item.moved]
+
+
+def judge(baseline: Baseline, runs: Sequence[Run], probe: Probe | None) -> Verdict:
+    """Compare ``runs``, of whatever seeds, and the reference network with ``baseline``.
+
+    Raises:
+        BenchmarkError: other settings, other images, or a run that the baseline does not have.
+    """
+    found = [*(_probed(baseline.probe, probe) if probe else ())]
+    found += _trained(baseline, runs)
+    adjusted = holm([item.p for item in found])
+    found = [replace(item, p=p) for item, p in zip(found, adjusted, strict=True)]
+    found += _exact(baseline, runs)
+    return Verdict(tuple(found), tuple(_causes([item for item in found if item.moved])))
+
+
+def _probed(before: Probe, now: Probe) -> Iterable[Comparison]:
+    subject = f"reference network ({before.of})"
+    for name, old in before.metrics.items():
+        new = now.metrics[name]
+        if old.settings != new.settings or old.n != new.n:
+            raise _changed(f"the settings of {name}")
+        test = mcnemar_exact(old.outcomes, new.outcomes)
+        discordant = test.only_a + test.only_b
+        yield Comparison(
+            "probe-outcomes",
+            subject,
+            name,
+            test.n,
+            100 * float(old.outcomes.mean()),
+            100 * float(new.outcomes.mean()),
+            test.p,
+            discordant == 0,
+            f"{test.only_a} images lost and {test.only_b} won of {test.n}",
+        )
+    for name, margins in before.margins.items():
+        one, other = np.asarray(margins), np.asarray(now.margins[name])
+        if one.shape != other.shape:
+            raise _changed(f"the images of {name}")
+        difference = other - one
+        real = np.abs(difference) > _ROUNDING
+        # Wilcoxon's signed-rank test: is the attack stronger or weaker on the same images?
+        p = float(stats.wilcoxon(difference[real]).pvalue) if real.sum() > 5 else 1.0
+        half = 1.96 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+        mean = float(difference.mean())
+        yield Comparison(
+            "probe-margins",
+            subject,
+            f"{name} margin",
+            len(difference),
+            float(one.mean()),
+            float(other.mean()),
+            p,
+            not real.any(),
+            f"mean change {mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}] logits",
+        )
+
+
+def _trained(baseline: Baseline, runs: Sequence[Run]) -> list[Comparison]:
+    """Accuracies over seeds, on the same images: a difference of images would be none of seeds.
+
+    A two-sample t test of the seeds' accuracies with the spread pooled over methods (a method's own
+    where it is larger): few seeds of one method say little of its spread.
+    """
+    if not runs:
+        return []
+    comparisons = []
+    labels = dict.fromkeys(run.label for run in runs)
+    for name in baseline.runs[0].metrics:
+        seen = {
+            label: [run for run in baseline.runs if run.label == label]
+            for label in dict.fromkeys(run.label for run in baseline.runs)
+        }
+        spreads = {label: _accuracies(group, name) for label, group in seen.items()}
+        freedom = sum(len(values) - 1 for values in spreads.values())
+        if freedom < 1:
+            raise BenchmarkError(
+                "the baseline has one seed per method, so that it knows no spread; record it anew "
+                "with --update and several seeds"
+            )
+        pooled = sum(
+            float(np.var(v, ddof=1)) * (len(v) - 1) for v in spreads.values() if len(v) > 1
+        )
+        pooled = math.sqrt(pooled / freedom)
+        for label in labels:
+            old, new = seen.get(label, []), [run for run in runs if run.label == label]
+            if not old:
+                raise BenchmarkError(f"the baseline has no run of {label!r}; record it anew")
+            _check_same(old[0], new[0], name)
+            n = old[0].metrics[name].n
+            a, b = _accuracies(old, name), _accuracies(new, name)
+            own = float(np.std(a, ddof=1)) if len(a) > 1 else 0.0
+            spread = max(own, pooled, 100 / n)
+            difference = float(np.mean(b) - np.mean(a))
+            error = spread * math.sqrt(1 / len(a) + 1 / len(b))
+            p = 2 * float(stats.t.sf(abs(difference) / error, freedom))
+            comparisons.append(
+                Comparison(
+                    "accuracy",
+                    label,
+                    name,
+                    n,
+                    float(np.mean(a)),
+                    float(np.mean(b)),
+                    p,
+                    _identical(old, new, name),
+                    f"{difference:+.1f} points, {len(b)} run(s) against {len(a)}; spread between "
+                    f"seeds {spread:.1f}",
+                )
+            )
+    return comparisons
+
+
+def _accuracies(runs: Sequence[Run], metric: str) -> list[float]:
+    return [100 * float(run.metrics[metric].outcomes.mean()) for run in runs]
+
+
+def _identical(old: Sequence[Run], new: Sequence[Run], metric: str) -> bool:
+    """Whether every new run is, image by image, the baseline's run of its seed."""
+    before = {run.seed: run.metrics[metric].bits for run in old}
+    return all(before.get(run.seed) == run.metrics[metric].bits for run in new)
+
+
+def _check_same(old: Run, new: Run, metric: str) -> None:
+    if metric not in new.metrics:
+        raise BenchmarkError(f"{new.label} was not evaluated by {metric}; run the suite to its end")
+    if old.data != new.data:
+        raise _changed("the data set")
+    one, other = old.metrics[metric], new.metrics[metric]
+    if one.settings != other.settings or one.n != other.n:
+        raise _changed(f"the settings of {metric}")
+
+
+def _changed(what: str) -> BenchmarkError:
+    return BenchmarkError(
+        f"{what} changed since the baseline was recorded, so there is nothing to compare; if that "
+        "is meant, record it anew: --update --reason WHY"
+    )
+
+
+def _exact(baseline: Baseline, runs: Sequence[Run]) -> list[Comparison]:
+    """What is the same for every seed: mixing ratios, cost, and the configuration itself."""
+    found = []
+    first = {run.label: run for run in reversed(baseline.runs)}
+    for run in {run.label: run for run in runs}.values():
+        old = first[run.label]
+        for learner in old.ratios.keys() | run.ratios.keys():
+            one, other = old.ratios.get(learner, ()), run.ratios.get(learner, ())
+            same = len(one) == len(other) and np.allclose(one, other, atol=_RATIO_TOLERANCE)
+            found.append(
+                Comparison(
+                    "mixing",
+                    run.label,
+                    f"mixing ratio of {learner}",
+                    len(one),
+                    one[-1] if one else math.nan,
+                    other[-1] if other else math.nan,
+                    1.0 if same else 0.0,
+                    same,
+                    "the same at every line of the log" if same else "other ratios in the log",
+                )
+            )
+        same = old.passes == run.passes
+        found.append(
+            Comparison(
+                "cost",
+                run.label,
+                "gradient passes per image",
+                1,
+                old.passes,
+                run.passes,
+                1.0 if same else 0.0,
+                same,
+                "declared cost of a training step",
+            )
+        )
+    return found
+
+
+def _causes(moved: Sequence[Comparison]) -> Iterable[str]:
+    """Likely causes, from the pattern of what moved; hints, not findings."""
+    weaker = [m for m in moved if m.kind == "probe-margins" and m.now < m.before]
+    stronger = [m for m in moved if m.kind == "probe-margins" and m.now > m.before]
+    clean = [m for m in moved if m.kind == "probe-outcomes" and m.metric == "clean"]
+    if clean:
+        yield (
+            "the reference network classifies clean images otherwise, with the same weights: "
+            "BatchNorm in train mode when attacking or evaluating, normalisation, or the data"
+        )
+    elif weaker:
+        yield (
+            f"{_names(weaker)}: the attack reaches less on the same network: fewer or smaller "
+            "steps, another random start or loss, or another mode of BatchNorm when attacking"
+        )
+    if stronger and not clean:
+        yield (
+            f"{_names(stronger)}: the attack reaches more on the same network: more steps, or a "
+            "larger eps"
+        )
+    if any(m.kind == "mixing" for m in moved):
+        yield "the mixing ratios of base learners changed: schedule, order of learners, or reversed"
+    if any(m.kind == "cost" for m in moved):
+        yield "a method declares another cost: steps of its training attack, or its loss"
+    if clean or weaker or stronger:
+        return
+    accuracy = [m for m in moved if m.kind == "accuracy"]
+    for label in dict.fromkeys(m.subject for m in accuracy):
+        yield _training_cause(label, [m for m in accuracy if m.subject == label])
+
+
+def _training_cause(label: str, moved: Sequence[Comparison]) -> str:
+    clean = [m.now - m.before for m in moved if m.metric == "clean"]
+    robust = [m.now - m.before for m in moved if m.metric != "clean"]
+    if robust and max(robust) < 0 and (not clean or clean[0] > 0):
+        return (
+            f"{label} is trained less robust, and evaluation is unchanged: its robust term weighs "
+            "less (KL reduction mean for batchmean, beta), its training attack is weaker, or its "
+            "mixture leans to the natural learner (mixing ratio reversed)"
+        )
+    if robust and min(robust) > 0:
+        return (
+            f"{label} is trained more robust: its robust term weighs more, or its mixture leans to "
+            "the robust learner (mixing ratio)"
+        )
+    return (
+        f"{label} is trained otherwise, and evaluation is unchanged: optimiser, schedule, data or "
+        "loss"
+    )
+
+
+def _names(moved: Sequence[Comparison]) -> str:
+    return ", ".join(item.metric for item in moved)
