@@ -1,4 +1,4 @@
-"""The command line: run, train, evaluate, compare, check, interpolate, report, submit, list."""
+"""The command line; each command is a function here, its work is elsewhere."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def evaluate(
         typer.Option(min=0.01, max=49, help="The same, until the interval is +- so many points."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="bf16: a screening in AutoAttack's place.")
+        Precision, typer.Option(help="bf16: screenings in the place of AutoAttack and PGD.")
     ] = Precision.fp32,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
     save_adversarial: Annotated[
@@ -667,6 +667,39 @@ def submit(
         run_, data_root=data_root, out=out, threat=threat.value, info=info, draft=draft
     )
     print(f"bundle: {target}")
+
+
+@app.command()
+def speed(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Architecture; default: small-resnet, resnet18.")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this task, e.g. pgd-at or pgd-20; repeatable."),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of our passes.")] = Precision.fp32,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Default: 3; quick: 1.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=4, help="Default: 128; quick: 16.")] = None,
+    device: Device = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds, for a first look.")] = False,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure training steps and attacks against plain loops, other libraries and the limit."""
+    from benchmark.core.progress import Progress
+    from benchmark.speed.measure import measure, options, tables
+    from benchmark.suites.run import pick_device
+
+    asked = options(model or (), task or (), precision.value, repeats, batch_size, quick)
+    document = measure(asked, pick_device(device), Progress(quiet))
+    if json_:
+        _print_json(document)
+        return
+    for title, columns, rows in tables(document):
+        _print_table(title, columns, rows)
+    for line in document["left_out"]:
+        print(f"left out: {line}")
 
 
 @app.command("list")

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -25,7 +24,6 @@ from typing import Annotated, Any
 import pandas as pd
 import torch
 import typer
-from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import AutoAttackResult, Precision, run_autoattack
@@ -36,6 +34,8 @@ from benchmark.core.threat import Pixels
 from benchmark.data import sources
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.outcomes import sample
+from benchmark.speed import plain
+from benchmark.speed.clock import Clock, Work, interleaved, one_thread
 from benchmark.suites.run import read_cell_config
 from benchmark.training.loop import load_deployed
 
@@ -73,7 +73,7 @@ def judged(
     repeats: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """The adapter and its bf16 screening against a plain call of pyautoattack; prints JSON."""
-    torch.set_num_threads(1)
+    cpu = torch.device("cpu")
     model, x, y, name = _setting(run, data_root, n)
     radius, progress = float(Pixels(eps)), Progress()
     found: dict[str, Tensor] = {}
@@ -85,21 +85,18 @@ def judged(
         )
         found[task], details[task] = result.robust, _rejudged(model, result, y)
 
-    def plain() -> None:
-        found["plain"] = _plain(model, x, y, radius)
+    def bare() -> None:
+        found["plain"] = plain.autoattack(
+            copy.deepcopy(model).eval(), x, y, radius, batch_size=BATCH_SIZE
+        )
 
-    ways: dict[str, Callable[[], None]] = {
-        "plain": plain,
+    ways: dict[str, Work] = {
+        "plain": bare,
         "autoattack": lambda: ours("autoattack", "fp32"),
         "autoattack-screening": lambda: ours("autoattack-screening", "bf16"),
     }
-    seconds: dict[str, list[float]] = {task: [] for task in ways}
-    for repeat in range(repeats):
-        for task, work in ways.items():
-            started = time.process_time()
-            work()
-            seconds[task].append(time.process_time() - started)
-            progress.say(f"repeat {repeat + 1}/{repeats}: {task} {seconds[task][-1]:.0f} s of CPU")
+    with one_thread(cpu):
+        seconds = interleaved(ways, repeats, Clock(cpu), progress.say)
     rows = [
         _row(task, name, seconds, found, details[task])
         for task in ("autoattack", "autoattack-screening")
@@ -161,14 +158,6 @@ def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Ten
     # the library views images as vectors
     x = x.contiguous()
     return model, x, y, config.model.name
-
-
-def _plain(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Verdicts of the bare library on a model in eval mode, as its README calls it."""
-    attack = AutoAttack(copy.deepcopy(model).eval(), norm="Linf", eps=eps, seed=0)
-    with torch.random.fork_rng():
-        _, predicted = attack.run_standard_evaluation(x, y, batch_size=BATCH_SIZE)
-    return predicted == y
 
 
 def _rejudged(model: nn.Module, result: AutoAttackResult, y: Tensor) -> dict[str, Any]:

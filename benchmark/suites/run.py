@@ -15,6 +15,7 @@ from benchmark.core.config import parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
 from benchmark.core.files import read_json, remove_temporaries, write_json
+from benchmark.core.memory import keep_freed_memory
 from benchmark.core.progress import Progress, duration
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.data import sources
@@ -37,6 +38,7 @@ def pick_device(name: str) -> torch.device:
     """
     # Convolutions of fp32 networks would else be rounded to TF32, attacks' gradients with them.
     torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
     if name == "auto":
