@@ -85,9 +85,7 @@ def test_without_an_attack_there_is_none(evaluator: Evaluator, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("classes", "side", "count"), [(10, 32, 10), (100, 32, 16), (1000, 56, 5), (2, 8, 2)]
 )
-def test_many_classes_are_spread_and_large_images_few(
-    classes: int, side: int, count: int
-) -> None:
+def test_many_classes_are_spread_and_large_images_few(classes: int, side: int, count: int) -> None:
     """The file stays small, and does not show the first classes of the alphabet only."""
     labels = torch.arange(classes).repeat_interleave(3)
     indices = gallery.chosen(labels, side)

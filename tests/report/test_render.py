@@ -104,7 +104,7 @@ def test_a_target_that_cannot_be_written_is_one_clear_error(
 
 def test_the_curve_of_a_cut_run_is_averaged_over_common_epochs(small: SuiteRecord) -> None:
     assert len(small.of("pgd-at")[1].curves) == 29
-    line = plots._series(small, "pgd-at", "val_clean")
+    line = plots.series(small, "pgd-at", "val_clean")
     assert line.index.tolist() == list(range(1, 30))
 
 
