@@ -148,8 +148,9 @@ def _rounded(n: int) -> int:
     return int(round(n, -digits))
 
 
+LINE_TITLE = "Generalist against the trade-off line"
 LINE_HEAD = (
-    "Generalist against the trade-off line. In brackets: distance from the line at right angles in "
+    "In brackets: distance from the line at right angles in "
     "percentage points, positive = better, with its 95 % interval, and p adjusted after Holm over "
     "these tests."
 )
@@ -412,6 +413,6 @@ def words(suite: SuiteRecord) -> str:
         return "\n\n".join(parts) + "\n"
     parts.append(" ".join(found.leaders))
     if found.line:
-        parts.append(f"{LINE_HEAD}\n\n" + "\n".join(f"- {s}" for s in found.line))
+        parts.append(f"{LINE_TITLE}. {LINE_HEAD}\n\n" + "\n".join(f"- {s}" for s in found.line))
     parts.append(" ".join(found.caveats))
     return "\n\n".join(parts) + "\n"

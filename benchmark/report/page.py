@@ -26,7 +26,9 @@ CAPTIONS = {
 }
 
 
-def write_report(out: Path, target: Path, reference: Path | None = None) -> list[Path]:
+def write_report(
+    out: Path, target: Path, reference: Path | None = None, html: bool = False
+) -> list[Path]:
     """Read the records in ``out`` and write all files of the report to ``target``."""
     suite = read_suite(out)
     texts = {
@@ -53,6 +55,12 @@ def write_report(out: Path, target: Path, reference: Path | None = None) -> list
             drawn.append(name)
     index = target / "report.md"
     write_text(index, page_text(suite, drawn))
+    browsable = target / "report.html"
+    if html or browsable.exists():  # an old page beside new tables would mislead
+        from benchmark.report import html as html_page  # which renders what is defined here
+
+        write_text(browsable, html_page.page_text(suite))
+        written.append(browsable)
     return [index, *written]
 
 
@@ -127,7 +135,7 @@ def run_rows(suite: SuiteRecord) -> list[list[str]]:
 
 def render_command(suite: SuiteRecord) -> str:
     """What renders this report again."""
-    return f"generalist-bench report {shlex.quote(_portable(suite.path))}"
+    return f"generalist-bench report {shlex.quote(portable(suite.path))}"
 
 
 def provenance(suite: SuiteRecord) -> str:
@@ -138,7 +146,7 @@ def provenance(suite: SuiteRecord) -> str:
     return "\n".join(lines) + "\n\n" + table
 
 
-def _portable(path: Path) -> str:
+def portable(path: Path) -> str:
     """``path`` as it was given, or its name alone: a report is no place for a machine's folders."""
     return path.name if path.is_absolute() else str(path)
 

@@ -254,7 +254,7 @@ def tradeoff(suite: SuiteRecord) -> Figure | None:
     """Clean against robust accuracy, one panel for PGD-20 and one for AutoAttack if present."""
     summaries = summarise(suite)
     robust = [m for m in ("pgd20_linf", "aa_linf") if m in suite.metrics()]
-    panels = [m for m in robust if any(_pair(summaries, x, m) for x in suite.methods)]
+    panels = [m for m in robust if any(pair(summaries, x, m) for x in suite.methods)]
     if not panels:
         return None
     with mpl.rc_context(STYLE):
@@ -282,9 +282,10 @@ def _handle(group: Family) -> Line2D:
     )
 
 
-def _pair(
+def pair(
     summaries: Mapping[tuple[str, str], Summary], method: str, metric: str
 ) -> tuple[Summary, Summary] | None:
+    """Clean and robust accuracy of a method, if it has both."""
     clean, hard = summaries.get((method, "clean")), summaries.get((method, metric))
     if clean is None or hard is None or clean.interval is None or hard.interval is None:
         return None
@@ -318,7 +319,7 @@ def _tradeoff_panel(
     metric: str,
     used: dict[str, Family],
 ) -> tuple[Any, ...]:
-    pairs = [(m, p) for m in suite.methods if (p := _pair(summaries, m, metric)) is not None]
+    pairs = [(m, p) for m in suite.methods if (p := pair(summaries, m, metric)) is not None]
     xy, bars = [], []
     for _, (clean, hard) in pairs:
         assert clean.interval is not None
@@ -613,7 +614,7 @@ def published(suite: SuiteRecord, figures: pd.DataFrame) -> Figure | None:
         return None
     summaries = summarise(suite)
     metric = "aa_linf" if "aa_linf" in suite.metrics() else "pgd20_linf"
-    ours = [(m, p) for m in suite.methods if (p := _pair(summaries, m, metric)) is not None]
+    ours = [(m, p) for m in suite.methods if (p := pair(summaries, m, metric)) is not None]
     with mpl.rc_context(STYLE):
         fig, axes = figure(2.6 + 2.4 * bool(ours), 2 if ours else 1)
         ax = axes[0, 0]

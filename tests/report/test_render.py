@@ -48,7 +48,7 @@ def test_rendering_twice_gives_equal_files_and_touches_no_record(
 def test_rendering_imports_no_torch(small_out: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from benchmark.report import render; "
-        "render(Path(sys.argv[1]), Path(sys.argv[2])); "
+        "render(Path(sys.argv[1]), Path(sys.argv[2]), html=True); "
         "sys.exit(any(m.split('.')[0] == 'torch' for m in sys.modules))"
     )
     environment = {**os.environ, "MPLBACKEND": "agg"}
