@@ -193,6 +193,11 @@ class Heat:
     def high(self) -> float:
         return max((v for _, row in self.rows for v in row if v is not None), default=1.0)
 
+    @property
+    def upright(self) -> bool:
+        """Whether the columns' names are written upwards: many, and long."""
+        return len(self.columns) > 8 and max(map(len, self.columns)) > 4
+
     def shade(self, value: float) -> int:
         """Where a value lies on the colour scale, 0 to 100."""
         return round(100 * (value - self.low) / max(self.high - self.low, 1e-9))

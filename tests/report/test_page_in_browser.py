@@ -115,10 +115,13 @@ def test_the_keyboard_sorts_and_points(page: Browser) -> None:
     button.send_keys(Keys.ENTER)
     head = page.one("#results thead th:nth-child(4)")
     assert head.get_attribute("aria-sort") == "descending"
-    dot = page.all(DOTS)[1]
-    page.js("arguments[0].focus()", dot)
-    name = dot.get_attribute("aria-label").split(",")[0]
+    dots = page.all(DOTS)
+    assert [d.get_attribute("tabindex") for d in dots] == ["0"] + ["-1"] * (len(dots) - 1)
+    page.js("arguments[0].focus()", dots[0])
+    dots[0].send_keys(Keys.ARROW_RIGHT)
+    name = dots[1].get_attribute("aria-label").split(",")[0]
     assert page.until(lambda: name in tip(page))
+    assert page.js("document.activeElement === arguments[0]", dots[1])
 
 
 def test_a_filter_narrows_table_and_charts(page: Browser, suite: SuiteRecord) -> None:

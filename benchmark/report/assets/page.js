@@ -40,6 +40,7 @@
   };
   const family = (method) => data.families[data.methods[method].family];
   const colour = (method) => `var(${family(method).colour})`;
+  const ink = (paint) => `color-mix(in oklab, ${paint} 70%, var(--text))`; // letters need more contrast
   const shape = (method) => SHAPES[family(method).marker];
 
   for (const svg of all("svg[data-marker]")) {
@@ -112,13 +113,21 @@
 
   // --- what the charts share ---
 
-  // Plot's pointer follows the mouse; here a mark that has the focus is pointed at as well.
+  // Plot's pointer follows the mouse; here a mark that has the focus is pointed at as well. One
+  // stop for the Tab key, arrows from mark to mark: a leaderboard has a hundred.
   function reachable(svg, elements, label) {
     elements.forEach((element, i) => {
-      element.setAttribute("tabindex", "0");
+      element.setAttribute("tabindex", i ? "-1" : "0");
       element.setAttribute("role", "img");
       element.setAttribute("aria-label", label(i));
+      element.addEventListener("keydown", (event) => {
+        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        elements.at((i + step) % elements.length).focus();
+      });
       element.addEventListener("focus", () => {
+        for (const other of elements) other.setAttribute("tabindex", other === element ? "0" : "-1");
         const box = element.getBoundingClientRect();
         svg.dispatchEvent(new PointerEvent("pointermove", {
           pointerType: "mouse", clientX: box.x + box.width / 2, clientY: box.y + box.height / 2,
@@ -324,7 +333,7 @@
         }
       }
       taken.push(best.box);
-      const paint = colour(ours[i].method);
+      const paint = ink(colour(ours[i].method));
       if (best.far) {
         const [px, py] = at[i];
         group.append("line").attr("x1", px).attr("y1", py)
@@ -413,7 +422,7 @@
       group.append("polyline").attr("fill", "none").attr("stroke", paint(name))
         .attr("stroke-opacity", 0.6).attr("points", `${px},${py} ${right + 5},${py} ${right + 17},${places[j]}`);
       group.append("text").attr("x", right + 21).attr("y", places[j]).attr("dy", "0.33em")
-        .attr("fill", paint(name)).text(name);
+        .attr("fill", ink(paint(name))).text(name);
     });
   }
 
