@@ -537,18 +537,27 @@ def report(
         Path | None,
         typer.Option(help="CSV (corruption,severity,error) of a reference network, for mCE."),
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also one interactive page, report.html.")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
-    _render(out, target, json_, corruption_reference)
+    _render(out, target, json_, corruption_reference, html)
 
 
-def _render(out: Path, target: Path | None, json_: bool, reference: Path | None = None) -> None:
+def _render(
+    out: Path,
+    target: Path | None,
+    json_: bool,
+    reference: Path | None = None,
+    html: bool = False,
+) -> None:
     from benchmark.report import render
     from benchmark.report.records import read_suite
     from benchmark.report.tables import tidy
 
-    files = render(out, target, reference)
+    files = render(out, target, reference, html)
     if json_:
         # null for what is missing; NaN is no JSON
         rows = tidy(read_suite(out)).replace({"": None}).to_dict(orient="records")
@@ -558,6 +567,8 @@ def _render(out: Path, target: Path | None, json_: bool, reference: Path | None 
     if table:
         print(table.read_text(encoding="utf-8"))
     print(f"report: {files[0]}")
+    if html:
+        print(f"page: {next(path for path in files if path.suffix == '.html')}")
 
 
 @app.command()
