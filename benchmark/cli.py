@@ -49,6 +49,13 @@ class Precision(str, Enum):
     bf16 = "bf16"
 
 
+class EngineName(str, Enum):
+    """Where the cells of a suite run."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Threat(str, Enum):
     """Threat models of RobustBench's leaderboards."""
 
@@ -136,6 +143,19 @@ def run(
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
     learner_groups: LearnerGroups = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Cells one by one here, or on a Ray cluster.")
+    ] = EngineName.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster; default: RAY_ADDRESS, else a Ray on this machine."),
+    ] = None,
+    cpus_per_cell: Annotated[
+        int | None, typer.Option(min=1, help="For Ray: cores and torch threads; default: 1.")
+    ] = None,
+    gpus_per_cell: Annotated[
+        float | None, typer.Option(min=0, help="For Ray; default: 1 if the cluster has GPUs.")
+    ] = None,
 ) -> None:
     """Train, evaluate and report every cell of SUITE. Run it again to continue."""
     from benchmark.suites.schema import load_suite
@@ -143,9 +163,33 @@ def run(
     full = load_suite(suite, set_ or (), _extra(limit, precision))
     chosen = full.only(method or (), seed or ())
     target = out or Path("runs") / full.name
+    where = _engine(engine, address, cpus_per_cell, gpus_per_cell)
     _execute(
-        chosen, full, target, data_root, device, dry_run, json_, quiet, tensorboard, learner_groups
+        chosen,
+        full,
+        target,
+        data_root,
+        device,
+        dry_run,
+        json_,
+        quiet,
+        tensorboard,
+        learner_groups,
+        engine=where,
     )
+
+
+def _engine(name: EngineName, address: str | None, cpus: int | None, gpus: float | None) -> Any:
+    """A Ray engine, or None for the local one."""
+    if name is EngineName.ray:
+        from benchmark.suites.ray_engine import RayEngine
+
+        return RayEngine(address, cpus or 1, gpus)
+    given = {"--address": address, "--cpus-per-cell": cpus, "--gpus-per-cell": gpus}
+    wrong = [option for option, value in given.items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} is for --engine ray; add that, or leave {wrong[0]} out")
+    return None
 
 
 @app.command()
@@ -216,14 +260,15 @@ def _execute(
     tensorboard: bool,
     learner_groups: int | None,
     evaluate: bool = True,
+    engine: Any = None,
 ) -> None:
     from benchmark.core.progress import Progress
     from benchmark.core.ranks import ranks
-    from benchmark.suites.run import pick_device, run_suite
+    from benchmark.suites.run import local_engine, pick_device, run_suite
 
-    where = pick_device(device)
     if dry_run:
-        _dry_run(chosen, out, data_root, where, chosen.evaluation if evaluate else (), json_)
+        metrics = chosen.evaluation if evaluate else ()
+        _dry_run(chosen, out, data_root, pick_device(device), metrics, json_)
         return
     if tensorboard:
         try:
@@ -234,15 +279,19 @@ def _execute(
                 "'generalist-bench[tensorboard]'"
             ) from error
     with ranks() as together:
+        if engine and (together.world > 1 or learner_groups):
+            raise ConfigError("--engine ray starts its own processes; leave out torchrun's")
         diverged = run_suite(
             chosen,
             full,
             out,
             data_root=data_root,
-            device=where,
+            # Ray's workers pick theirs on their own machine.
+            device=device if engine else pick_device(device),
             progress=Progress(quiet or not together.first),
             evaluate=evaluate,
             tensorboard=tensorboard,
+            engine=engine or local_engine,
             ranks=together,
             learner_groups=learner_groups,
         )

@@ -102,7 +102,9 @@ class Bench:
         """The method, with freshly initialised learners."""
         generator = torch.Generator(device=self.device).manual_seed(0)
         config = self.config(recipe)
-        return build_method(config, self.data, self.device, length=_LENGTH, generator=generator)
+        return build_method(
+            config, self.data, self.device, length=_LENGTH, generators=lambda _: generator
+        )
 
     def split(self, name: str) -> Split:
         """``train`` or ``test`` images in memory."""

@@ -99,6 +99,11 @@ def _state(directory: Path) -> str:
     return "started" if (directory / "checkpoint.pt").exists() else "new"
 
 
+def is_finished(directory: Path, metrics: Sequence[Metric]) -> bool:
+    """Whether a run is trained, and ``metrics`` are on record."""
+    return _state(directory) == "trained" and all(_is_measured(directory, m) for m in metrics)
+
+
 def _is_measured(directory: Path, metric: Metric) -> bool:
     """Whether the metric is on record, with these settings."""
     path = directory / "evaluation.json"
