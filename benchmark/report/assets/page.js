@@ -195,7 +195,7 @@
         `Clean ${x.toFixed(1)} %\n${panel.title} ${y.toFixed(1)} %`,
     })));
     const points = panel.points.filter((point) => shown(point.method));
-    const off = on("whole") ? null : panel.outlier;
+    const off = on("whole") || theirs.length ? null : panel.outlier;
     const inside = points.filter((point) => point.method !== off);
     const outside = points.filter((point) => point.method === off);
     const width = room(figure, 280);
