@@ -63,6 +63,8 @@ def cell_directory(out: Path, cell: Cell) -> Path:
 def locked(directories: Sequence[Path]) -> Iterator[None]:
     """Hold the run directories; the system frees them if the process dies.
 
+    What a killed process left half written in them is deleted.
+
     Raises:
         RunLockedError: another process holds one of them.
     """
@@ -72,6 +74,7 @@ def locked(directories: Sequence[Path]) -> Iterator[None]:
                 directory.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(directory / ".lock", timeout=0)
                 stack.enter_context(lock)
+                remove_temporaries(directory)
             except Timeout as error:
                 raise RunLockedError(
                     f"another process is writing {directory}; wait for it, stop it, or choose "
@@ -156,7 +159,6 @@ def _train_cell(
         read_cell_config(directory)  # an edited one would be reported under a wrong name
         check_same_data(read_json(done).get("data"), data, done)
         return
-    remove_temporaries(directory)
     write_json(directory / "config.json", cell_record(cell, suite))
     write_json(directory / "environment.json", environment(str(device), torch.get_num_threads()))
     trainer = Trainer(
@@ -219,6 +221,7 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
     """
     # Calls for different methods may run side by side.
     with FileLock(out / ".lock"):
+        remove_temporaries(out)
         asked = suite.cells()
         slugs = {cell.slug for cell in asked}
         name, planned = read_plan(out) if (out / "suite.json").exists() else (suite.name, [])
