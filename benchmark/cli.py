@@ -32,6 +32,14 @@ class _Suggesting(TyperGroup):
             )
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        # Here, since typer would make 130 of every signal.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            (number,) = interrupt.args or (signal.SIGINT,)
+            raise SystemExit(128 + number) from interrupt
+
 
 app = typer.Typer(
     name="generalist-bench",
@@ -821,12 +829,16 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
     ]
 
 
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # a shell's convention
+
+
 def _terminate(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def main() -> None:
-    """Entry point: errors meant for people in one line, exit status 2; 130 when interrupted."""
+    """Entry point: errors meant for people in one line, exit status 2; 130 after Ctrl-C, 143 after
+    SIGTERM."""
     # A scheduler's SIGTERM is an interruption like any other.
     signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -834,17 +846,25 @@ def main() -> None:
         status = app(sys.argv[1:] or ["--help"], "generalist-bench", standalone_mode=False)
     except BenchmarkError as error:
         status = _fail(str(error))
-    except KeyboardInterrupt:
-        status = 130
+    except SystemExit as end:
+        status = end.code
     except Exception as error:
         # Typer's usage errors, whose class differs between its versions.
         if not hasattr(error, "format_message"):
             raise
         status = _fail(error.format_message())
-    if status == 130 and os.environ.get("RANK", "0") == "0":
-        command = shlex.join(["generalist-bench", *sys.argv[1:]])
+    if status in _INTERRUPTED and os.environ.get("RANK", "0") == "0":
+        command = shlex.join([*_started_as(), *sys.argv[1:]])
         print(f"\ninterrupted; finished work is kept. Continue with:\n  {command}", file=sys.stderr)
     sys.exit(status or 0)
+
+
+def _started_as() -> list[str]:
+    """What stands before the arguments, by oneself or under torchrun."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if processes == "1":
+        return ["generalist-bench"]
+    return ["torchrun", "--nproc-per-node", processes, "-m", "benchmark"]
 
 
 def _fail(message: str) -> int:

@@ -17,7 +17,7 @@ from torch import nn
 from benchmark.core.config import config_hash
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import atomic_path, write_json
+from benchmark.core.files import write_frame, write_json
 from benchmark.core.hashing import tensors_hash
 from benchmark.data.dataset import Split
 from benchmark.data.loader import evaluation_batches
@@ -148,10 +148,8 @@ class Evaluator(Measures):
             set_columns(outcomes, metric.name, measured.indices, measured.columns)
             self._compare(record, outcomes, directory.name)
         else:  # on other images than the test split's
-            with atomic_path(directory / f"outcomes-{metric.name}.parquet") as temporary:
-                frame.to_parquet(temporary, index=False)
-        with atomic_path(table) as temporary:
-            outcomes.reset_index().to_parquet(temporary, index=False)
+            write_frame(directory / f"outcomes-{metric.name}.parquet", frame)
+        write_frame(table, outcomes.reset_index())
         write_json(directory / "evaluation.json", record)
         shutil.rmtree(journal(directory, metric), ignore_errors=True)
 

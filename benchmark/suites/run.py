@@ -67,6 +67,8 @@ def cell_directory(out: Path, cell: Cell) -> Path:
 def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
     """Hold the run directories; the system frees them if the process dies.
 
+    What a killed process left half written in them is deleted.
+
     Args:
         patience: seconds to wait for a holder that may be dying.
 
@@ -79,6 +81,7 @@ def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
                 directory.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(directory / ".lock", timeout=patience)
                 stack.enter_context(lock)
+                remove_temporaries(directory)
             except Timeout as error:
                 raise RunLockedError(
                     f"another process is writing {directory}; wait for it, stop it, or choose "
@@ -235,7 +238,6 @@ def _train_cell(
         check_same_data(read_json(done).get("data"), data, done)
         return
     if job.ranks.first:
-        remove_temporaries(directory)
         write_json(directory / "config.json", cell_record(cell, job.suite.name))
         here = environment(str(device), torch.get_num_threads())
         write_json(directory / "environment.json", here)
@@ -306,6 +308,7 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
     """
     # Calls for different methods may run side by side.
     with FileLock(out / ".lock"):
+        remove_temporaries(out)
         asked = suite.cells()
         slugs = {cell.slug for cell in asked}
         name, planned = read_plan(out) if (out / "suite.json").exists() else (suite.name, [])
