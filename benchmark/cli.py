@@ -1,4 +1,4 @@
-"""The command line: run, train, evaluate, compare, check, interpolate, report, submit, list."""
+"""The command line; each command is a function here, its work is elsewhere."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ class _Suggesting(TyperGroup):
             )
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        # Here, since typer would make 130 of every signal.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            (number,) = interrupt.args or (signal.SIGINT,)
+            raise SystemExit(128 + number) from interrupt
+
 
 app = typer.Typer(
     name="generalist-bench",
@@ -47,6 +55,13 @@ class Precision(str, Enum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class EngineName(str, Enum):
+    """Where the cells of a suite run."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Threat(str, Enum):
@@ -136,6 +151,19 @@ def run(
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
     learner_groups: LearnerGroups = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Cells one by one here, or on a Ray cluster.")
+    ] = EngineName.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster; default: RAY_ADDRESS, else a Ray on this machine."),
+    ] = None,
+    cpus_per_cell: Annotated[
+        int | None, typer.Option(min=1, help="For Ray: cores and torch threads; default: 1.")
+    ] = None,
+    gpus_per_cell: Annotated[
+        float | None, typer.Option(min=0, help="For Ray; default: 1 if the cluster has GPUs.")
+    ] = None,
 ) -> None:
     """Train, evaluate and report every cell of SUITE. Run it again to continue."""
     from benchmark.suites.schema import load_suite
@@ -143,9 +171,33 @@ def run(
     full = load_suite(suite, set_ or (), _extra(limit, precision))
     chosen = full.only(method or (), seed or ())
     target = out or Path("runs") / full.name
+    where = _engine(engine, address, cpus_per_cell, gpus_per_cell)
     _execute(
-        chosen, full, target, data_root, device, dry_run, json_, quiet, tensorboard, learner_groups
+        chosen,
+        full,
+        target,
+        data_root,
+        device,
+        dry_run,
+        json_,
+        quiet,
+        tensorboard,
+        learner_groups,
+        engine=where,
     )
+
+
+def _engine(name: EngineName, address: str | None, cpus: int | None, gpus: float | None) -> Any:
+    """A Ray engine, or None for the local one."""
+    if name is EngineName.ray:
+        from benchmark.suites.ray_engine import RayEngine
+
+        return RayEngine(address, cpus or 1, gpus)
+    given = {"--address": address, "--cpus-per-cell": cpus, "--gpus-per-cell": gpus}
+    wrong = [option for option, value in given.items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} is for --engine ray; add that, or leave {wrong[0]} out")
+    return None
 
 
 @app.command()
@@ -216,14 +268,15 @@ def _execute(
     tensorboard: bool,
     learner_groups: int | None,
     evaluate: bool = True,
+    engine: Any = None,
 ) -> None:
     from benchmark.core.progress import Progress
     from benchmark.core.ranks import ranks
-    from benchmark.suites.run import pick_device, run_suite
+    from benchmark.suites.run import local_engine, pick_device, run_suite
 
-    where = pick_device(device)
     if dry_run:
-        _dry_run(chosen, out, data_root, where, chosen.evaluation if evaluate else (), json_)
+        metrics = chosen.evaluation if evaluate else ()
+        _dry_run(chosen, out, data_root, pick_device(device), metrics, json_)
         return
     if tensorboard:
         try:
@@ -234,15 +287,19 @@ def _execute(
                 "'generalist-bench[tensorboard]'"
             ) from error
     with ranks() as together:
+        if engine and (together.world > 1 or learner_groups):
+            raise ConfigError("--engine ray starts its own processes; leave out torchrun's")
         diverged = run_suite(
             chosen,
             full,
             out,
             data_root=data_root,
-            device=where,
+            # Ray's workers pick theirs on their own machine.
+            device=device if engine else pick_device(device),
             progress=Progress(quiet or not together.first),
             evaluate=evaluate,
             tensorboard=tensorboard,
+            engine=engine or local_engine,
             ranks=together,
             learner_groups=learner_groups,
         )
@@ -343,7 +400,7 @@ def evaluate(
         typer.Option(min=0.01, max=49, help="The same, until the interval is +- so many points."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="bf16: a screening in AutoAttack's place.")
+        Precision, typer.Option(help="bf16: screenings in the place of AutoAttack and PGD.")
     ] = Precision.fp32,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
     save_adversarial: Annotated[
@@ -537,18 +594,27 @@ def report(
         Path | None,
         typer.Option(help="CSV (corruption,severity,error) of a reference network, for mCE."),
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also one interactive page, report.html.")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
-    _render(out, target, json_, corruption_reference)
+    _render(out, target, json_, corruption_reference, html)
 
 
-def _render(out: Path, target: Path | None, json_: bool, reference: Path | None = None) -> None:
+def _render(
+    out: Path,
+    target: Path | None,
+    json_: bool,
+    reference: Path | None = None,
+    html: bool = False,
+) -> None:
     from benchmark.report import render
     from benchmark.report.records import read_suite
     from benchmark.report.tables import tidy
 
-    files = render(out, target, reference)
+    files = render(out, target, reference, html)
     if json_:
         # null for what is missing; NaN is no JSON
         rows = tidy(read_suite(out)).replace({"": None}).to_dict(orient="records")
@@ -558,6 +624,8 @@ def _render(out: Path, target: Path | None, json_: bool, reference: Path | None 
     if table:
         print(table.read_text(encoding="utf-8"))
     print(f"report: {files[0]}")
+    if html:
+        print(f"page: {next(path for path in files if path.suffix == '.html')}")
 
 
 @app.command()
@@ -669,6 +737,39 @@ def submit(
     print(f"bundle: {target}")
 
 
+@app.command()
+def speed(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Architecture; default: small-resnet, resnet18.")
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this task, e.g. pgd-at or pgd-20; repeatable."),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of our passes.")] = Precision.fp32,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Default: 3; quick: 1.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=4, help="Default: 128; quick: 16.")] = None,
+    device: Device = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds, for a first look.")] = False,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure training steps and attacks against plain loops, other libraries and the limit."""
+    from benchmark.core.progress import Progress
+    from benchmark.speed.measure import measure, options, tables
+    from benchmark.suites.run import pick_device
+
+    asked = options(model or (), task or (), precision.value, repeats, batch_size, quick)
+    document = measure(asked, pick_device(device), Progress(quiet))
+    if json_:
+        _print_json(document)
+        return
+    for title, columns, rows in tables(document):
+        _print_table(title, columns, rows)
+    for line in document["left_out"]:
+        print(f"left out: {line}")
+
+
 @app.command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
@@ -728,12 +829,16 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
     ]
 
 
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # a shell's convention
+
+
 def _terminate(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def main() -> None:
-    """Entry point: errors meant for people in one line, exit status 2; 130 when interrupted."""
+    """Entry point: errors meant for people in one line, exit status 2; 130 after Ctrl-C, 143 after
+    SIGTERM."""
     # A scheduler's SIGTERM is an interruption like any other.
     signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -741,17 +846,25 @@ def main() -> None:
         status = app(sys.argv[1:] or ["--help"], "generalist-bench", standalone_mode=False)
     except BenchmarkError as error:
         status = _fail(str(error))
-    except KeyboardInterrupt:
-        status = 130
+    except SystemExit as end:
+        status = end.code
     except Exception as error:
         # Typer's usage errors, whose class differs between its versions.
         if not hasattr(error, "format_message"):
             raise
         status = _fail(error.format_message())
-    if status == 130 and os.environ.get("RANK", "0") == "0":
-        command = shlex.join(["generalist-bench", *sys.argv[1:]])
+    if status in _INTERRUPTED and os.environ.get("RANK", "0") == "0":
+        command = shlex.join([*_started_as(), *sys.argv[1:]])
         print(f"\ninterrupted; finished work is kept. Continue with:\n  {command}", file=sys.stderr)
     sys.exit(status or 0)
+
+
+def _started_as() -> list[str]:
+    """What stands before the arguments, by oneself or under torchrun."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if processes == "1":
+        return ["generalist-bench"]
+    return ["torchrun", "--nproc-per-node", processes, "-m", "benchmark"]
 
 
 def _fail(message: str) -> int:

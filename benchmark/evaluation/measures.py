@@ -38,6 +38,7 @@ from benchmark.suites.metrics import (
     CorruptionsMetric,
     Metric,
     PGDMetric,
+    PGDScreening,
     ShiftMetric,
     SpatialMetric,
     UnionMetric,
@@ -119,7 +120,7 @@ class Measures:
         indices = sample(len(self.data.test), metric.n, metric.seed)
         if isinstance(metric, CleanMetric):
             return self._clean(model, metric, indices, name)
-        if isinstance(metric, PGDMetric):
+        if isinstance(metric, PGDMetric | PGDScreening):
             return self._pgd(model, metric, indices, name)
         if isinstance(metric, SpatialMetric):
             return self._spatial(model, metric, indices, name)
@@ -134,7 +135,10 @@ class Measures:
             )
         return _whole(metric, indices, right, {})
 
-    def _pgd(self, model: nn.Module, metric: PGDMetric, indices: Tensor, name: str) -> Measured:
+    def _pgd(
+        self, model: nn.Module, metric: PGDMetric | PGDScreening, indices: Tensor, name: str
+    ) -> Measured:
+        precision: Precision = "bf16" if isinstance(metric, PGDScreening) else "fp32"
         with self.progress.task(name, len(indices)) as task:
             robust = pgd_outcomes(
                 model,
@@ -145,6 +149,7 @@ class Measures:
                 loss=metric.loss,
                 momentum=metric.momentum,
                 restarts=metric.restarts,
+                precision=precision,
                 advance=task.advance,
                 **self._how(),
             )
@@ -156,6 +161,8 @@ class Measures:
             "restarts": metric.restarts,
             "counts": "last iterate",
         }
+        if precision != "fp32":
+            detail["precision"] = precision
         return _whole(metric, indices, robust, detail)
 
     def _spatial(

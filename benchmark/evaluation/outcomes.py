@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.attacks.pgd import is_right
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
@@ -69,12 +69,16 @@ def pgd_outcomes(
     loss: Literal["ce", "cw"] = "ce",
     momentum: float = 0.0,
     restarts: int = 1,
+    precision: Literal["fp32", "bf16"] = "fp32",
     advance: Advance | None = None,
 ) -> Tensor:
     """Whether each image is right when clean and at the last PGD iterate of every restart.
 
     Images wrong when clean are not attacked and count as not robust. Examples are crafted on a
     folded copy if that computes the same function (see ``FoldedView``) and judged by ``model``.
+
+    Args:
+        precision: bf16 crafts on a copy in reduced precision: a screening, judged in fp32 too.
 
     Returns:
         bool [len(indices)], on the CPU.
@@ -89,6 +93,8 @@ def pgd_outcomes(
             if crafted_on is None:
                 view = FoldedView(model)
                 crafted_on = view if view.agrees(x) else model
+                if precision == "bf16":
+                    crafted_on = Autocast(crafted_on, device.type)
             for _ in range(restarts):
                 left = robust.nonzero().squeeze(1)
                 if not len(left):

@@ -17,11 +17,11 @@ from torch import nn
 from benchmark.core.config import config_hash
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import atomic_path, write_json
+from benchmark.core.files import write_frame, write_json
 from benchmark.core.hashing import tensors_hash
 from benchmark.data.dataset import Split
 from benchmark.data.loader import evaluation_batches
-from benchmark.evaluation import reliability
+from benchmark.evaluation import gallery, reliability
 from benchmark.evaluation.keys import metric_key
 from benchmark.evaluation.measures import AttackMetric, Measured, Measures, adversarial, journal
 from benchmark.evaluation.outcomes import sample
@@ -36,6 +36,7 @@ from benchmark.suites.metrics import (
     AutoAttackPart,
     CorruptionsMetric,
     Metric,
+    PGDMetric,
     ShiftMetric,
     UnionMetric,
 )
@@ -49,7 +50,8 @@ class Evaluator(Measures):
         """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
 
         Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric; AutoAttack goes on
-        behind its last finished batch. A metric already there with the same settings, weights and
+        behind its last finished batch. The first PGD metric also leaves a few images to look at,
+        ``gallery.npz``. A metric already there with the same settings, weights and
         data is kept; one with other settings is measured anew. ``model`` is left as it was.
 
         With several ranks, all call this with the same arguments; the first alone measures what is
@@ -83,6 +85,7 @@ class Evaluator(Measures):
             self._compare(record, outcomes, directory.name)
             if record["metrics"] and record["reliability"] != known:  # older than the checks
                 write_json(directory / "evaluation.json", record)
+            self._gallery(model, metrics, directory, fingerprint)
         for metric in metrics:
             if not (self.ranks.first or isinstance(metric, AttackMetric | AutoAttackEstimate)):
                 continue
@@ -118,6 +121,19 @@ class Evaluator(Measures):
             }
             self._write(directory, metric, measured, record, outcomes)
 
+    def _gallery(
+        self,
+        model: nn.Module,
+        metrics: Sequence[Metric],
+        directory: Path,
+        fingerprint: dict[str, str],
+    ) -> None:
+        """Written once for these weights and images, by the first PGD metric asked for."""
+        attack = next((metric for metric in metrics if isinstance(metric, PGDMetric)), None)
+        path = directory / gallery.NAME
+        if attack is not None and not gallery.is_current(path, fingerprint):
+            gallery.write_gallery(model, self.data, attack, path, fingerprint, self.device)
+
     def _write(
         self,
         directory: Path,
@@ -132,10 +148,8 @@ class Evaluator(Measures):
             set_columns(outcomes, metric.name, measured.indices, measured.columns)
             self._compare(record, outcomes, directory.name)
         else:  # on other images than the test split's
-            with atomic_path(directory / f"outcomes-{metric.name}.parquet") as temporary:
-                frame.to_parquet(temporary, index=False)
-        with atomic_path(table) as temporary:
-            outcomes.reset_index().to_parquet(temporary, index=False)
+            write_frame(directory / f"outcomes-{metric.name}.parquet", frame)
+        write_frame(table, outcomes.reset_index())
         write_json(directory / "evaluation.json", record)
         shutil.rmtree(journal(directory, metric), ignore_errors=True)
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_json
+from benchmark.core.files import read_frame, read_json
+from benchmark.evaluation.keys import contradiction
 from benchmark.suites.metrics import UnionMetric
 
 
@@ -41,7 +42,9 @@ def read_outcomes(table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]) 
         BenchmarkError: damaged.
     """
     try:
-        outcomes = pd.read_parquet(table).set_index("index")
+        outcomes = read_frame(table).set_index("index")
+        for name in outcomes.columns.drop("label"):
+            outcomes[name] = outcomes[name].astype("boolean")
         same = np.array_equal(outcomes.index, empty.index)
         same = same and np.array_equal(outcomes["label"], empty["label"])
         reason = "" if same else "it lists other images"
@@ -49,6 +52,7 @@ def read_outcomes(table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]) 
             # a shifted test set has a table of its own
             if entry.get("kind") != "shift" and not columns_of(outcomes, name):
                 reason = f"no column {name!r}"
+        reason = reason or contradiction(metrics, outcomes)
     # pyarrow has errors of its own for every way in which a file can be damaged
     except Exception as error:
         reason = str(error).splitlines()[0]

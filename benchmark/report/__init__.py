@@ -8,7 +8,10 @@ __all__ = ["render"]
 
 
 def render(
-    out: Path, target: Path | None = None, corruption_reference: Path | None = None
+    out: Path,
+    target: Path | None = None,
+    corruption_reference: Path | None = None,
+    html: bool = False,
 ) -> list[Path]:
     """Write the report of the suite in ``out`` and return the files, the index first.
 
@@ -19,6 +22,7 @@ def render(
         out: folder with suite.json and cells/.
         target: where to write; OUT/report if None.
         corruption_reference: CSV of a reference network's errors, for the mean corruption error.
+        html: also write report.html; one that is there is always renewed.
 
     Raises:
         BenchmarkError: no records, a damaged record or reference, or a folder that cannot be
@@ -28,4 +32,4 @@ def render(
     from benchmark.report.page import write_report
 
     folder = Path(target) if target is not None else Path(out) / "report"
-    return write_report(Path(out), folder, corruption_reference)
+    return write_report(Path(out), folder, corruption_reference, html)

@@ -15,6 +15,7 @@ from benchmark.report.tables import (
     heading,
     limit_line,
     markdown_table,
+    percent,
     reliability_lines,
 )
 
@@ -51,10 +52,10 @@ def markdown_text(suite: SuiteRecord, reference: Path | None = None) -> str:
         return ""
     methods = [str(name) for name in means.columns]
     rows = [
-        [str(name).replace("_", " "), *(_percent(value) for value in row)]
+        [str(name).replace("_", " "), *(percent(value) for value in row)]
         for name, row in zip(means.index, means.to_numpy(), strict=True)
     ]
-    rows.append(["mean", *(_percent(value) for value in means.mean())])
+    rows.append(["mean", *(percent(value) for value in means.mean())])
     cells = [cell for method in methods for cell in suite.evaluated(method, "corruptions")]
     images = sorted({int(cell.metrics["corruptions"]["n"]) for cell in cells})
     sources = dict.fromkeys(str(cell.metrics["corruptions"]["detail"]["source"]) for cell in cells)
@@ -92,7 +93,7 @@ def _error_rows(suite: SuiteRecord, methods: list[str], path: Path) -> list[list
             np.mean([error(cell, reference) for cell in suite.evaluated(method, "corruptions")])
             for method in methods
         ]
-        return [name, *(_percent(float(mean)) for mean in means)]
+        return [name, *(percent(float(mean)) for mean in means)]
 
     rows = [row("mCE", lambda c, r: corruption_error.mean_corruption_error(_errors(c), r))]
     cells = [cell for method in methods for cell in suite.evaluated(method, "corruptions")]
@@ -118,7 +119,3 @@ def _errors(cell: CellRecord) -> dict[str, dict[int, float]]:
 
 def _clean_error(cell: CellRecord) -> float:
     return 1 - (cell.accuracy("clean") or 0.0)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"

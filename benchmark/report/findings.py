@@ -148,10 +148,11 @@ def _rounded(n: int) -> int:
     return int(round(n, -digits))
 
 
+LINE_TITLE = "Generalist against the trade-off line"
 LINE_HEAD = (
-    "Generalist against the trade-off line. In brackets: distance from the line at right angles in "
+    "In brackets: distance from the line at right angles in "
     "percentage points, positive = better, with its 95 % interval, and p adjusted after Holm over "
-    "these tests.\n\n"
+    "these tests."
 )
 
 # --- the trade-off line ---------------------------------------------------------------------------
@@ -363,29 +364,55 @@ def _weak_attack(suite: SuiteRecord, method: str) -> list[str]:
     ]
 
 
-def words(suite: SuiteRecord) -> str:
-    """The findings as Markdown: warnings, leaders, the trade-off line, how to read them."""
-    parts = []
-    found = warnings(suite)
-    if found:
-        parts.append(
-            "\n".join(f"> **Warning.** {w.removeprefix('WARNING: ')}\n>" for w in found)[:-2]
-        )
+@dataclass(frozen=True)
+class Findings:
+    """What the figures say, sentence by sentence.
+
+    Attributes:
+        warnings: what should stop a reader.
+        leaders: who is ahead in each score; empty if nothing has been evaluated.
+        line: Generalist methods against the trade-off line.
+        caveats: how to read the tests.
+    """
+
+    warnings: list[str]
+    leaders: list[str]
+    line: list[str]
+    caveats: list[str]
+
+
+def find(suite: SuiteRecord) -> Findings:
+    """All findings of a suite."""
+    found = [w.removeprefix("WARNING: ") for w in warnings(suite)]
     leaders = [s for what, weights in SCORES.items() if (s := leader(suite, what, weights))]
     if not leaders:
-        parts.append("No cell has been evaluated yet.")
-        return "\n\n".join(parts) + "\n"
-    parts.append(" ".join(leaders))
-    lines = trade_off(suite)
-    if lines:
-        parts.append(LINE_HEAD + "\n".join(f"- {s}" for s in lines))
+        return Findings(found, [], [], [])
+    line = trade_off(suite)
     caveats = [
         "Leaders were chosen on the images they are tested on, so their p-values flatter them."
     ]
-    if any("1 seed" in part for part in parts):
+    if any("1 seed" in sentence for sentence in (*found, *leaders, *line)):
         caveats.append(
             "A test on 1 seed compares these trained networks, not the methods; another seed may "
             "turn the order."
         )
-    parts.append(" ".join(caveats))
+    return Findings(found, leaders, line, caveats)
+
+
+NOTHING = "No cell has been evaluated yet."
+
+
+def words(suite: SuiteRecord) -> str:
+    """The findings as Markdown: warnings, leaders, the trade-off line, how to read them."""
+    found = find(suite)
+    parts = []
+    if found.warnings:
+        parts.append("\n".join(f"> **Warning.** {w}\n>" for w in found.warnings)[:-2])
+    if not found.leaders:
+        parts.append(NOTHING)
+        return "\n\n".join(parts) + "\n"
+    parts.append(" ".join(found.leaders))
+    if found.line:
+        parts.append(f"{LINE_TITLE}. {LINE_HEAD}\n\n" + "\n".join(f"- {s}" for s in found.line))
+    parts.append(" ".join(found.caveats))
     return "\n\n".join(parts) + "\n"

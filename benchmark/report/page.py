@@ -26,7 +26,9 @@ CAPTIONS = {
 }
 
 
-def write_report(out: Path, target: Path, reference: Path | None = None) -> list[Path]:
+def write_report(
+    out: Path, target: Path, reference: Path | None = None, html: bool = False
+) -> list[Path]:
     """Read the records in ``out`` and write all files of the report to ``target``."""
     suite = read_suite(out)
     texts = {
@@ -53,6 +55,12 @@ def write_report(out: Path, target: Path, reference: Path | None = None) -> list
             drawn.append(name)
     index = target / "report.md"
     write_text(index, page_text(suite, drawn))
+    browsable = target / "report.html"
+    if html or browsable.exists():  # an old page beside new tables would mislead
+        from benchmark.report import html as html_page  # which renders what is defined here
+
+        write_text(browsable, html_page.page_text(suite))
+        written.append(browsable)
     return [index, *written]
 
 
@@ -91,16 +99,15 @@ def _published_line(suite: SuiteRecord) -> str:
     return f"None exist for {suite.dataset or 'this data set'} ([published.md](published.md)).\n"
 
 
-def provenance(suite: SuiteRecord) -> str:
-    """Versions, data, and one line per cell with its state and configuration hash."""
-    lines = []
-    for name in ("versions", "device", "processor", "threads", "git"):
-        values = list(
+def facts(suite: SuiteRecord) -> dict[str, str]:
+    """Versions, hardware and data of the runs, by name; different ones are all given."""
+    found = {
+        name: list(
             dict.fromkeys(t for c in suite.cells if (t := _environment(c.environment, name)))
         )
-        if values:
-            lines.append(f"- {name}: {' | '.join(values)}")
-    data = list(
+        for name in ("versions", "device", "processor", "threads", "git")
+    }
+    found["data"] = list(
         dict.fromkeys(
             ", ".join(
                 f"{k} {'; '.join(map(str, v)) if isinstance(v, list) else v}"
@@ -111,24 +118,35 @@ def provenance(suite: SuiteRecord) -> str:
             if isinstance(d := c.evaluation.get("dataset"), Mapping)
         )
     )
-    if data:
-        lines.append(f"- data: {' | '.join(data)}")
-    lines.append(
-        f"- render again: `generalist-bench report {shlex.quote(_portable(suite.path))}` "
-        "(reads records only)"
-    )
-    rows = [
+    return {name: " | ".join(values) for name, values in found.items() if values}
+
+
+RUNS_HEAD = ["Method", "Seed", "State", "Config hash", "Model hash", "Record"]
+
+
+def run_rows(suite: SuiteRecord) -> list[list[str]]:
+    """One row per cell, in the order of ``RUNS_HEAD``."""
+    return [
         [c.label, str(c.seed), c.status, c.config_hash or "-",
          str(c.evaluation.get("model_hash", "-")), f"cells/{c.slug}"]
         for c in suite.cells
     ]  # fmt: skip
-    table = tables.markdown_table(
-        ["Method", "Seed", "State", "Config hash", "Model hash", "Record"], rows, text_columns=6
-    )
+
+
+def render_command(suite: SuiteRecord) -> str:
+    """What renders this report again."""
+    return f"generalist-bench report {shlex.quote(portable(suite.path))}"
+
+
+def provenance(suite: SuiteRecord) -> str:
+    """Versions, data, and one line per cell with its state and configuration hash."""
+    lines = [f"- {name}: {text}" for name, text in facts(suite).items()]
+    lines.append(f"- render again: `{render_command(suite)}` (reads records only)")
+    table = tables.markdown_table(RUNS_HEAD, run_rows(suite), text_columns=6)
     return "\n".join(lines) + "\n\n" + table
 
 
-def _portable(path: Path) -> str:
+def portable(path: Path) -> str:
     """``path`` as it was given, or its name alone: a report is no place for a machine's folders."""
     return path.name if path.is_absolute() else str(path)
 

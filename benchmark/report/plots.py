@@ -254,7 +254,7 @@ def tradeoff(suite: SuiteRecord) -> Figure | None:
     """Clean against robust accuracy, one panel for PGD-20 and one for AutoAttack if present."""
     summaries = summarise(suite)
     robust = [m for m in ("pgd20_linf", "aa_linf") if m in suite.metrics()]
-    panels = [m for m in robust if any(_pair(summaries, x, m) for x in suite.methods)]
+    panels = [m for m in robust if any(pair(summaries, x, m) for x in suite.methods)]
     if not panels:
         return None
     with mpl.rc_context(STYLE):
@@ -282,9 +282,10 @@ def _handle(group: Family) -> Line2D:
     )
 
 
-def _pair(
+def pair(
     summaries: Mapping[tuple[str, str], Summary], method: str, metric: str
 ) -> tuple[Summary, Summary] | None:
+    """Clean and robust accuracy of a method, if it has both."""
     clean, hard = summaries.get((method, "clean")), summaries.get((method, metric))
     if clean is None or hard is None or clean.interval is None or hard.interval is None:
         return None
@@ -318,7 +319,7 @@ def _tradeoff_panel(
     metric: str,
     used: dict[str, Family],
 ) -> tuple[Any, ...]:
-    pairs = [(m, p) for m in suite.methods if (p := _pair(summaries, m, metric)) is not None]
+    pairs = [(m, p) for m in suite.methods if (p := pair(summaries, m, metric)) is not None]
     xy, bars = [], []
     for _, (clean, hard) in pairs:
         assert clean.interval is not None
@@ -387,23 +388,60 @@ def interpolation(table: pd.DataFrame, first: str, second: str) -> Figure:
 # --- curves ---------------------------------------------------------------------------------------
 
 
-def _series(suite: SuiteRecord, label: str, key: str) -> pd.DataFrame:
-    """Mean, lowest and highest over seeds of a curve, by epoch; empty if no run has the key."""
-    columns = []
+def seed_series(suite: SuiteRecord, label: str, key: str) -> dict[int, pd.Series]:
+    """A curve by epoch for each seed that has it."""
+    found = {}
     for cell in suite.of(label):
         if {key, "epoch"} <= set(cell.curves.columns):
             curve = cell.curves.set_index("epoch")[key].dropna()
-            columns.append(curve[~curve.index.duplicated(keep="last")])
+            found[cell.seed] = curve[~curve.index.duplicated(keep="last")]
+    return found
+
+
+def series(suite: SuiteRecord, label: str, key: str) -> pd.DataFrame:
+    """Mean, lowest and highest over seeds of a curve, by epoch; empty if no run has the key.
+
+    A distance of exactly zero was taken right after a redistribution and is left out: it says
+    nothing of how far learners part.
+    """
+    columns = list(seed_series(suite, label, key).values())
     if not columns:
         return pd.DataFrame(columns=["mean", "low", "high"])
     # only epochs that every seed reached: a mean over fewer would jump
     table = pd.concat(columns, axis=1, join="inner").sort_index()
-    return pd.DataFrame(
+    line = pd.DataFrame(
         {"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)}
     )
+    return line[line["mean"] > 0] if key.startswith("distance/") else line
 
 
-def _dashes(suite: SuiteRecord) -> dict[str, Any]:
+CURVES = {"val_clean": "Validation clean (%)", "val_pgd": "Validation PGD (%)"}
+MIXING = {"mix/": "Weight in the mix", "distance/": "L2 distance from global"}
+
+
+def curve_series(suite: SuiteRecord) -> dict[str, dict[str, pd.DataFrame]]:
+    """Key of ``CURVES`` to the series of the methods that have it; keys that none has left out."""
+    found = {
+        key: {m: s for m in suite.methods if len(s := series(suite, m, key))} for key in CURVES
+    }
+    return {key: lines for key, lines in found.items() if lines}
+
+
+def mixing_series(suite: SuiteRecord) -> dict[str, dict[str, pd.DataFrame]]:
+    """Method to its series ``mix/LEARNER`` and ``distance/LEARNER``; methods that mix alone."""
+    data = {}
+    for label in suite.methods:
+        keys = dict.fromkeys(k for c in suite.of(label) for k in map(str, c.curves.columns))
+        found = {
+            k: s for k in keys if k.startswith(tuple(MIXING)) and len(s := series(suite, label, k))
+        }
+        if found:
+            data[label] = found
+    return data
+
+
+def line_styles(suite: SuiteRecord) -> dict[str, Any]:
+    """The line style of each method; members of a family differ."""
     counts: dict[str, int] = {}
     styles = {}
     for label in suite.methods:
@@ -415,19 +453,15 @@ def _dashes(suite: SuiteRecord) -> dict[str, Any]:
 
 def curves(suite: SuiteRecord) -> Figure | None:
     """Validation accuracy against epochs; the band spans the seeds."""
-    keys = [("val_clean", "Validation clean (%)"), ("val_pgd", "Validation PGD (%)")]
-    data = {
-        key: {m: s for m in suite.methods if len(s := _series(suite, m, key))} for key, _ in keys
-    }
-    keys = [(key, name) for key, name in keys if data[key]]
-    if not keys:
+    data = curve_series(suite)
+    if not data:
         return None
-    styles = _dashes(suite)
+    styles = line_styles(suite)
     with mpl.rc_context(STYLE):
         height = max(2.2, 0.12 * len(suite.methods))  # room for a label per method
-        fig, axes = figure(0.3 + height * len(keys), len(keys), sharex=True)
-        for ax, (key, name) in zip(axes[:, 0], keys, strict=True):
-            for label, line in data[key].items():
+        fig, axes = figure(0.3 + height * len(data), len(data), sharex=True)
+        for ax, (key, lines) in zip(axes[:, 0], data.items(), strict=True):
+            for label, line in lines.items():
                 colour = family_of(suite, label).colour
                 marker = "." if len(line) == 1 else ""
                 ax.plot(
@@ -442,8 +476,8 @@ def curves(suite: SuiteRecord) -> Figure | None:
                     alpha=0.12,
                     lw=0,
                 )
-            ax.set_ylabel(name)
-            _end_labels(ax, suite, data[key], styles, height - 0.25)
+            ax.set_ylabel(CURVES[key])
+            _end_labels(ax, suite, lines, styles, height - 0.25)
         axes[-1, 0].set_xlabel("Epoch")
         return fig
 
@@ -486,35 +520,21 @@ def _end_labels(
 
 # --- mixing ---------------------------------------------------------------------------------------
 
-_LEARNER_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#555555")
+LEARNER_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#555555")
 
 
 def mixing(suite: SuiteRecord) -> Figure | None:
-    """Weights of the mix and distances of the learners from the global one, a row per method.
-
-    A distance of exactly zero was taken right after a redistribution and is left out: it says
-    nothing of how far learners part.
-    """
-    kinds = [("mix/", "Weight in the mix"), ("distance/", "L2 distance from global")]
-    data: dict[str, dict[str, pd.DataFrame]] = {}
-    for label in suite.methods:
-        keys = dict.fromkeys(k for c in suite.of(label) for k in map(str, c.curves.columns))
-        found = {
-            k: s
-            for k in keys
-            if k.startswith(("mix/", "distance/")) and len(s := _mixing_series(suite, label, k))
-        }
-        if found:
-            data[label] = found
+    """Weights of the mix and distances of the learners from the global one, a row per method."""
+    data = mixing_series(suite)
     if not data:
         return None
     present = [
         (kind, name)
-        for kind, name in kinds
+        for kind, name in MIXING.items()
         if any(k.startswith(kind) for d in data.values() for k in d)
     ]
     learners = list(dict.fromkeys(k.split("/", 1)[1] for d in data.values() for k in d))
-    colours = {x: _LEARNER_COLOURS[i % 6] for i, x in enumerate(learners)}
+    colours = {x: LEARNER_COLOURS[i % 6] for i, x in enumerate(learners)}
     dashes = {x: _DASHES[i % len(_DASHES)] for i, x in enumerate(learners)}
     with mpl.rc_context(STYLE):
         fig, axes = figure(
@@ -548,11 +568,6 @@ def mixing(suite: SuiteRecord) -> Figure | None:
         handles = [Line2D([], [], color=colours[x], ls=dashes[x], label=x) for x in learners]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
         return fig
-
-
-def _mixing_series(suite: SuiteRecord, label: str, key: str) -> pd.DataFrame:
-    series = _series(suite, label, key)
-    return series[series["mean"] > 0] if key.startswith("distance/") else series
 
 
 # --- corruptions ----------------------------------------------------------------------------------
@@ -599,7 +614,7 @@ def published(suite: SuiteRecord, figures: pd.DataFrame) -> Figure | None:
         return None
     summaries = summarise(suite)
     metric = "aa_linf" if "aa_linf" in suite.metrics() else "pgd20_linf"
-    ours = [(m, p) for m in suite.methods if (p := _pair(summaries, m, metric)) is not None]
+    ours = [(m, p) for m in suite.methods if (p := pair(summaries, m, metric)) is not None]
     with mpl.rc_context(STYLE):
         fig, axes = figure(2.6 + 2.4 * bool(ours), 2 if ours else 1)
         ax = axes[0, 0]

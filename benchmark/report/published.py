@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from benchmark.report.records import SuiteRecord
 from benchmark.report.tables import markdown_table
 
 # File name to heading.
-_TABLES = {
+TABLES = {
     "published_reference.csv": "Adversarial training, single threat model",
     "published_multinorm.csv": "Several norms",
     "robustbench_leaderboard.csv": "RobustBench leaderboard",
@@ -44,18 +45,124 @@ def read_published(dataset: str) -> dict[str, pd.DataFrame]:
         BenchmarkError: a damaged file.
     """
     found = {}
-    for name in _TABLES:
+    for name, frame in _read_all().items():
+        rows = frame[frame["dataset"].map(_plain) == _plain(dataset)]
+        if len(rows):
+            found[name] = rows.reset_index(drop=True)
+    return found
+
+
+def _read_all() -> dict[str, pd.DataFrame]:
+    """File name to all its rows, every value as written.
+
+    Raises:
+        BenchmarkError: a damaged file.
+    """
+    found = {}
+    for name in TABLES:
         path = published_dir() / name
         try:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-            rows = frame[frame["dataset"].map(_plain) == _plain(dataset)]
+            frame["dataset"]
         except FileNotFoundError:
             continue
         except (ValueError, KeyError) as error:
             raise BenchmarkError(f"{path} is damaged ({error})") from error
-        if len(rows):
-            found[name] = rows.reset_index(drop=True)
+        found[name] = frame
     return found
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Published points of one kind, on one data set, under one attack.
+
+    Attributes:
+        metric: ours that measures the same, e.g. ``aa_linf``.
+        points: clean and robust accuracy in per cent, a name, and what a reader must know.
+    """
+
+    source: str
+    dataset: str
+    threat: str
+    metric: str
+    points: tuple[tuple[float, float, str, str], ...]
+
+
+# RobustBench's threat models, and the metric of ours that is the same.
+_BOARDS = {"Linf": "aa_linf", "L2": "aa_l2", "corruptions": "corruptions"}
+
+
+def layers() -> list[Layer]:
+    """Every published pair of clean and robust accuracy, on any data set, by source and attack.
+
+    Raises:
+        BenchmarkError: a damaged file.
+    """
+    tables = _read_all()
+    found: list[Layer] = []
+    board = tables.get("robustbench_leaderboard.csv")
+    if board is not None:
+        for (dataset, threat), rows in board.groupby(["dataset", "threat_model"], sort=False):
+            metric, notes = _BOARDS[str(threat)], []
+            for _, row in rows.iterrows():
+                extra = {"True": "extra data", "False": "no extra data"}.get(row["extra_data"], "")
+                doubt = "marked unreliable there" if row["unreliable"] == "True" else ""
+                eps = f"eps {row['eps']}" if row["eps"] and metric != "corruptions" else ""
+                notes.append(_note(row["architecture"], eps, extra, row["venue"], doubt))
+            found += _layer(
+                "RobustBench", dataset, threat, metric, rows, "autoattack_acc", "model", notes
+            )
+    reference = tables.get("published_reference.csv")
+    if reference is not None:
+        reference = reference[reference["source_repo"] != "RobustBench/robustbench"]
+        for (dataset, norm), rows in reference.groupby(["dataset", "norm"], sort=False):
+            notes = [
+                _note(row["arch"], f"eps {row['eps'] or 'not stated'}", row["source_repo"])
+                for _, row in rows.iterrows()
+            ]
+            for column in ("aa", "pgd20"):
+                metric = f"{column}_{str(norm).lower()}"
+                found += _layer("Papers", dataset, norm, metric, rows, column, "method", notes)
+    return found
+
+
+def same(layer: Layer, dataset: str) -> bool:
+    """Whether the layer is on ``dataset``, however that is spelt."""
+    return _plain(layer.dataset) == _plain(dataset)
+
+
+def _note(*parts: str) -> str:
+    return ", ".join(part.replace("<br>", " ") for part in parts if part)
+
+
+def _layer(
+    source: str,
+    dataset: object,
+    threat: object,
+    metric: str,
+    rows: pd.DataFrame,
+    column: str,
+    name: str,
+    notes: list[str],
+) -> list[Layer]:
+    """The layer of the rows that state both figures, if there are any."""
+    clean_column = "clean_acc" if source == "RobustBench" else "clean"
+    clean = pd.to_numeric(rows[clean_column], errors="coerce")
+    robust = pd.to_numeric(rows[column], errors="coerce")
+    points = tuple(
+        (float(x), float(y), str(label), note)
+        for x, y, label, note in zip(clean, robust, rows[name], notes, strict=True)
+        if pd.notna(x) and pd.notna(y)
+    )
+    return [Layer(source, str(dataset), str(threat), metric, points)] if points else []
+
+
+def grid(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows as shown: without the data set, and without columns that are empty."""
+    shown = frame.drop(columns="dataset")
+    shown = shown[[c for c in shown.columns if (shown[c] != "").any()]]
+    rows: list[list[str]] = shown.map(lambda text: text.replace("<br>", " ")).to_numpy().tolist()
+    return [str(c) for c in shown.columns], rows
 
 
 def markdown_text(suite: SuiteRecord) -> str:
@@ -73,16 +180,13 @@ def markdown_text(suite: SuiteRecord) -> str:
         "with ours without reading its source. Per cent; empty = not stated.\n"
     )
     for name, frame in tables.items():
-        lines.append(f"## {_TABLES[name]}\n")
+        lines.append(f"## {TABLES[name]}\n")
         if name == "robustbench_leaderboard.csv":
             lines.append(
                 "Source of every row: RobustBench/robustbench, model_info/ (`model` is the file).\n"
             )
-        shown = frame.drop(columns="dataset")
-        shown = shown[[c for c in shown.columns if (shown[c] != "").any()]]
-        shown = shown.map(lambda text: text.replace("<br>", " "))
-        head = [str(c) for c in shown.columns]
-        lines.append(markdown_table(head, shown.to_numpy().tolist(), text_columns=len(head)))
+        head, rows = grid(frame)
+        lines.append(markdown_table(head, rows, text_columns=len(head)))
         lines.append(f"File: results/published/{name}\n")
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_json
+from benchmark.core.files import read_frame, read_json
 from benchmark.evaluation.keys import is_current
 
 Status = Literal["missing", "training", "trained", "evaluated"]
@@ -254,13 +254,13 @@ def read_outcomes(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        frame = pd.read_parquet(path)
+        frame = read_frame(path)
         if "index" in frame.columns:
             frame = frame.set_index("index")
         for name in frame.columns.drop("label", errors="ignore"):
             frame[name] = frame[name].astype("boolean")
-    # pyarrow raises its own classes, all derived from these
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    # pyarrow has errors of its own for every way in which a file can be damaged
+    except Exception as error:
         raise BenchmarkError(
             f"{path} is damaged ({type(error).__name__}); delete it and evaluate again"
         ) from error

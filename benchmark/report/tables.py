@@ -196,7 +196,7 @@ def relative_cost(suite: SuiteRecord) -> dict[str, float | None]:
     return {m: None if v is None else v / (natural or 1) for m, v in own.items()}
 
 
-def _cost_columns(suite: SuiteRecord) -> list[tuple[str, dict[str, str]]]:
+def cost_columns(suite: SuiteRecord) -> list[tuple[str, dict[str, str]]]:
     """(heading, method to text) of the cost columns that any method can fill."""
 
     def text(values: Mapping[str, float | None], digits: int) -> dict[str, str]:
@@ -313,7 +313,7 @@ def notes(suite: SuiteRecord) -> list[str]:
     precisions = _values(done, lambda c: nested(c.config, "train", "precision"))
     if precisions not in ([], ["fp32"]):
         lines.append(f"Trained in {' or '.join(precisions)}, evaluated in fp32.")
-    if any(head == "Grad. passes" for head, _ in _cost_columns(suite)):
+    if any(head == "Grad. passes" for head, _ in cost_columns(suite)):
         lines.append(
             "Grad. passes: forward-backward passes per training image, natural training = 1."
         )
@@ -344,15 +344,16 @@ class _Grid:
     rows: list[list[str]]
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction as per cent with one decimal."""
     return f"{100 * value:.1f}"
 
 
 def _score(summary: Summary, plus_minus: str) -> str:
     if summary.interval is None:
         return "missing"
-    sd = "" if summary.sd is None else f" {plus_minus} {_percent(summary.sd)}"
-    return _percent(summary.interval.value) + sd
+    sd = "" if summary.sd is None else f" {plus_minus} {percent(summary.sd)}"
+    return percent(summary.interval.value) + sd
 
 
 def _grid(
@@ -363,7 +364,7 @@ def _grid(
 ) -> _Grid:
     summaries, metrics = summarise(suite), suite.metrics()
     marks = {m: ranks(summaries[method, m] for method in suite.methods) for m in metrics}
-    costs = _cost_columns(suite)
+    costs = cost_columns(suite)
     head = ["Method", "Seeds", *map(title, metrics), *(name for name, _ in costs)]
     rows = []
     for method in suite.methods:
@@ -417,7 +418,7 @@ def _interval_grid(suite: SuiteRecord, escape: Callable[[str], str]) -> _Grid:
         row = [escape(method)]
         for metric in metrics:
             i = summaries[method, metric].interval
-            row.append(f"[{_percent(i.low)}, {_percent(i.high)}]" if i else "missing")
+            row.append(f"[{percent(i.low)}, {percent(i.high)}]" if i else "missing")
         rows.append(row)
     return _Grid([escape(h) for h in ["Method", *map(title, metrics)]], rows)
 

@@ -1,6 +1,6 @@
 """AutoAttack's cost beside the bare library's, on the same images, interleaved in one run.
 
-    python -m benchmark.speed.autoattack RUN --data-root DIR --n 256 --repeats 2 > autoattack.json
+    python -m benchmark.speed.autoattack judged RUN --data-root DIR --repeats 3 > autoattack.json
 
 Process CPU time, one thread: other work on the machine hardly moves it. ``shared`` compares
 wall-clock time of one and of two processes, so it wants an idle machine.
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -25,10 +24,9 @@ from typing import Annotated, Any
 import pandas as pd
 import torch
 import typer
-from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from benchmark.attacks.autoattack import AutoAttackResult, Precision, run_autoattack
+from benchmark.attacks.autoattack import AutoAttackResult, run_autoattack
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.progress import Progress
@@ -36,10 +34,13 @@ from benchmark.core.threat import Pixels
 from benchmark.data import sources
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.outcomes import sample
-from benchmark.suites.run import read_cell_config
+from benchmark.speed import plain
+from benchmark.speed.clock import one_thread
+from benchmark.suites.run import pick_device, read_cell_config
 from benchmark.training.loop import load_deployed
 
 BATCH_SIZE = 256
+WAYS = ("plain", "autoattack", "autoattack-screening")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -72,39 +73,73 @@ def judged(
     n: Annotated[int, typer.Option(min=1)] = 256,
     repeats: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """The adapter and its bf16 screening against a plain call of pyautoattack; prints JSON."""
-    torch.set_num_threads(1)
-    model, x, y, name = _setting(run, data_root, n)
-    radius, progress = float(Pixels(eps)), Progress()
+    """The adapter and its bf16 screening against a plain call of pyautoattack; prints JSON.
+
+    Each measurement is a process of its own: an evaluation sets the C library's memory as it likes
+    it, which would serve the plain call too.
+    """
+    progress = Progress()
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     found: dict[str, Tensor] = {}
     details: dict[str, dict[str, Any]] = {}
-
-    def ours(task: str, precision: Precision) -> None:
-        result = run_autoattack(
-            model, x, y, norm="linf", eps=radius, seed=0, batch_size=BATCH_SIZE, precision=precision
-        )
-        found[task], details[task] = result.robust, _rejudged(model, result, y)
-
-    def plain() -> None:
-        found["plain"] = _plain(model, x, y, radius)
-
-    ways: dict[str, Callable[[], None]] = {
-        "plain": plain,
-        "autoattack": lambda: ours("autoattack", "fp32"),
-        "autoattack-screening": lambda: ours("autoattack-screening", "bf16"),
-    }
-    seconds: dict[str, list[float]] = {task: [] for task in ways}
     for repeat in range(repeats):
-        for task, work in ways.items():
-            started = time.process_time()
-            work()
-            seconds[task].append(time.process_time() - started)
-            progress.say(f"repeat {repeat + 1}/{repeats}: {task} {seconds[task][-1]:.0f} s of CPU")
-    rows = [
-        _row(task, name, seconds, found, details[task])
-        for task in ("autoattack", "autoattack-screening")
-    ]
+        for way in WAYS:
+            told = _once_elsewhere(run, data_root, way, eps, n)
+            seconds[way].append(told["seconds"])
+            found[way], details[way] = torch.tensor(told["robust"]), told["detail"]
+            progress.say(f"repeat {repeat + 1} of {repeats}: {way} {told['seconds']:.0f} s")
+    _, config = read_cell_config(run)
+    rows = [_row(way, config.model.name, seconds, found, details[way]) for way in WAYS[1:]]
     _print(rows, repeats)
+
+
+def _once_elsewhere(run: Path, data_root: Path, way: str, eps: str, n: int) -> dict[str, Any]:
+    command = ["once", str(run), "--data-root", str(data_root), "--way", way]
+    called = subprocess.run(
+        [sys.executable, "-m", "benchmark.speed.autoattack", *command, "--eps", eps, "--n", str(n)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told: dict[str, Any] = json.loads(called.stdout)
+    return told
+
+
+@app.command(hidden=True)
+def once(
+    run: Annotated[Path, typer.Argument()],
+    way: Annotated[str, typer.Option()],
+    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    eps: Annotated[str, typer.Option()] = "8/255",
+    n: Annotated[int, typer.Option(min=1)] = 256,
+) -> None:
+    """One measurement of ``judged``: processor seconds, and verdicts."""
+    cpu = torch.device("cpu")
+    if way != "plain":
+        pick_device("cpu")  # as the command line does
+    model, x, y = _setting(run, data_root, n)
+    radius, detail = float(Pixels(eps)), {}
+    with one_thread(cpu):
+        started = time.process_time()
+        if way == "plain":
+            bare = copy.deepcopy(model).eval()
+            robust = plain.autoattack(bare, x, y, radius, batch_size=BATCH_SIZE)
+        else:
+            result = run_autoattack(
+                model,
+                x,
+                y,
+                norm="linf",
+                eps=radius,
+                seed=0,
+                batch_size=BATCH_SIZE,
+                precision="bf16" if way == "autoattack-screening" else "fp32",
+            )
+            robust = result.robust
+        taken = time.process_time() - started
+        if way != "plain":
+            detail = _rejudged(model, result, y)
+    print(json.dumps({"seconds": round(taken, 2), "robust": robust.tolist(), "detail": detail}))
 
 
 @app.command()
@@ -150,8 +185,8 @@ def _evaluated(run: Path, command: list[str], task: str, found: dict[str, Tensor
     return taken
 
 
-def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Tensor, str]:
-    """The deployed model of ``run``, ``n`` of its test images with labels, and its architecture."""
+def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """The deployed model of ``run``, and ``n`` of its test images with labels."""
     _, config = read_cell_config(run)
     data = sources.load(config.dataset, data_root)
     model = load_deployed(config, data, run, torch.device("cpu"))
@@ -160,15 +195,7 @@ def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Ten
     x, y = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
     # the library views images as vectors
     x = x.contiguous()
-    return model, x, y, config.model.name
-
-
-def _plain(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Verdicts of the bare library on a model in eval mode, as its README calls it."""
-    attack = AutoAttack(copy.deepcopy(model).eval(), norm="Linf", eps=eps, seed=0)
-    with torch.random.fork_rng():
-        _, predicted = attack.run_standard_evaluation(x, y, batch_size=BATCH_SIZE)
-    return predicted == y
+    return model, x, y
 
 
 def _rejudged(model: nn.Module, result: AutoAttackResult, y: Tensor) -> dict[str, Any]:

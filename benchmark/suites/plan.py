@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from benchmark.attacks.autoattack import Attack
@@ -18,6 +16,8 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.budget import CHEAP_STEPS
 from benchmark.evaluation.keys import is_current
 from benchmark.evaluation.record import read_evaluation
+from benchmark.speed.clock import Clock
+from benchmark.speed.passes import best_of, pass_work
 from benchmark.suites.metrics import (
     AutoAttackEstimate,
     AutoAttackMetric,
@@ -26,6 +26,7 @@ from benchmark.suites.metrics import (
     CorruptionsMetric,
     Metric,
     PGDMetric,
+    PGDScreening,
     ShiftMetric,
     SpatialMetric,
     UnionMetric,
@@ -98,6 +99,11 @@ def _state(directory: Path) -> str:
     return "started" if (directory / "checkpoint.pt").exists() else "new"
 
 
+def is_finished(directory: Path, metrics: Sequence[Metric]) -> bool:
+    """Whether a run is trained, and ``metrics`` are on record."""
+    return _state(directory) == "trained" and all(_is_measured(directory, m) for m in metrics)
+
+
 def _is_measured(directory: Path, metric: Metric) -> bool:
     """Whether the metric is on record, with these settings."""
     path = directory / "evaluation.json"
@@ -116,7 +122,7 @@ def _passes(metric: Metric, available: int) -> float:
         attacked = min(metric.budget or available, available)
         return available * CHEAP_STEPS + attacked * _attack_work(*_STANDARD)
     n = min(metric.n or available, available)
-    if isinstance(metric, PGDMetric):
+    if isinstance(metric, PGDMetric | PGDScreening):
         return n * metric.threat.steps * metric.restarts
     if isinstance(metric, AutoAttackMetric | AutoAttackScreening):
         return n * _attack_work(*_STANDARD)
@@ -141,27 +147,7 @@ def _time_passes(
     """Seconds per image of a crafting pass and of a training pass; the best of three."""
     indices = torch.arange(min(batch_size, len(data.train)))
     _, x, y = next(iter(evaluation_batches(data.train, batch_size, indices=indices, device=device)))
-    view = FoldedView(model)
-    model.train()
-
-    def craft() -> None:
-        image = x.clone().requires_grad_()
-        torch.autograd.grad(F.cross_entropy(view(image), y), image)
-
-    def train() -> None:
-        F.cross_entropy(model(x), y).backward()
-        model.zero_grad(set_to_none=True)
-
-    best = []
-    for work in (craft, train):
-        times = []
-        for _ in range(4):  # the first is a warm-up
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            started = time.perf_counter()
-            work()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - started)
-        best.append(min(times[1:]) / len(x))
-    return best[0], best[1]
+    clock = Clock(device, wall=True)
+    craft = best_of(pass_work("gradient", FoldedView(model), x, y), clock, 3)
+    train = best_of(pass_work("training", model.train(), x, y), clock, 3)
+    return craft / len(x), train / len(x)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from filelock import FileLock, Timeout
@@ -15,6 +16,7 @@ from benchmark.core.config import parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
 from benchmark.core.files import read_json, remove_temporaries, write_json
+from benchmark.core.memory import keep_freed_memory
 from benchmark.core.progress import Progress, duration
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.data import sources
@@ -37,6 +39,7 @@ def pick_device(name: str) -> torch.device:
     """
     # Convolutions of fp32 networks would else be rounded to TF32, attacks' gradients with them.
     torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
     if name == "auto":
@@ -61,8 +64,13 @@ def cell_directory(out: Path, cell: Cell) -> Path:
 
 
 @contextmanager
-def locked(directories: Sequence[Path]) -> Iterator[None]:
+def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
     """Hold the run directories; the system frees them if the process dies.
+
+    What a killed process left half written in them is deleted.
+
+    Args:
+        patience: seconds to wait for a holder that may be dying.
 
     Raises:
         RunLockedError: another process holds one of them.
@@ -71,8 +79,9 @@ def locked(directories: Sequence[Path]) -> Iterator[None]:
         for directory in directories:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(directory / ".lock", timeout=0)
+                lock = FileLock(directory / ".lock", timeout=patience)
                 stack.enter_context(lock)
+                remove_temporaries(directory)
             except Timeout as error:
                 raise RunLockedError(
                     f"another process is writing {directory}; wait for it, stop it, or choose "
@@ -83,38 +92,95 @@ def locked(directories: Sequence[Path]) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Job:
+    """What the cells of one call share; it travels to the processes that run them.
+
+    Attributes:
+        suite: the cells, and how they are measured.
+        device: as for ``pick_device``, picked where a cell runs.
+        evaluate: measure the trained models too.
+        ranks, learner_groups: see ``run_suite``.
+    """
+
+    suite: SuiteConfig
+    out: Path
+    data_root: Path
+    device: str
+    evaluate: bool = True
+    tensorboard: bool = False
+    ranks: Ranks = ALONE
+    learner_groups: int | None = None
+
+    def heads(self) -> list[tuple[Cell, str]]:
+        """Each cell, and how lines about it begin."""
+        cells = self.suite.cells()
+        return [
+            (cell, f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}")
+            for number, cell in enumerate(cells, 1)
+        ]
+
+    def evaluator(self, data: Dataset, device: torch.device, progress: Progress) -> Evaluator:
+        """What measures the cells that share ``data``."""
+        return Evaluator(
+            data,
+            device,
+            progress=progress,
+            data_root=self.data_root,
+            limit=self.suite.dataset.limit,
+            ranks=self.ranks,
+        )
+
+
+# A cell that came to its end, and the error that ended it, if any.
+Ended: TypeAlias = tuple[Cell, BenchmarkError | None]
+# Where cells run: brings all of a job's to their end; ``data`` is what this process read.
+Engine: TypeAlias = Callable[[Job, Dataset, Progress], Iterator[Ended]]
+
+
+def local_engine(job: Job, data: Dataset, progress: Progress) -> Iterator[Ended]:
+    """The cells one after another, in this process."""
+    device = pick_device(job.device)
+    evaluator = job.evaluator(data, device, progress)
+    heads = job.heads()
+    with locked([cell_directory(job.out, cell) for cell, _ in heads] if job.ranks.first else []):
+        for cell, head in heads:
+            yield cell, run_cell(job, cell, head, evaluator)
+
+
 def run_suite(
     suite: SuiteConfig,
     full: SuiteConfig,
     out: Path,
     *,
     data_root: Path,
-    device: torch.device,
+    device: torch.device | str,
     progress: Progress,
     evaluate: bool = True,
     tensorboard: bool = False,
+    engine: Engine = local_engine,
     ranks: Ranks = ALONE,
     learner_groups: int | None = None,
 ) -> list[str]:
-    """Bring every cell of ``suite`` to the end, in order. Finished work is never repeated.
+    """Bring every cell of ``suite`` to the end. Finished work is never repeated.
+
+    A cell that diverges or fails does not keep the others from being run.
 
     Args:
         suite: the cells to run now.
         full: the suite they belong to, for ``suite.json``.
+        engine: where they run.
         ranks: processes that train and evaluate every cell together; all call this with the same
             arguments, and the first alone writes.
         learner_groups: see ``Trainer``.
-
-    A cell whose loss diverges does not keep the others from being run.
 
     Returns:
         The messages of diverged cells.
 
     Raises:
         ConfigError: a training that cannot be (see ``training_length``).
-        BenchmarkError: bad data, a locked or damaged run. Cells finished before stay as they are.
+        BenchmarkError: bad data or a locked run, before any work; a failed cell, after all others.
     """
-    diverged = []
     cells = suite.cells()
     progress.say(f"{suite.name}: {len(cells)} cells -> {out}")
     progress.say(f"  reading {suite.dataset.name}")
@@ -122,66 +188,57 @@ def run_suite(
     counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
     progress.say(f"  {counts}; {data.source}")
     training_length(suite.train, suite.dataset, len(data.train))
-    evaluator = Evaluator(
-        data,
-        device,
-        progress=progress,
-        data_root=data_root,
-        limit=suite.dataset.limit,
-        ranks=ranks,
-    )
-    with locked([cell_directory(out, cell) for cell in cells] if ranks.first else []):
-        if ranks.first:
+    if ranks.first:
+        with locked([cell_directory(out, cell) for cell in cells]):
             _write_plan(suite, full, out, progress)
-        ranks.gather(None)  # the folders are there, and locked
-        for number, cell in enumerate(cells, 1):
-            directory = cell_directory(out, cell)
-            head = f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}"
-            try:
-                _train_cell(
-                    cell,
-                    suite.name,
-                    data,
-                    directory,
-                    device,
-                    progress,
-                    tensorboard,
-                    head,
-                    ranks,
-                    learner_groups,
-                )
-            except DivergenceError as error:
-                progress.say(f"{head}: {error}")
-                diverged.append(str(error))
-                continue
-            if evaluate:
-                model = load_deployed(cell.config, data, directory, device)
-                evaluator.evaluate(model, suite.evaluation, directory)
-                if ranks.first:
-                    progress.say(f"{head}: {_scores(directory)}")
-    return diverged
+    ranks.gather(None)  # the folders are there
+    job = Job(suite, out, data_root, str(device), evaluate, tensorboard, ranks, learner_groups)
+    errors = [error for _, error in engine(job, data, progress) if error]
+    failed = [error for error in errors if not isinstance(error, DivergenceError)]
+    if failed:
+        count = f"{len(failed)} of {len(cells)} cells failed; the first: " if cells[1:] else ""
+        raise type(failed[0])(f"{count}{failed[0]}")
+    return [str(error) for error in errors]
+
+
+def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> BenchmarkError | None:
+    """Train and evaluate a cell whose directory is held; the error that stopped it, if any."""
+    data, device, progress = evaluator.data, evaluator.device, evaluator.progress
+    directory = cell_directory(job.out, cell)
+    try:
+        _train_cell(job, cell, data, directory, device, progress, head)
+        if job.evaluate:
+            model = load_deployed(cell.config, data, directory, device)
+            evaluator.evaluate(model, job.suite.evaluation, directory)
+            if job.ranks.first:
+                progress.say(f"{head}: {_scores(directory)}")
+    except BenchmarkError as error:
+        # Divergence is found by all processes together; anything else, by one of them perhaps.
+        if job.ranks.world > 1 and not isinstance(error, DivergenceError):
+            raise
+        progress.say(f"{head}: {error}")
+        if cell.slug in str(error):
+            return error
+        return type(error)(f"{cell.slug}: {error}")
+    return None
 
 
 def _train_cell(
+    job: Job,
     cell: Cell,
-    suite: str,
     data: Dataset,
     directory: Path,
     device: torch.device,
     progress: Progress,
-    tensorboard: bool,
     head: str,
-    ranks: Ranks,
-    learner_groups: int | None,
 ) -> None:
     done = directory / "training.json"
     if done.exists():
         read_cell_config(directory)  # an edited one would be reported under a wrong name
         check_same_data(read_json(done).get("data"), data, done)
         return
-    if ranks.first:
-        remove_temporaries(directory)
-        write_json(directory / "config.json", cell_record(cell, suite))
+    if job.ranks.first:
+        write_json(directory / "config.json", cell_record(cell, job.suite.name))
         here = environment(str(device), torch.get_num_threads())
         write_json(directory / "environment.json", here)
     trainer = Trainer(
@@ -190,9 +247,9 @@ def _train_cell(
         directory,
         device=device,
         progress=progress,
-        tensorboard=tensorboard,
-        ranks=ranks,
-        learner_groups=learner_groups,
+        tensorboard=job.tensorboard,
+        ranks=job.ranks,
+        learner_groups=job.learner_groups,
     )
     trainer.run()
     summary = read_json(done)
@@ -251,6 +308,7 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
     """
     # Calls for different methods may run side by side.
     with FileLock(out / ".lock"):
+        remove_temporaries(out)
         asked = suite.cells()
         slugs = {cell.slug for cell in asked}
         name, planned = read_plan(out) if (out / "suite.json").exists() else (suite.name, [])

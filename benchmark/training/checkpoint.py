@@ -13,6 +13,8 @@ import torch
 from benchmark.core.errors import CheckpointError
 from benchmark.core.files import atomic_path, save_tensors, write_text
 
+_REMEDY = "restore it from a copy, or delete the run's folder to train it from the start"
+
 
 def _digest_path(path: Path) -> Path:
     return path.with_suffix(path.suffix + ".sha256")
@@ -63,7 +65,7 @@ def load_last_good(path: Path) -> tuple[dict[str, Any], str]:
         if not previous(path).exists():
             raise
         try:
-            return load(previous(path)), str(error)
+            return load(previous(path)), str(error).partition(";")[0]  # without the advice
         except CheckpointError as other:
             raise CheckpointError(f"{error}; {other}") from other
 
@@ -98,17 +100,16 @@ def load(path: Path) -> dict[str, Any]:
     digests = _digest_path(path)
     if not path.is_file() or not digests.is_file():
         missing = path if not path.is_file() else digests
-        raise CheckpointError(f"checkpoint file {missing} is missing")
+        raise CheckpointError(f"checkpoint file {missing} is missing; {_REMEDY}")
     # Several are valid: a kill can fall between writing the digest and the content.
     if file_digest(path) not in _digests(digests):
         raise CheckpointError(
-            f"checkpoint {path} is damaged (its SHA-256 is not the recorded one); restore it from "
-            "a copy, or delete the run's folder to train it from the start"
+            f"checkpoint {path} is damaged (its SHA-256 is not the recorded one); {_REMEDY}"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}); {_REMEDY}") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"checkpoint {path} does not hold a mapping")
+        raise CheckpointError(f"checkpoint {path} does not hold a mapping; {_REMEDY}")
     return state

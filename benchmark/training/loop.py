@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from benchmark.core.batchnorm import synchronise_batchnorm
 from benchmark.core.config import parse
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, DivergenceError
-from benchmark.core.files import write_json, write_text
+from benchmark.core.files import read_json, write_json, write_text
 from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
@@ -38,6 +40,9 @@ from benchmark.training.views import Precision
 # Batches between two looks at the loss: often enough to stop a diverged run early, seldom enough
 # not to wait for an accelerator at every step.
 _CHECK_EVERY = 20
+# Times its value at the first step (or 1, if that is less): a loss beyond is no training any more.
+# In the recorded studies no mean loss ever exceeds its first.
+_EXPLODED = 1000.0
 # Seconds between checkpoints (validation writes one too): what a kill can cost.
 _CHECKPOINT_SECONDS = 60.0
 # Clean training images for re-estimating BatchNorm statistics.
@@ -221,6 +226,7 @@ class Trainer:
         self._step = self._images = self._summed = 0
         self._seconds = 0.0
         self._losses: dict[str, Tensor] = {}
+        self._first: dict[str, float] = {}
         self._best = [-1.0, -1.0]
         self._selected: dict[str, float] = {}
 
@@ -228,15 +234,16 @@ class Trainer:
         """Train from the start, or from the last checkpoint, to the end.
 
         Raises:
-            DivergenceError: a loss that is not finite.
+            DivergenceError: a loss that is not finite, or absurd.
             CheckpointError: a checkpoint that is damaged or belongs to another configuration.
-            KeyboardInterrupt: after SIGINT or SIGTERM, once a checkpoint is written.
+            KeyboardInterrupt: after SIGINT or SIGTERM, once a checkpoint is written; its argument
+                is the signal's number.
         """
         self._resume()
         last_saved = time.monotonic()
         name = f"train {self.directory.name}"
         with (
-            _interruptible() as interrupt,
+            _interruptible(quiet=self._reporter.quiet) as interrupt,
             self._reporter.task(name, self._total, self._step) as task,
         ):
             for batch in self._batches():
@@ -254,7 +261,7 @@ class Trainer:
                     self._save()
                     last_saved = time.monotonic()
                 if stop:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(interrupt.number or signal.SIGTERM)  # another's signal
                 task.advance(1, note)
         self._finish()
 
@@ -278,15 +285,17 @@ class Trainer:
         self._summed += count
         self._images += count
         self._step += 1
-        if self._step % _CHECK_EVERY == 0 or self._step in self._validate_at:
+        if self._step == 1 or self._step % _CHECK_EVERY == 0 or self._step in self._validate_at:
             self._check_losses()
 
     def _check_losses(self) -> None:
-        self._stop_at(
-            f"{name} is not finite"
-            for name, total in self._losses.items()
-            if not math.isfinite(float(total))
-        )
+        for name, total in self._all_losses().items():
+            mean = total / self._summed
+            if not math.isfinite(mean):
+                raise self._diverged(f"{name} is not finite")
+            first = self._first.setdefault(name, mean)
+            if mean > _EXPLODED * max(1.0, abs(first)):
+                raise self._diverged(f"{name} has exploded, from {first:.3g} to {mean:.3g},")
 
     def _check_weights(self) -> None:
         self._stop_at(
@@ -366,6 +375,13 @@ class Trainer:
         first = [f"loss/{name}" for name in self.method.learners]
         return {name: sums[name] for name in dict.fromkeys([*first, *sums]) if name in sums}
 
+    def _holds(self, name: str) -> bool:
+        """Whether this process goes on with a loss's sum over all processes."""
+        learner = self.method.learners.get(name.removeprefix("loss/"))
+        if learner is None:
+            return self._ranks.first
+        return learner.here and self._mesh.data.position == 0
+
     def _log(self, line: dict[str, float]) -> None:
         if not self._ranks.first:
             return
@@ -402,6 +418,7 @@ class Trainer:
             "images": self._images,
             "seconds": self._seconds,
             "losses": losses,
+            "first": self._first,
             "summed": self._summed,
             "best": self._best,
             "selected": self._selected,
@@ -437,6 +454,7 @@ class Trainer:
                 name: torch.tensor(total if self._ranks.first else 0.0, device=self.device)
                 for name, total in state["losses"].items()
             }
+            self._first = state.get("first", {})  # checkpoints of before have none
             self._best, self._selected = state["best"], state["selected"]
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
@@ -502,17 +520,17 @@ def _drop_later_lines(path: Path, step: int) -> None:
 
 
 class _Flag:
-    """True once a signal came."""
+    """True once a signal came: its number."""
 
     def __init__(self) -> None:
-        self.raised = False
+        self.number = 0
 
     def __bool__(self) -> bool:
-        return self.raised
+        return bool(self.number)
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Flag]:
+def _interruptible(quiet: bool) -> Iterator[_Flag]:
     """Turn the first SIGINT or SIGTERM into a flag; the second acts as usual."""
     flag = _Flag()
     previous: dict[signal.Signals, Any] = {}
@@ -522,8 +540,10 @@ def _interruptible() -> Iterator[_Flag]:
             signal.signal(number, handler)
 
     def handle(number: int, frame: object) -> None:
-        flag.raised = True
+        flag.number = number
         restore()
+        if not quiet:  # unbuffered: the signal may have come in the middle of a print
+            os.write(2, b"\nstopping once a checkpoint is written; again to stop at once\n")
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -541,14 +561,42 @@ def load_deployed(
 ) -> nn.Module:
     """The deployed model of a trained cell, in eval mode.
 
+    If ``deployed.pt`` is missing or damaged and the last step was the selected one, the weights are
+    taken from the training checkpoint, with a warning.
+
     Raises:
         CheckpointError: missing or damaged, or not of this method's shape.
     """
     path = directory / "deployed.pt"
-    state = checkpoint.load(path)
-    model = build_method(config, data, device).deployed()
+    method = build_method(config, data, device)
+    try:
+        state = checkpoint.load(path)
+    except CheckpointError:
+        if not _load_last_step(method, directory):
+            raise
+        warnings.warn(
+            f"{path} is missing or damaged; the same weights are taken from checkpoint.pt",
+            stacklevel=2,
+        )
+        return method.deployed().to(device).eval()
+    model = method.deployed()
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the method: {error}") from error
     return model.to(device).eval()
+
+
+def _load_last_step(method: Method, directory: Path) -> bool:
+    """Bring ``method`` to the end of its training, if that is what was deployed and it is there."""
+    done = read_json(directory / "training.json")
+    if done["selected_epoch"] != done["epochs"]:
+        return False
+    try:
+        state = checkpoint.load(directory / "checkpoint.pt")
+    except CheckpointError:
+        return False
+    if state["step"] != done["steps"]:
+        return False
+    method.load_state_dict(state["method"])
+    return True

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 
@@ -67,6 +67,21 @@ def test_same_logits_and_gradients_before_and_after_refresh(name: str, folds: in
     assert torch.equal(view(x), before)
     view.refresh()
     assert_same_function(model, view, x)
+
+
+def test_weights_held_in_bf16_are_those_of_autocast() -> None:
+    """Casting weights once is no other arithmetic than casting them at every pass."""
+    model = network("preactresnet18")  # with BatchNorms that stay
+    held, plain = Autocast(FoldedView(model), "cpu"), FoldedView(model)
+    x = torch.rand(2, 3, 32, 32)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = plain(x).float()
+        assert torch.equal(held(x), expected)
+        assert held.model.net.conv1.weight.dtype == torch.bfloat16
+        shake(model)
+        held.model.refresh()
+        plain.refresh()
 
 
 def test_refresh_follows_replaced_tensors() -> None:

@@ -64,6 +64,7 @@ def test_a_suite_end_to_end(suite: Path, tmp_path: Path) -> None:
     plain = cli("run", suite, "--dry-run", "--out", "out")
     assert plain.out.splitlines()[0].startswith("cell\tstate\tsteps")
 
+    assert "page: elsewhere/report.html" in cli("report", "out", "--out", "elsewhere", "--html").out
     report = cli("report", "out", "--out", "elsewhere", "--json").json()
     assert all(Path(path).is_file() for path in report["report"])
     assert (tmp_path / "elsewhere" / "table.md").is_file()

@@ -182,9 +182,6 @@ def _edit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("deployed.pt", _flip, "deployed.pt is damaged"),
-        ("deployed.pt", _cut, "deployed.pt is damaged"),
-        ("deployed.pt", Path.unlink, "deployed.pt is missing"),
         ("config.json", _edit, "does not have the hash"),
         ("config.json", _cut, "config.json is damaged"),
         ("evaluation.json", _cut, "evaluation.json is damaged"),
@@ -199,6 +196,30 @@ def test_damaged_records(command: str, name: str, damage: Any, said: str, folder
     before = contents(out / "cells")
     arguments = [folder / "tiny.yaml", "--out", out] if command == "run" else [out]
     assert said in message(cli(command, *arguments))
+    assert contents(out / "cells") == before
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, Path.unlink])
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_damaged_deployed_weights(command: str, damage: Any, folder: Path) -> None:
+    """Protects: those of the last step are still in the training checkpoint, which once was not
+    looked at: the advice was to train again. With both damaged, that is the advice."""
+    out = folder / "out"
+    arguments = [folder / "tiny.yaml", "--out", out] if command == "run" else [out]
+    cell = the_cell(folder)
+    damage(cell / "deployed.pt")
+    before = contents(out / "cells")
+    with pytest.warns(UserWarning, match="deployed.pt is .*; the same weights are taken from"):
+        called = cli(command, *arguments)
+    assert called.status == 0
+    # the evaluation on record is of these weights, bit by bit, and stands
+    assert "measuring all again" not in called.err
+    assert contents(out / "cells") == before
+    _flip(cell / "checkpoint.pt")
+    before = contents(out / "cells")
+    said = message(cli(command, *arguments))
+    assert "deployed.pt is " in said
+    assert "restore it from a copy, or delete the run's folder" in said
     assert contents(out / "cells") == before
 
 

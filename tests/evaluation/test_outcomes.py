@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_suites import tiny_data
 from torch import Tensor, nn
 
+from benchmark.attacks import pgd
+from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.core.threat import Pixels, ThreatModel
 from benchmark.data.dataset import Split
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
@@ -45,7 +49,7 @@ def _clean(model: nn.Module, split: Split, batch_size: int) -> Tensor:
 
 
 def _pgd(
-    model: nn.Module, split: Split, batch_size: int = 64, seed: int = 0, **more: int
+    model: nn.Module, split: Split, batch_size: int = 64, seed: int = 0, **more: Any
 ) -> Tensor:
     indices = torch.arange(len(split))
     return pgd_outcomes(
@@ -156,3 +160,17 @@ def test_samples_are_sorted_nested_and_seeded() -> None:
     assert torch.equal(sample(10, None, 0), torch.arange(10))
     assert torch.equal(sample(10, 99, 0), torch.arange(10))
     assert not torch.equal(small, torch.arange(50))
+
+
+def test_a_screening_is_crafted_in_bf16_and_judged_in_fp32(model: nn.Module, split: Split) -> None:
+    """Protects: a reduced-precision model has no say in what counts as robust."""
+    found = _pgd(model, split, precision="bf16")
+    x = (split.images.float() / 255).contiguous(memory_format=torch.channels_last)
+    right = model.eval()(x).argmax(1) == split.labels
+    crafted_on = Autocast(FoldedView(model), "cpu")
+    generator = torch.Generator().manual_seed(0)
+    x_adv = pgd(crafted_on, x[right], split.labels[right], THREAT, generator=generator)
+    expected = right.clone()
+    expected[right] = model(x_adv).argmax(1) == split.labels[right]
+    assert torch.equal(found, expected)
+    assert 0 < int(found.sum()) < int(right.sum())

@@ -125,6 +125,7 @@ def test_screening_from_the_command_line(out: Path) -> None:
     found = cli("evaluate", run, "--precision", "bf16", "--json", "-q").json()[run.name]
     assert found["aa_linf_screening"]["n"] == 6
     assert "precision=bf16" in found["aa_linf_screening"]["settings"]
+    assert "precision=bf16" in found["pgd20_linf_screening"]["settings"]
     wrong = cli("evaluate", run, "--precision", "bf16", "--aa-budget", 3)
     assert "choose one of them" in wrong.err
     assert cli("report", out).status == 0

@@ -48,7 +48,7 @@ def test_rendering_twice_gives_equal_files_and_touches_no_record(
 def test_rendering_imports_no_torch(small_out: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from benchmark.report import render; "
-        "render(Path(sys.argv[1]), Path(sys.argv[2])); "
+        "render(Path(sys.argv[1]), Path(sys.argv[2]), html=True); "
         "sys.exit(any(m.split('.')[0] == 'torch' for m in sys.modules))"
     )
     environment = {**os.environ, "MPLBACKEND": "agg"}
@@ -104,7 +104,7 @@ def test_a_target_that_cannot_be_written_is_one_clear_error(
 
 def test_the_curve_of_a_cut_run_is_averaged_over_common_epochs(small: SuiteRecord) -> None:
     assert len(small.of("pgd-at")[1].curves) == 29
-    line = plots._series(small, "pgd-at", "val_clean")
+    line = plots.series(small, "pgd-at", "val_clean")
     assert line.index.tolist() == list(range(1, 30))
 
 

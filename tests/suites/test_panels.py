@@ -67,6 +67,11 @@ def test_a_panel_beside_metrics_and_without_some() -> None:
         ({"kind": "shift", "name": "cifar10.3"}, "unknown test set 'cifar10.3'; did you mean"),
         ({"kind": "autoattack-screening", "name": "aa_linf"}, "call it aa_linf_screening"),
         (
+            {"kind": "pgd-screening", "name": "pgd20_linf", "threat": {"steps": 20}},
+            "stands for PGD: call it pgd20_linf_screening",
+        ),
+        ({"kind": "pgd", "name": "mine_screening", "threat": {"steps": 20}}, "is no screening"),
+        (
             {"kind": "autoattack-part", "name": "square_l2", "attack": "square"},
             "call it square_linf",
         ),

@@ -256,13 +256,17 @@ def test_a_diverged_cell_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
-    (cell,) = suite().cells()
-    folder = tmp_path / "cells" / cell.slug
-    folder.mkdir(parents=True)
-    torn = folder / ".checkpoint.part-abcd1234.pt"
-    torn.write_bytes(b"half")
-    run(suite(), tmp_path, evaluate=False)
-    assert not torn.exists()
+    """In training, between training and evaluation, and beside the plan."""
+    chosen = suite()
+    cell = tmp_path / "cells" / chosen.cells()[0].slug
+    left = [cell / ".checkpoint.part-x1.pt", cell / ".outcomes.part-x2.parquet"]
+    left.append(tmp_path / ".suite.part-x3.json")
+    cell.mkdir(parents=True)
+    for evaluate in (False, True, True):
+        for path in left:
+            path.write_bytes(b"half")
+        run(chosen, tmp_path, evaluate=evaluate)
+        assert [path for path in left if path.exists()] == []
 
 
 def test_where_the_data_came_from_does_not_change_the_cell() -> None:

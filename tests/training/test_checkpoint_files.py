@@ -66,8 +66,8 @@ def test_code_in_a_checkpoint_is_not_run(saved: Path) -> None:
 def test_a_full_disk_keeps_the_old_checkpoint(
     failure: Exception, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(state: Any, path: Path) -> None:
-        Path(path).write_bytes(b"half a checkpoint")
+    def full(state: Any, file: Any) -> None:
+        file.write(b"half a checkpoint")
         raise failure
 
     before = saved.read_bytes()

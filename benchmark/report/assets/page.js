@@ -1,0 +1,526 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const one = (selector) => document.querySelector(selector);
+  const root = document.documentElement;
+
+  // --- marks: a colour and a shape per family, as in the other plots ---
+
+  const down = {
+    draw(context, size) {
+      const y = Math.sqrt(size / (Math.sqrt(3) * 3));
+      context.moveTo(0, y * 2);
+      context.lineTo(-Math.sqrt(3) * y, -y);
+      context.lineTo(Math.sqrt(3) * y, -y);
+      context.closePath();
+    },
+  };
+  const diamond = {
+    draw(context, size) {
+      const r = Math.sqrt(size / 2);
+      context.moveTo(0, -r);
+      context.lineTo(r, 0);
+      context.lineTo(0, r);
+      context.lineTo(-r, 0);
+      context.closePath();
+    },
+  };
+  const SHAPES = {
+    o: d3.symbolCircle, s: d3.symbolSquare, "^": d3.symbolTriangle, D: diamond, v: down,
+    P: d3.symbolCross,
+  };
+  const OPEN = [
+    d3.symbolTimes, d3.symbolPlus, d3.symbolAsterisk, d3.symbolSquare2, d3.symbolDiamond2,
+    d3.symbolTriangle2, d3.symbolX, d3.symbolCircle,
+  ];
+  const open = (layer) => { // layers that can be seen together differ
+    const together = data.layers.filter(({ metric }) => metric === data.layers[layer].metric);
+    return OPEN[together.indexOf(data.layers[layer]) % OPEN.length];
+  };
+  const family = (method) => data.families[data.methods[method].family];
+  const colour = (method) => `var(${family(method).colour})`;
+  const ink = (paint) => `color-mix(in oklab, ${paint} 70%, var(--text))`; // letters need more contrast
+  const shape = (method) => SHAPES[family(method).marker];
+
+  for (const svg of all("svg[data-marker]")) {
+    d3.select(svg).append("path").attr("d", d3.symbol(SHAPES[svg.dataset.marker], 62)())
+      .attr("fill", `var(${data.families[svg.dataset.family].colour})`);
+  }
+  for (const svg of all("svg[data-layer-marker]")) {
+    d3.select(svg).append("path").attr("d", d3.symbol(open(+svg.dataset.layerMarker), 34)())
+      .attr("fill", "none").attr("stroke", "var(--published)").attr("stroke-width", 1.3);
+  }
+  for (const svg of all("svg[data-stroke]")) {
+    const method = svg.dataset.stroke;
+    d3.select(svg).append("line").attr("x2", 26).attr("y1", 4).attr("y2", 4)
+      .attr("stroke", colour(method)).attr("stroke-width", 2)
+      .attr("stroke-dasharray", data.methods[method].dash || null);
+  }
+
+  // --- which methods are shown ---
+
+  const filtered = new Set();
+  const shown = (method) => !filtered.has(method);
+
+  function applyFilter() {
+    const text = one("#filter").value.trim().toLowerCase();
+    const families = new Set(
+      all("[data-family-filter]").filter((box) => box.checked).map((box) => box.dataset.familyFilter));
+    filtered.clear();
+    for (const [method, { family: name }] of Object.entries(data.methods)) {
+      if (!families.has(name) || !method.toLowerCase().includes(text)) filtered.add(method);
+    }
+    for (const element of all("[data-method]")) {
+      element.classList.toggle("filtered", filtered.has(element.dataset.method));
+    }
+    const total = Object.keys(data.methods).length;
+    say(filtered.size ? `${total - filtered.size} of ${total} methods shown, in charts too.` : "");
+    draw();
+  }
+  const say = (text) => { one("#status").textContent = text; };
+
+  one("#filter").addEventListener("input", applyFilter);
+  for (const box of all("[data-family-filter]")) box.addEventListener("change", applyFilter);
+
+  // --- the table ---
+
+  const table = one("#results");
+  for (const box of all("[data-detail]")) {
+    const apply = () => table.classList.toggle(`show-${box.dataset.detail}`, box.checked);
+    box.addEventListener("change", apply);
+    apply();
+  }
+  all("thead th", table).forEach((head, column) => {
+    const button = head.querySelector("button");
+    button.addEventListener("click", () => {
+      const words = button.dataset.kind === "text";
+      const before = head.getAttribute("aria-sort");
+      const rising = before === "none" ? words : before === "descending";
+      for (const other of all("thead th", table)) other.setAttribute("aria-sort", "none");
+      head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+      const key = (row) => row.cells[column].dataset.key;
+      const rows = [...table.tBodies[0].rows];
+      rows.sort((a, b) => {
+        if (!key(a) || !key(b)) return !key(a) - !key(b); // missing ones last, either way
+        const order = words ? key(a).localeCompare(key(b)) : key(a) - key(b);
+        return rising ? order : -order;
+      });
+      table.tBodies[0].append(...rows);
+      say(`Sorted by ${button.textContent}, ${rising ? "ascending" : "descending"}.`);
+    });
+  });
+
+  // --- what the charts share ---
+
+  // Plot's pointer follows the mouse; here a mark that has the focus is pointed at as well. One
+  // stop for the Tab key, arrows from mark to mark: a leaderboard has a hundred.
+  function reachable(svg, elements, label) {
+    elements.forEach((element, i) => {
+      element.setAttribute("tabindex", i ? "-1" : "0");
+      element.setAttribute("role", "img");
+      element.setAttribute("aria-label", label(i));
+      element.addEventListener("keydown", (event) => {
+        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        elements.at((i + step) % elements.length).focus();
+      });
+      element.addEventListener("focus", () => {
+        for (const other of elements) other.setAttribute("tabindex", other === element ? "0" : "-1");
+        const box = element.getBoundingClientRect();
+        svg.dispatchEvent(new PointerEvent("pointermove", {
+          pointerType: "mouse", clientX: box.x + box.width / 2, clientY: box.y + box.height / 2,
+        }));
+      });
+      element.addEventListener("blur", () => svg.dispatchEvent(
+        new PointerEvent("pointerleave", { pointerType: "mouse" })));
+    });
+  }
+
+  // Charts are drawn for the width they get; on paper that of an A4 or letter page.
+  let sheet = null;
+  const room = (figure, least) =>
+    sheet ? sheet / (figure.closest(".pair") ? 2.1 : 1) : Math.max(least, figure.clientWidth);
+
+  function place(figure, svg) {
+    const old = figure.querySelector("svg");
+    if (old) old.replaceWith(svg);
+    else figure.append(svg);
+  }
+
+  const pen = document.createElement("canvas").getContext("2d");
+  function textWidth(text, size) {
+    pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+    return pen.measureText(text).width;
+  }
+
+  const percent = ([value, low, high]) =>
+    `${value.toFixed(1)} %  [${low.toFixed(1)}, ${high.toFixed(1)}]`;
+  const tipStyle = {
+    fontSize: 12, lineHeight: 1.35, textPadding: 9, fill: "var(--surface)", stroke: "var(--line)",
+    lineWidth: 26,
+  };
+
+  // --- trade-off ---
+
+  const boxes = (kind) => all(`[data-${kind}]`);
+  const on = (key) => one(`[data-show="${key}"]`).checked;
+
+  function activeLayers(metric) {
+    return boxes("layer")
+      .filter((box) => box.checked && data.layers[+box.dataset.layer].metric === metric)
+      .map((box) => +box.dataset.layer);
+  }
+
+  function offerLayers(metric) {
+    let any = false;
+    for (const label of all("#layers label")) {
+      label.hidden = label.dataset.metric !== metric;
+      any ||= !label.hidden;
+    }
+    one("#no-layers").hidden = any;
+  }
+
+  function drawTradeoff() {
+    const figure = one("#tradeoff-chart");
+    const metric = one("#metric").value;
+    const panel = data.tradeoff.metrics[metric];
+    if (!panel) return;
+    offerLayers(metric);
+    const layers = activeLayers(metric);
+    const theirs = layers.flatMap((layer) => data.layers[layer].points.map(([x, y, name, note]) => ({
+      x, y, layer,
+      tip: `PUBLISHED, not ours: ${data.layers[layer].source}\n${name}\n${note}\n` +
+        `Clean ${x.toFixed(1)} %\n${panel.title} ${y.toFixed(1)} %`,
+    })));
+    const points = panel.points.filter((point) => shown(point.method));
+    const off = on("whole") || theirs.length ? null : panel.outlier;
+    const inside = points.filter((point) => point.method !== off);
+    const outside = points.filter((point) => point.method === off);
+    const width = room(figure, 280);
+    const height = Math.round(Math.min(560, Math.max(340, width * 0.56)));
+
+    const bars = on("bars");
+    const reach = (axis, end) => inside.map((p) => (bars ? p[axis][end] : p[axis][0]));
+    const xs = [...reach("x", 1), ...reach("x", 2), ...outside.map((p) => p.x[0]),
+      ...theirs.map((p) => p.x)];
+    const ys = [...reach("y", 1), ...reach("y", 2), ...theirs.map((p) => p.y)];
+    const pad = (values, below) => {
+      const [low, high] = values.length ? d3.extent(values) : [0, 100];
+      const margin = Math.max(1, (high - low) * 0.07);
+      return [low - margin * below, high + margin];
+    };
+    const x = pad(xs, 1);
+    const y = pad(ys, outside.length ? 2.2 : 1);
+    const ours = [
+      ...inside.map((p) => ({ ...p, cx: p.x[0], cy: p.y[0], name: p.method })),
+      ...outside.map((p) => ({
+        ...p, cx: p.x[0], cy: y[0] + (y[1] - y[0]) * 0.025,
+        name: `${p.method} ↓ off scale`,
+      })),
+    ].map((p) => ({
+      ...p,
+      tip: `${p.method}${data.methods[p.method].doubtful ? "  [!] doubtful" : ""}\n` +
+        `Clean ${percent(p.x)}\n${panel.title} ${percent(p.y)}` +
+        (p.seeds.length > 1 ? `\n${p.seeds.length} seeds` : "\n1 seed"),
+    }));
+    const seeds = on("seeds") ? inside.flatMap((p) => p.seeds.map(([seed, sx, sy]) => ({
+      method: p.method, cx: sx, cy: sy,
+      tip: `${p.method}, seed ${seed}\nClean ${sx.toFixed(1)} %\n${panel.title} ${sy.toFixed(1)} %`,
+    }))) : [];
+    const path = panel.front.map((method) => inside.find((p) => p.method === method)).filter(Boolean);
+
+    const ends = { strokeOpacity: 0.45, strokeWidth: 1.2 };
+    const svg = Plot.plot({
+      width, height, marginLeft: 46, marginBottom: 42, marginRight: 16, marginTop: 26,
+      style: { background: "none", fontSize: "12px" },
+      x: { domain: x, label: "Clean accuracy (%)", labelAnchor: "center", labelArrow: "none",
+        grid: true, ticks: Math.max(3, Math.round(width / 110)) },
+      y: { domain: y, label: `${panel.title} accuracy (%)`, labelArrow: "none", grid: true,
+        ticks: 7 },
+      marks: [
+        ...layers.map((layer) => Plot.dot(theirs.filter((p) => p.layer === layer), {
+          x: "x", y: "y", r: 3.4, symbol: open(layer), fill: "none", stroke: "var(--published)",
+          strokeWidth: 1.2, className: "published",
+        })),
+        on("front") ? Plot.line(path, {
+          x: (p) => p.x[0], y: (p) => p.y[0], stroke: "var(--quiet)", strokeDasharray: "5 4",
+          strokeWidth: 1.2, className: "front",
+        }) : null,
+        bars ? Plot.link(inside, {
+          x1: (p) => p.x[1], x2: (p) => p.x[2], y: (p) => p.y[0],
+          stroke: (p) => colour(p.method), ...ends, className: "intervals",
+        }) : null,
+        bars ? Plot.link(inside, {
+          x: (p) => p.x[0], y1: (p) => p.y[1], y2: (p) => p.y[2],
+          stroke: (p) => colour(p.method), ...ends, className: "intervals",
+        }) : null,
+        Plot.dot(seeds, {
+          x: "cx", y: "cy", r: 2.6, fill: "var(--page)", stroke: (p) => colour(p.method),
+          symbol: (p) => shape(p.method), className: "seeds",
+        }),
+        Plot.dot(ours, {
+          x: "cx", y: "cy", r: 5, fill: (p) => colour(p.method), symbol: (p) => shape(p.method),
+          stroke: "var(--page)", strokeWidth: 0.8, className: "methods",
+        }),
+        Plot.tip([
+          ...ours.map((p) => [p.cx, p.cy, p.tip]), ...seeds.map((p) => [p.cx, p.cy, p.tip]),
+          ...theirs.map((p) => [p.x, p.y, p.tip]),
+        ], Plot.pointer({ x: "0", y: "1", title: "2", maxRadius: 26, ...tipStyle })),
+      ],
+    });
+    svg.setAttribute("role", "group");
+    svg.setAttribute("aria-label", `${panel.title} against clean accuracy, ${ours.length} methods` +
+      `${theirs.length ? ` and ${theirs.length} published models` : ""}`);
+    place(figure, svg);
+    const dots = all('g.methods > *', svg);
+    reachable(svg, dots, (i) => ours[i].tip.replaceAll("\n", ", "));
+    reachable(svg, all('g.published > *', svg), (i) => theirs[i].tip.replaceAll("\n", ", "));
+    const drawn = on("front") ? d3.pairs(path.map((p) => [p.x[0], p.y[0]])) : [];
+    if (on("names")) nameDots(svg, ours, theirs, bars, drawn, x, y);
+    one("#off-scale").textContent = outside.length
+      ? `${off} (clean ${outside[0].x[0].toFixed(1)} %, ${panel.title} ${outside[0].y[0].toFixed(1)} %) ` +
+        "lies far below and is drawn at the edge."
+      : "";
+    one("#legend-layers").hidden = !theirs.length;
+    one("#legend-layers").textContent =
+      `outlined grey: ${theirs.length} published figures, not ours`;
+  }
+
+  // Greedy: crowded points first; of places on growing rings the one that covers least.
+  function nameDots(svg, ours, theirs, bars, segments, xDomain, yDomain) {
+    const sx = svg.scale("x").apply;
+    const sy = svg.scale("y").apply;
+    const size = 12;
+    const at = ours.map((p) => [sx(p.cx), sy(p.cy)]);
+    const crowd = at.map(([a, b]) => d3.sum(at, ([c, d]) => Math.exp(-Math.hypot(a - c, b - d) / 40)));
+    const frame = [sx(xDomain[0]), sy(yDomain[1]), sx(xDomain[1]), sy(yDomain[0])];
+    const dots = at.map(([a, b]) => [a - 6, b - 6, a + 6, b + 6]);
+    const thin = bars ? ours.flatMap((p) => p.name === p.method ? [
+      [sx(p.x[1]), sy(p.cy) - 1, sx(p.x[2]), sy(p.cy) + 1],
+      [sx(p.cx) - 1, sy(p.y[2]), sx(p.cx) + 1, sy(p.y[1])],
+    ] : []) : [];
+    for (const [start, end] of segments) {
+      for (const t of d3.range(0, 1, 0.03)) {
+        const [px, py] = d3.interpolate([sx(start[0]), sy(start[1])], [sx(end[0]), sy(end[1])])(t);
+        thin.push([px - 1, py - 1, px + 1, py + 1]);
+      }
+    }
+    const others = theirs.map((p) => [sx(p.x) - 3, sy(p.y) - 3, sx(p.x) + 3, sy(p.y) + 3]);
+    const hits = (a, list) => list.filter(
+      (b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]).length;
+    const taken = [];
+    const group = d3.select(svg).insert("g", "[aria-label=tip]") // below what the pointer shows
+      .attr("aria-hidden", "true").attr("class", "names")
+      .attr("font-size", size).attr("pointer-events", "none");
+    for (const i of d3.range(ours.length).sort((a, b) => crowd[b] - crowd[a] || a - b)) {
+      const half = [textWidth(ours[i].name, size) / 2 + 1, size * 0.55];
+      const rest = dots.filter((_, k) => k !== i);
+      let best = null;
+      for (const [ring, radius] of [7, 13, 21, 31, 43, 57, 73, 92].entries()) {
+        for (let angle = 0; angle < 360; angle += 15) {
+          const dx = Math.cos((angle * Math.PI) / 180);
+          const dy = Math.sin((angle * Math.PI) / 180);
+          const cx = at[i][0] + dx * (radius + half[0]);
+          const cy = at[i][1] + dy * (radius + half[1]);
+          const box = [cx - half[0], cy - half[1], cx + half[0], cy + half[1]];
+          const out = box[0] < frame[0] || box[1] < frame[1] || box[2] > frame[2] || box[3] > frame[3];
+          const cost = 0.4 * ring ** 2 + Math.abs(dx * dy) + 100 * out + 60 * hits(box, taken) +
+            30 * hits(box, rest) + 30 * hits(box, [dots[i]]) + 1.5 * Math.min(4, hits(box, thin)) +
+            2 * Math.min(6, hits(box, others));
+          if (!best || cost < best.cost) best = { cost, box, cx, cy, far: ring > 1 };
+        }
+      }
+      taken.push(best.box);
+      const paint = ink(colour(ours[i].method));
+      if (best.far) {
+        const [px, py] = at[i];
+        group.append("line").attr("x1", px).attr("y1", py)
+          .attr("x2", Math.max(best.box[0], Math.min(px, best.box[2])))
+          .attr("y2", Math.max(best.box[1], Math.min(py, best.box[3])))
+          .attr("stroke", paint).attr("stroke-opacity", 0.6).attr("stroke-width", 0.8);
+      }
+      group.append("text").attr("x", best.cx).attr("y", best.cy).attr("dy", "0.35em")
+        .attr("text-anchor", "middle").attr("fill", paint).attr("stroke", "var(--page)")
+        .attr("stroke-width", 3).attr("paint-order", "stroke").text(ours[i].name);
+    }
+  }
+
+  // --- lines over epochs ---
+
+  const rows = (line, extra) => line.epoch.map((epoch, i) => ({
+    epoch, mean: line.mean?.[i], low: line.low?.[i], high: line.high?.[i], value: line.value?.[i],
+    ...extra,
+  }));
+
+  function lineChart(figure, { lines, seeds, band, paint, dash, y, height, what, digits }) {
+    const width = room(figure, 260);
+    const longest = d3.max(Object.keys(lines), (name) => textWidth(name, 11)) ?? 0;
+    const roomy = longest < 0.3 * width;
+    const points = Object.entries(lines).flatMap(([name, line]) => rows(line, { name }));
+    const svg = Plot.plot({
+      width, height, marginLeft: 40, marginBottom: 36, marginTop: 10,
+      marginRight: roomy ? longest + 34 : 12,
+      style: { background: "none", fontSize: "11.5px" },
+      x: { label: "Epoch", labelAnchor: "center", labelArrow: "none",
+        ticks: Math.max(3, Math.round(width / 120)) },
+      y: { ...y, label: null, grid: true, ticks: 5 },
+      marks: [
+        band ? Plot.areaY(points, {
+          x: "epoch", y1: "low", y2: "high", z: "name", fill: (p) => paint(p.name),
+          fillOpacity: 0.12, className: "spread",
+        }) : null,
+        seeds.length ? Plot.line(seeds, {
+          x: "epoch", y: "value", z: "run", stroke: (p) => paint(p.name), strokeWidth: 0.8,
+          strokeOpacity: 0.7, className: "seeds",
+        }) : null,
+        ...Object.entries(lines).map(([name, line]) => (line.epoch.length > 1 ? Plot.line : Plot.dot)(
+          rows(line), {
+            x: "epoch", y: "mean", stroke: paint(name), strokeWidth: 1.8,
+            ...(line.epoch.length > 1 ? { strokeDasharray: dash(name) } : { fill: paint(name), r: 2.5 }),
+            className: "mean",
+          })),
+        Plot.tip(points, Plot.pointer({
+          x: "epoch", y: "mean", maxRadius: 30, ...tipStyle,
+          title: (p) => `${p.name}\nepoch ${p.epoch}\n${p.mean.toFixed(digits)}` +
+            (p.high > p.low ? `  (seeds ${p.low.toFixed(digits)} to ${p.high.toFixed(digits)})` : ""),
+        })),
+      ],
+    });
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", what);
+    if (roomy) nameLines(svg, lines, paint);
+    place(figure, svg);
+  }
+
+  // Names at the right end, moved apart where they would touch.
+  function nameLines(svg, lines, paint) {
+    const x = svg.scale("x");
+    const y = svg.scale("y");
+    const gap = 13;
+    const [bottom, top] = y.range;
+    const ends = Object.entries(lines).map(([name, line]) => ({
+      name, px: x.apply(line.epoch.at(-1)), py: y.apply(line.mean.at(-1)),
+    })).sort((a, b) => a.py - b.py);
+    const blocks = [];
+    for (const end of ends) {
+      blocks.push({ centre: end.py, n: 1 });
+      while (blocks.length > 1) {
+        const [a, b] = blocks.slice(-2);
+        if (b.centre - a.centre >= (gap * (a.n + b.n)) / 2) break;
+        blocks.splice(-2, 2, { centre: (a.centre * a.n + b.centre * b.n) / (a.n + b.n), n: a.n + b.n });
+      }
+    }
+    let places = blocks.flatMap(({ centre, n }) => d3.range(n).map((j) => centre + gap * (j - (n - 1) / 2)));
+    places = places.map((place, j) => Math.min(place, bottom + 4 - (places.length - 1 - j) * gap));
+    places.forEach((place, j) => { places[j] = Math.max(place, j ? places[j - 1] + gap : top - 4); });
+    const right = x.range[1];
+    const group = d3.select(svg).append("g").attr("aria-hidden", "true")
+      .attr("font-size", 11).attr("text-anchor", "start");
+    ends.forEach(({ name, px, py }, j) => {
+      group.append("polyline").attr("fill", "none").attr("stroke", paint(name))
+        .attr("stroke-opacity", 0.6).attr("points", `${px},${py} ${right + 5},${py} ${right + 17},${places[j]}`);
+      group.append("text").attr("x", right + 21).attr("y", places[j]).attr("dy", "0.33em")
+        .attr("fill", ink(paint(name))).text(name);
+    });
+  }
+
+  function drawCurves() {
+    const want = (key) => one(`[data-curves="${key}"]`).checked;
+    for (const figure of all("[data-curve]")) {
+      const curve = data.curves[figure.dataset.curve];
+      const lines = Object.fromEntries(Object.entries(curve.lines).filter(([method]) => shown(method)));
+      lineChart(figure, {
+        lines, paint: colour, dash: (method) => data.methods[method].dash || null,
+        band: want("band"), y: {}, digits: 1,
+        height: Math.max(260, 14 * Object.keys(lines).length + 70),
+        what: `${curve.title} during training`,
+        seeds: want("seeds") ? Object.entries(lines).flatMap(([name, line]) =>
+          Object.entries(line.seeds).flatMap(([seed, run]) => rows(run, { name, run: `${name} ${seed}` }))) : [],
+      });
+    }
+  }
+
+  const learners = [...new Set(Object.values(data.mixing).flatMap((panels) =>
+    Object.values(panels).flatMap((lines) => Object.keys(lines))))];
+  const DASHES = [null, "7 2", "2 2", "8 2 2 2", "14 3", "4 4"];
+
+  function drawMixing() {
+    for (const figure of all("[data-mixing]")) {
+      if (!shown(figure.dataset.mixing)) continue;
+      const { panel } = figure.dataset;
+      lineChart(figure, {
+        lines: data.mixing[figure.dataset.mixing][panel], seeds: [], band: true, digits: 2, height: 170,
+        paint: (learner) => `var(--learner-${learners.indexOf(learner) % 6})`,
+        dash: (learner) => DASHES[learners.indexOf(learner) % 6],
+        y: panel.startsWith("Weight") ? { domain: [0, 1.02] } : { zero: true },
+        what: `${panel}, ${figure.dataset.mixing}`,
+      });
+    }
+  }
+
+  // --- class by class ---
+
+  function showClasses() {
+    const chosen = one('[name="class-metric"]:checked');
+    for (const block of all("[data-class-metric]")) {
+      block.hidden = block.dataset.classMetric !== chosen.value;
+    }
+  }
+  for (const radio of all('[name="class-metric"]')) radio.addEventListener("change", showClasses);
+  if (one('[name="class-metric"]')) showClasses();
+
+  // --- colours, copying, drawing ---
+
+  for (const radio of all('[name="theme"]')) {
+    radio.addEventListener("change", () => { root.dataset.theme = radio.value; });
+  }
+
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // no permission, or a page that was not served over https
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+  }
+  for (const button of all(".copy")) {
+    button.addEventListener("click", async () => {
+      await copy(button.dataset.copy);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+  }
+
+  addEventListener("beforeprint", () => {
+    for (const part of all("details[data-print]")) part.open = true;
+    sheet = 680;
+    draw();
+  });
+  addEventListener("afterprint", () => {
+    sheet = null;
+    draw();
+  });
+
+  function draw() {
+    if (one("#metric").value) drawTradeoff();
+    drawCurves();
+    drawMixing();
+  }
+  one("#metric").addEventListener("change", drawTradeoff);
+  for (const box of [...boxes("show"), ...boxes("layer")]) box.addEventListener("change", drawTradeoff);
+  for (const box of boxes("curves")) box.addEventListener("change", drawCurves);
+  draw();
+  let width = root.clientWidth;
+  addEventListener("resize", () => {
+    if (root.clientWidth !== width) {
+      width = root.clientWidth;
+      draw();
+    }
+  });
+})();

@@ -1,0 +1,162 @@
+"""What a pass through a network costs: in every form that crafting and training could give it, and
+in arithmetic alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.attacks.folding import Autocast, FoldedView
+from benchmark.attacks.pgd import attack_loss, input_gradient
+from benchmark.core.crafting import crafting
+from benchmark.speed.clock import Clock, Work
+
+# Forward; forward and gradient to the images; forward and gradient to the weights in train mode.
+Kind = Literal["forward", "gradient", "training"]
+KINDS: tuple[Kind, ...] = ("forward", "gradient", "training")
+Precision = Literal["fp32", "bf16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Sides of the square matrices whose product says what the arithmetic units can do.
+_GEMM_SIDES = (512, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to make a pass. Folding is for crafting; in training BatchNorm stays."""
+
+    kind: Kind
+    precision: Precision
+    batch_size: int
+    channels_last: bool
+    folded: bool
+
+    def __str__(self) -> str:
+        layout = "channels_last" if self.channels_last else "contiguous"
+        folded = ", folded" if self.folded else ""
+        return f"{self.kind} {self.precision}, {self.batch_size} images, {layout}{folded}"
+
+
+def forms(batch_size: int, precisions: Sequence[Precision]) -> Iterator[Form]:
+    """What is tried: the batch whole and in quarters, both layouts, folded and not."""
+    for kind in KINDS:
+        for precision in precisions:
+            for size in (max(2, batch_size // 4), batch_size):
+                for channels_last in (True, False):
+                    for folded in (True, False) if kind != "training" else (False,):
+                        yield Form(kind, precision, size, channels_last, folded)
+
+
+def pass_work(kind: Kind, model: nn.Module, x: Tensor, y: Tensor) -> Work:
+    """One pass of ``model``, in the mode that it is in, over images x [n, 3, h, w] in [0, 1]."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def gradient() -> None:
+        input_gradient(model, x, attack_loss("ce", y))
+
+    def training() -> None:
+        F.cross_entropy(model(x), y).backward()
+        model.zero_grad(set_to_none=True)
+
+    return {"forward": forward, "gradient": gradient, "training": training}[kind]
+
+
+def form_work(form: Form, model: nn.Module, x: Tensor, y: Tensor) -> Work:
+    """A pass in that form over the first images of x; ``model`` is copied."""
+    layout = torch.channels_last if form.channels_last else torch.contiguous_format
+    net: nn.Module = copy.deepcopy(model).to(memory_format=layout)
+    if form.kind == "training":
+        net.train()
+    else:
+        net.eval().requires_grad_(False)
+        if form.folded:
+            net = FoldedView(net, channels_last=form.channels_last)
+    if form.precision == "bf16":
+        net = Autocast(net, x.device.type)
+    size = form.batch_size
+    return pass_work(form.kind, net, x[:size].contiguous(memory_format=layout), y[:size])
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The best measured pass of each kind, and what its arithmetic would take at the speed of a
+    matrix product. Seconds are per image.
+
+    Attributes:
+        form: the best form.
+        gflop: per image, counted on the network as it is (folding adds and takes next to nothing).
+    """
+
+    form: Form
+    seconds: float
+    gflop: float
+    arithmetic: float
+
+
+Key = tuple[Kind, Precision]
+
+
+def limits(
+    seconds: dict[Form, list[float]], gflop: dict[Kind, float], rates: dict[Precision, float]
+) -> dict[Key, Limit]:
+    """By kind and precision; what bf16 may do includes what fp32 does.
+
+    Args:
+        seconds: of each form's pass, over repeats.
+        gflop: per image and kind; rates: of matrix products, in GFLOP/s.
+    """
+    found: dict[Key, Limit] = {}
+    for precision, rate in rates.items():
+        allowed = ("fp32", precision)
+        for kind in KINDS:
+            best = min(
+                (form for form in seconds if form.kind == kind and form.precision in allowed),
+                key=lambda form: median(seconds[form]) / form.batch_size,
+            )
+            per_image = median(seconds[best]) / best.batch_size
+            found[kind, precision] = Limit(best, per_image, gflop[kind], gflop[kind] / rate)
+    return found
+
+
+def count_gflop(model: nn.Module, x: Tensor, y: Tensor) -> dict[Kind, float]:
+    """GFLOP per image of each kind of pass (a multiplication and an addition are two)."""
+    model, x, y = copy.deepcopy(model), x[:2], y[:2]
+    counted: dict[Kind, float] = {}
+    with crafting(model):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(x)
+        counted["forward"] = counter.get_total_flops() / len(x) / 1e9
+        with FlopCounterMode(display=False) as counter:
+            # not by input_gradient: the counter takes no autograd.grad
+            F.cross_entropy(model(x.clone().requires_grad_()), y).backward()
+        counted["gradient"] = counter.get_total_flops() / len(x) / 1e9
+    with FlopCounterMode(display=False) as counter:
+        pass_work("training", model.train(), x, y)()
+    counted["training"] = counter.get_total_flops() / len(x) / 1e9
+    return counted
+
+
+def gemm_rate(precision: Precision, device: torch.device, clock: Clock, repeats: int) -> float:
+    """GFLOP/s of the best square matrix product."""
+    best = 0.0
+    for side in _GEMM_SIDES:
+        a, b = (torch.randn(side, side, device=device).to(_DTYPES[precision]) for _ in range(2))
+        work = lambda a=a, b=b: torch.mm(a, b)  # noqa: E731
+        best = max(best, 2 * side**3 / 1e9 / best_of(work, clock, repeats))
+    return best
+
+
+def best_of(work: Work, clock: Clock, repeats: int) -> float:
+    """Seconds of the fastest of so many repeats, after a warm-up."""
+    work()
+    return min(clock.of(work) for _ in range(repeats))
