@@ -664,7 +664,7 @@ def check(
     from benchmark.core.files import write_text
     from benchmark.core.progress import Progress
     from benchmark.gate import summary
-    from benchmark.gate.baseline import Scope, read_baseline
+    from benchmark.gate.baseline import Scope, read_scope
     from benchmark.gate.check import check as hold_against
     from benchmark.gate.check import update as record
     from benchmark.suites.run import pick_device
@@ -677,7 +677,7 @@ def check(
             raise ConfigError("--update runs the suite itself; leave the folder out")
         given = {"suite": suite, "methods": method, "metrics": metric, "seeds": seed,
                  "set": set_, "limit": limit}  # fmt: skip
-        before = read_baseline(baseline).scope.model_dump() if baseline.exists() else {}
+        before = read_scope(baseline).model_dump() if baseline.exists() else {}
         before |= {key: value for key, value in given.items() if value}
         if "suite" not in before:
             raise ConfigError("a first baseline needs --suite")

@@ -71,6 +71,7 @@ class Run(Config):
 
     Attributes:
         ratios: mixing ratios by learner, at every line of the log.
+        losses: training loss by learner, over the last line of the log.
         passes: gradient passes per image and step.
     """
 
@@ -80,6 +81,7 @@ class Run(Config):
     data: str
     metrics: dict[str, Measured]
     ratios: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    losses: dict[str, float] = Field(default_factory=dict)
     passes: float = 0.0
 
 
@@ -91,12 +93,14 @@ class Probe(Config):
         weights: SHA-256 of the state dict's file.
         margins: by metric, for each image the largest wrong logit minus the right one at the last
             iterate of its attack; above 0 where it succeeds.
+        neighbours: the largest change of a logit when the same images stand in other batches.
     """
 
     of: str
     weights: str
     metrics: dict[str, Measured]
     margins: dict[str, tuple[float, ...]]
+    neighbours: float
 
 
 class Baseline(Config):
@@ -137,6 +141,19 @@ def read_baseline(path: Path) -> Baseline:
         raise BenchmarkError(f"baseline {path} is damaged: {problem}; restore it") from error
 
 
+def read_scope(path: Path) -> Scope:
+    """What the baseline in ``path`` runs, though the rest of it be of an older form.
+
+    Raises:
+        BenchmarkError: damaged.
+    """
+    data = read_json(path)
+    try:
+        return Scope.model_validate(data["scope"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise BenchmarkError(f"baseline {path} is damaged; delete it and give --suite") from error
+
+
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write ``baseline`` atomically."""
     write_json(path, baseline.model_dump(mode="json"))
@@ -159,18 +176,23 @@ def run_of(cell: CellRecord, metrics: tuple[str, ...]) -> Run:
             f"{cell.path} is not evaluated by {', '.join(missing) or 'anything'}; run the suite to "
             "its end"
         )
-    ratios = {
-        str(name).removeprefix("mix/"): tuple(float(value) for value in cell.curves[name])
-        for name in cell.curves.columns
-        if str(name).startswith("mix/")
-    }
+
+    def logged(kind: str) -> dict[str, tuple[float, ...]]:
+        names = [str(name) for name in cell.curves.columns]
+        return {
+            name.removeprefix(kind): tuple(float(value) for value in cell.curves[name])
+            for name in names
+            if name.startswith(kind)
+        }
+
     return Run(
         label=cell.label,
         seed=cell.seed,
         hash=cell.config_hash,
         data=str(nested(cell.evaluation, "dataset", "fingerprint")),
         metrics=measured(cell.metrics, cell.outcomes, metrics),
-        ratios=ratios,
+        ratios=logged("mix/"),
+        losses={name: values[-1] for name, values in logged("loss/").items()},
         passes=float(cell.training.get("passes_per_image", 0)),
     )
 

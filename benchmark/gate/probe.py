@@ -21,6 +21,9 @@ from benchmark.gate.baseline import Probe, measured
 from benchmark.report.records import read_outcomes
 from benchmark.suites.metrics import Metric, PGDMetric
 
+# Images whose logits are looked at in two compositions of batches.
+_FEW = 64
+
 
 def probe(
     model: nn.Module,
@@ -56,7 +59,19 @@ def probe(
             for metric in metrics
             if isinstance(metric, PGDMetric)
         },
+        neighbours=_neighbours(model, data, evaluator),
     )
+
+
+def _neighbours(model: nn.Module, data: Dataset, evaluator: Evaluator) -> float:
+    """The largest change of a logit, in the state for attacks, from one batch to two halves."""
+    (batch,) = evaluation_batches(
+        data.test, _FEW, indices=sample(len(data.test), _FEW, 0), device=evaluator.device
+    )
+    with crafting(model), torch.no_grad():
+        whole = model(batch[1])
+        halves = torch.cat([model(part) for part in batch[1].split(_FEW // 2)])
+    return float((whole - halves).abs().max())
 
 
 def _margins(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,9 @@ ALPHA = 0.001
 _ROUNDING = 1e-4
 _RATIO_TOLERANCE = 1e-6
 
-Kind = Literal["probe-outcomes", "probe-margins", "accuracy", "mixing", "cost"]
+Kind = Literal[
+    "probe-outcomes", "probe-margins", "probe-neighbours", "accuracy", "loss", "mixing", "cost"
+]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def judge(baseline: Baseline, runs: Sequence[Run], probe: Probe | None) -> Verdi
     adjusted = holm([item.p for item in found])
     found = [replace(item, p=p) for item, p in zip(found, adjusted, strict=True)]
     found += _exact(baseline, runs)
+    if probe:
+        found.append(_neighbours(baseline.probe, probe))
     return Verdict(tuple(found), tuple(_causes([item for item in found if item.moved])))
 
 
@@ -124,59 +128,101 @@ def _probed(before: Probe, now: Probe) -> Iterable[Comparison]:
         )
 
 
-def _trained(baseline: Baseline, runs: Sequence[Run]) -> list[Comparison]:
-    """Accuracies over seeds, on the same images: a difference of images would be none of seeds.
+def _neighbours(before: Probe, now: Probe) -> Comparison:
+    same = now.neighbours < max(10 * before.neighbours, _ROUNDING)
+    return Comparison(
+        "probe-neighbours",
+        f"reference network ({before.of})",
+        "logit change with the batch",
+        1,
+        before.neighbours,
+        now.neighbours,
+        1.0 if same else 0.0,
+        same,
+        "largest change of a logit when the same images stand in other batches",
+    )
 
-    A two-sample t test of the seeds' accuracies with the spread pooled over methods (a method's own
+
+def _trained(baseline: Baseline, runs: Sequence[Run]) -> list[Comparison]:
+    """Accuracies on the same images, and training losses: seeds are what varies.
+
+    A two-sample t test of the seeds' figures with the spread pooled over methods (a method's own
     where it is larger): few seeds of one method say little of its spread.
     """
     if not runs:
         return []
-    comparisons = []
-    labels = dict.fromkeys(run.label for run in runs)
+    before, now = _by_label(baseline.runs), _by_label(runs)
+    for label, group in now.items():
+        if label not in before:
+            raise BenchmarkError(f"the baseline has no run of {label!r}; record it anew")
+        _check_same(before[label][0], group[0])
+    found = []
     for name in baseline.runs[0].metrics:
-        seen = {
-            label: [run for run in baseline.runs if run.label == label]
-            for label in dict.fromkeys(run.label for run in baseline.runs)
-        }
-        spreads = {label: _accuracies(group, name) for label, group in seen.items()}
-        freedom = sum(len(values) - 1 for values in spreads.values())
-        if freedom < 1:
-            raise BenchmarkError(
-                "the baseline has one seed per method, so that it knows no spread; record it anew "
-                "with --update and several seeds"
-            )
-        pooled = sum(
-            float(np.var(v, ddof=1)) * (len(v) - 1) for v in spreads.values() if len(v) > 1
+        old = {label: _accuracies(group, name) for label, group in before.items()}
+        n = baseline.runs[0].metrics[name].n
+        pooled = max(_pooled(list(old.values())), 100 / n)  # at least one image
+        for label, group in now.items():
+            same = _identical(before[label], group, name)
+            new = _accuracies(group, name)
+            found.append(_of_seeds("accuracy", label, name, n, old, new, pooled, same))
+    for label, group in now.items():
+        for learner in group[0].losses:
+            first = {label: [run.losses[learner] for run in before[label]]}
+            last = [run.losses[learner] for run in group]
+            spread = _pooled(list(first.values()))
+            found.append(_of_seeds("loss", label, f"loss/{learner}", 1, first, last, spread, False))
+    return found
+
+
+def _by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    labels = dict.fromkeys(run.label for run in runs)
+    return {label: [run for run in runs if run.label == label] for label in labels}
+
+
+def _pooled(groups: Sequence[Sequence[float]]) -> float:
+    """The standard deviation between seeds, from all groups.
+
+    Raises:
+        BenchmarkError: no group has two seeds.
+    """
+    freedom = sum(len(values) - 1 for values in groups)
+    if freedom < 1:
+        raise BenchmarkError(
+            "the baseline has one seed per method, so that it knows no spread; record it anew with "
+            "--update and several seeds"
         )
-        pooled = math.sqrt(pooled / freedom)
-        for label in labels:
-            old, new = seen.get(label, []), [run for run in runs if run.label == label]
-            if not old:
-                raise BenchmarkError(f"the baseline has no run of {label!r}; record it anew")
-            _check_same(old[0], new[0], name)
-            n = old[0].metrics[name].n
-            a, b = _accuracies(old, name), _accuracies(new, name)
-            own = float(np.std(a, ddof=1)) if len(a) > 1 else 0.0
-            spread = max(own, pooled, 100 / n)
-            difference = float(np.mean(b) - np.mean(a))
-            error = spread * math.sqrt(1 / len(a) + 1 / len(b))
-            p = 2 * float(stats.t.sf(abs(difference) / error, freedom))
-            comparisons.append(
-                Comparison(
-                    "accuracy",
-                    label,
-                    name,
-                    n,
-                    float(np.mean(a)),
-                    float(np.mean(b)),
-                    p,
-                    _identical(old, new, name),
-                    f"{difference:+.1f} points, {len(b)} run(s) against {len(a)}; spread between "
-                    f"seeds {spread:.1f}",
-                )
-            )
-    return comparisons
+    squares = sum(float(np.var(values)) * len(values) for values in groups)
+    return math.sqrt(squares / freedom)
+
+
+def _of_seeds(
+    kind: Literal["accuracy", "loss"],
+    label: str,
+    metric: str,
+    n: int,
+    old: Mapping[str, Sequence[float]],
+    new: Sequence[float],
+    pooled: float,
+    identical: bool,
+) -> Comparison:
+    own = old[label]
+    freedom = sum(len(values) - 1 for values in old.values())
+    spread = max(float(np.std(own, ddof=1)) if len(own) > 1 else 0.0, pooled, 1e-9)
+    difference = float(np.mean(new) - np.mean(own))
+    error = spread * math.sqrt(1 / len(own) + 1 / len(new))
+    unit = " points" if kind == "accuracy" else ""
+    return Comparison(
+        kind,
+        label,
+        metric,
+        n,
+        float(np.mean(own)),
+        float(np.mean(new)),
+        2 * float(stats.t.sf(abs(difference) / error, freedom)),
+        identical,
+        f"{difference:+.3g}{unit}, {len(new)} run(s) against {len(own)}; spread between seeds "
+        f"{spread:.2g}",
+    )
 
 
 def _accuracies(runs: Sequence[Run], metric: str) -> list[float]:
@@ -189,14 +235,19 @@ def _identical(old: Sequence[Run], new: Sequence[Run], metric: str) -> bool:
     return all(before.get(run.seed) == run.metrics[metric].bits for run in new)
 
 
-def _check_same(old: Run, new: Run, metric: str) -> None:
-    if metric not in new.metrics:
-        raise BenchmarkError(f"{new.label} was not evaluated by {metric}; run the suite to its end")
+def _check_same(old: Run, new: Run) -> None:
     if old.data != new.data:
         raise _changed("the data set")
-    one, other = old.metrics[metric], new.metrics[metric]
-    if one.settings != other.settings or one.n != other.n:
-        raise _changed(f"the settings of {metric}")
+    for name, measured in old.metrics.items():
+        other = new.metrics.get(name)
+        if other is None:
+            raise BenchmarkError(
+                f"{new.label} was not evaluated by {name}; run the suite to its end"
+            )
+        if measured.settings != other.settings or measured.n != other.n:
+            raise _changed(f"the settings of {name}")
+    if old.losses.keys() != new.losses.keys():
+        raise _changed(f"the learners of {new.label}")
 
 
 def _changed(what: str) -> BenchmarkError:
@@ -250,15 +301,21 @@ def _causes(moved: Sequence[Comparison]) -> Iterable[str]:
     weaker = [m for m in moved if m.kind == "probe-margins" and m.now < m.before]
     stronger = [m for m in moved if m.kind == "probe-margins" and m.now > m.before]
     clean = [m for m in moved if m.kind == "probe-outcomes" and m.metric == "clean"]
+    if any(m.kind == "probe-neighbours" for m in moved):
+        yield (
+            "the same image has other logits in another batch: BatchNorm in train mode when "
+            "attacking"
+        )
+        return
     if clean:
         yield (
             "the reference network classifies clean images otherwise, with the same weights: "
-            "BatchNorm in train mode when attacking or evaluating, normalisation, or the data"
+            "normalisation, or the data"
         )
     elif weaker:
         yield (
             f"{_names(weaker)}: the attack reaches less on the same network: fewer or smaller "
-            "steps, another random start or loss, or another mode of BatchNorm when attacking"
+            "steps, another random start, or another loss"
         )
     if stronger and not clean:
         yield (
@@ -271,14 +328,20 @@ def _causes(moved: Sequence[Comparison]) -> Iterable[str]:
         yield "a method declares another cost: steps of its training attack, or its loss"
     if clean or weaker or stronger:
         return
-    accuracy = [m for m in moved if m.kind == "accuracy"]
+    accuracy = [m for m in moved if m.kind in ("accuracy", "loss")]
     for label in dict.fromkeys(m.subject for m in accuracy):
         yield _training_cause(label, [m for m in accuracy if m.subject == label])
 
 
 def _training_cause(label: str, moved: Sequence[Comparison]) -> str:
     clean = [m.now - m.before for m in moved if m.metric == "clean"]
-    robust = [m.now - m.before for m in moved if m.metric != "clean"]
+    robust = [m.now - m.before for m in moved if m.metric != "clean" and m.kind == "accuracy"]
+    loss = [m.now - m.before for m in moved if m.kind == "loss"]
+    if loss and max(loss) < 0 and not (robust and min(robust) > 0):
+        return (
+            f"{label} is trained on a smaller loss: a term of it weighs less (KL reduction mean "
+            "for batchmean, beta), or its training attack is weaker"
+        )
     if robust and max(robust) < 0 and (not clean or clean[0] > 0):
         return (
             f"{label} is trained less robust, and evaluation is unchanged: its robust term weighs "
