@@ -85,9 +85,9 @@ def check_classes(train: AnySplit, others: dict[str, AnySplit], classes: tuple[s
     """
     if len(classes) < 2:
         raise DataError(f"found {len(classes)} class; classification needs at least 2")
-    known = set(train.labels.tolist())
+    known = set(train.labels.unique().tolist())
     for name, split in {"train": train, **others}.items():
-        labels = set(split.labels.tolist())
+        labels = set(split.labels.unique().tolist())
         wrong = sorted(label for label in labels if not 0 <= label < len(classes))
         if wrong:
             raise DataError(f"{name} split: label {wrong[0]} is out of range 0..{len(classes) - 1}")

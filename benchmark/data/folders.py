@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from benchmark.core.errors import DataError
 from benchmark.data.arrays import locate
 from benchmark.data.check import make_split
 from benchmark.data.config import DatasetConfig
-from benchmark.data.dataset import AnySplit, Split, StreamedSplit
+from benchmark.data.dataset import AnySplit, FileNames, Split, StreamedSplit
 from benchmark.data.decode import decode_all, open_image
 from benchmark.data.raw import Raw
 
@@ -28,7 +30,7 @@ class Listing:
     """Image files of one split, relative to ``root``, with int64 labels [n]."""
 
     root: Path
-    files: tuple[str, ...]
+    files: FileNames
     labels: np.ndarray
     classes: tuple[str, ...]
 
@@ -122,25 +124,33 @@ def list_images(root: Path, part: str) -> Listing:
         loose = f"{len(entries):,} files but no" if entries else "no"
         raise DataError(f"{part} has {loose} class folders; sort the images into {part}/<class>/")
     names.sort(key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None)
-    found: list[tuple[int, int, str]] = []
-    for label, name in enumerate(names):
-        # Tiny-ImageNet keeps its images one level lower, in <class>/images
-        files = sorted(
-            os.path.relpath(os.path.join(base, file), root)
-            for base, _, inside in os.walk(root / name)
-            for file in inside
-            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-        )
-        if not files:
-            raise DataError(f"{part}/{name} holds no image; remove the folder or fill it")
-        found += [(rank, label, file) for rank, file in enumerate(files)]
+    counts = array("q")
+
+    def class_by_class() -> Iterator[str]:
+        for name in names:
+            files = _images_in(root, name)
+            if not files:
+                raise DataError(f"{part}/{name} holds no image; remove the folder or fill it")
+            counts.append(len(files))
+            yield from files
+
+    found = FileNames(class_by_class())
+    labels = np.repeat(np.arange(len(names)), counts)
     if part != "train":
-        found.sort()
-    return Listing(
-        root,
-        tuple(Path(file).as_posix() for _, _, file in found),
-        np.array([label for _, label, _ in found], dtype=np.int64),
-        tuple(names),
+        ranks = np.concatenate([np.arange(count) for count in counts])
+        order = np.lexsort((labels, ranks))
+        found, labels = FileNames(found.at(order)), labels[order]
+    return Listing(root, found, labels, tuple(names))
+
+
+def _images_in(root: Path, name: str) -> list[str]:
+    """The images of one class in order, relative to ``root``."""
+    # Tiny-ImageNet keeps its images one level lower, in <class>/images
+    return sorted(
+        Path(os.path.relpath(os.path.join(base, file), root)).as_posix()
+        for base, _, inside in os.walk(root / name)
+        for file in inside
+        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
     )
 
 

@@ -44,7 +44,7 @@ def carve(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     keep = torch.ones(len(labels), dtype=torch.bool)
     keep[validation] = False
     train = keep.nonzero().flatten()
-    lost = set(labels.tolist()) - set(labels[train].tolist())
+    lost = set(labels.unique().tolist()) - set(labels[train].unique().tolist())
     if lost:
         raise DataError(
             f"a validation split of {count} of {len(labels)} images leaves no training image of "

@@ -18,7 +18,9 @@ from benchmark.data.dataset import StreamedSplit
 from benchmark.data.decode import open_image
 from benchmark.data.loader import Batch, IndexedBatch, batch_bounds, generator
 
-WORKERS = min(8, os.cpu_count() or 1)
+# Of the cores that this process may use: a scheduler may have given it a part of the machine.
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = min(8, _CORES)
 PREFETCH = 4
 AREA = (0.08, 1.0)  # Inception crop, Szegedy et al., arXiv 1409.4842
 RATIO = (3 / 4, 4 / 3)
@@ -79,11 +81,11 @@ class _EpochSampler:
         self.epoch, self.start = 0, 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = torch.randperm(self.count, generator=generator(self.seed, self.epoch)).tolist()
+        order = torch.randperm(self.count, generator=generator(self.seed, self.epoch))
         epoch = self.epoch
         for first, last in self.bounds[self.start :]:
             low, high = self.axis.part(last - first)
-            yield [(epoch, index) for index in order[first + low : first + high]]
+            yield [(epoch, index) for index in order[first + low : first + high].tolist()]
 
     def __len__(self) -> int:
         return len(self.bounds) - self.start
@@ -145,7 +147,7 @@ def streamed_evaluation_batches(
     loader: DataLoader = DataLoader(
         _EvalImages(split),
         batch_size=batch_size,
-        sampler=indices.tolist(),
+        sampler=indices.numpy(),  # a list would box every index
         num_workers=min(workers, math.ceil(len(indices) / batch_size)),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),

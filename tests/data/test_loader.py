@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from benchmark.core.errors import ConfigError, DataError
+from benchmark.data import streaming
 from benchmark.data.config import DatasetConfig
-from benchmark.data.dataset import Split, StreamedSplit
+from benchmark.data.dataset import FileNames, Split, StreamedSplit
 from benchmark.data.loader import TrainLoader, evaluation_batches, train_loader
 from benchmark.data.sources import load
 from benchmark.data.streaming import StreamedTrainLoader, streamed_evaluation_batches
@@ -181,6 +184,36 @@ def test_streamed_evaluation(streamed: StreamedSplit) -> None:
     assert len(list(evaluation_batches(streamed, 18))) == 1
 
 
+def test_memory_per_streamed_image_is_its_path_and_three_integers() -> None:
+    """Neither a split nor an epoch's order keeps Python objects per image."""
+    count, name = 100_000, "n01443537/n01443537_{:05}.JPEG"
+    text = len(name.format(0))
+    tracemalloc.start()
+    files = FileNames(name.format(i) for i in range(count))
+    split = StreamedSplit(Path("x"), files, torch.zeros(count, dtype=torch.int64), 64)
+    assert tracemalloc.get_traced_memory()[0] < count * (text + 8) * 1.3
+    batches = StreamedTrainLoader(split, 128, seed=0, flip=True, workers=0)
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    keys = [key for batch in batches._sampler for key in batch[:1]]
+    assert tracemalloc.get_traced_memory()[1] - before < 4 * count  # a list of them takes 36
+    tracemalloc.stop()
+    assert len(keys) == batches.steps_per_epoch
+    chosen = split.take(torch.tensor([99_999, 0, 512]))
+    assert list(chosen.files) == [name.format(i) for i in (99_999, 0, 512)]
+
+
+def test_file_names_are_kept_as_they_are() -> None:
+    """Of no length, beyond ASCII, and not even UTF-8, as some archives unpack."""
+    names = ["a/1.png", "", "ä/雪.png", "b/\udcff.png"]
+    kept = FileNames(names)
+    assert list(kept) == names
+    assert (len(kept), kept[2]) == (4, "ä/雪.png")
+    for index in (-1, 4):
+        with pytest.raises(IndexError):
+            kept[index]
+
+
 def test_train_loader_dispatches(streamed: StreamedSplit) -> None:
     for data, kind in ((split(), TrainLoader), (streamed, StreamedTrainLoader)):
         assert isinstance(train_loader(data, 4, seed=0, crop=4, flip=True), kind)
@@ -193,3 +226,26 @@ def test_cuda_batches_equal_cpu_batches() -> None:
     for (x, y), (x2, y2) in pairs:
         assert torch.equal((x * 255).round(), (x2 * 255).round().cpu())
         assert torch.equal(y, y2.cpu())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_streamed_cuda_batches_come_from_workers_through_pinned_memory(
+    streamed: StreamedSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy from pageable memory would wait for the device."""
+    to_device, pinned = streaming._to_device, []
+
+    def seen(images: torch.Tensor, *where: Any) -> torch.Tensor:
+        pinned.append(images.is_pinned())
+        return to_device(images, *where)
+
+    monkeypatch.setattr(streaming, "_to_device", seen)
+    batches = StreamedTrainLoader(streamed, 4, seed=0, flip=True, device="cuda", workers=2)
+    found = list(batches.epoch(0))
+    assert pinned == [True] * len(found)
+    for (x, y), (x2, y2) in zip(
+        found, StreamedTrainLoader(streamed, 4, seed=0, flip=True, workers=0).epoch(0), strict=True
+    ):
+        assert torch.equal((x * 255).round().cpu(), (x2 * 255).round())
+        assert torch.equal(y.cpu(), y2)

@@ -19,6 +19,7 @@ from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
+from benchmark.data.dataset import FileNames
 from benchmark.evaluation import submission
 from benchmark.models import robustbench as shim
 from benchmark.models.config import ModelConfig
@@ -127,7 +128,7 @@ def test_imagenet_images(robustbench: ModuleType, monkeypatch: pytest.MonkeyPatc
     assert all(file.partition("/")[0].startswith("n") for file in files)
 
     def data(names: list[str]) -> Any:
-        split = sources.StreamedSplit(Path("val"), tuple(names), torch.zeros(len(names)), 224)
+        split = sources.StreamedSplit(Path("val"), FileNames(names), torch.zeros(len(names)), 224)
         return sources.Dataset("imagenet", split, split, split, ("a", "b"), "", "")
 
     assert submission._against_files(data(files)) == []
