@@ -747,7 +747,7 @@ def speed(
         typer.Option(help="Only this task, e.g. pgd-at or pgd-20; repeatable."),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="Of our passes.")] = Precision.fp32,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Default: 3; quick: 1.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved; the median counts.")] = 3,
     batch_size: Annotated[int | None, typer.Option(min=4, help="Default: 128; quick: 16.")] = None,
     device: Device = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Seconds, for a first look.")] = False,

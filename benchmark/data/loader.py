@@ -165,18 +165,32 @@ def augment(images: Tensor, top: Tensor, left: Tensor, flips: Tensor, crop: int)
         padded = images.new_zeros(count, height + 2 * crop, width + 2 * crop, channels)
         padded[:, crop : crop + height, crop : crop + width] = images
         # All crops of all images as one view, [b, 2 crop + 1, 2 crop + 1, h, w * 3]; picking one
-        # per image copies whole rows (0.7 ms for 128 images, against 6 ms pixel by pixel).
+        # per image copies whole rows (0.3 ms for 128 images, against 6 ms pixel by pixel).
         image, row, pixel, _ = padded.stride()
         windows = padded.as_strided(
             (count, 2 * crop + 1, 2 * crop + 1, height, width * channels),
             (image, row, pixel, row, 1),
         )
-        every = torch.arange(count, device=device)
-        images = windows[every, top.to(device), left.to(device)]
-        images = images.reshape(count, height, width, channels)
-    chosen = flips.nonzero().flatten().to(device)
-    # index_copy, not index_copy_: without a crop ``images`` belongs to the caller
-    return images.index_copy(0, chosen, images.index_select(0, chosen).flip(2))
+        images = _picked(windows, top, left).reshape(count, height, width, channels)
+    chosen = flips.nonzero().flatten()
+    if not len(chosen):
+        return images
+    flipped = images.index_select(0, chosen.to(device)).flip(2)
+    source = torch.arange(count)
+    source[chosen] = count + torch.arange(len(chosen))
+    # half the time of index_copy, which goes byte by byte
+    return torch.cat([images, flipped]).index_select(0, source.to(device))
+
+
+def _picked(windows: Tensor, top: Tensor, left: Tensor) -> Tensor:
+    """windows[i, top[i], left[i]] for every i."""
+    every = torch.arange(len(windows))
+    if windows.device.type == "cpu":
+        # numpy copies rows where torch copies bytes: 0.04 ms, not 0.3
+        chosen = windows.numpy()[every.numpy(), top.numpy(), left.numpy()]
+        return torch.from_numpy(chosen)
+    device = windows.device
+    return windows[every.to(device), top.to(device), left.to(device)]
 
 
 def _to_float(images: Tensor, channels_last: bool) -> Tensor:

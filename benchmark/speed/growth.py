@@ -46,7 +46,7 @@ def growth(bench: Bench, repeats: int, clock: Clock) -> list[Growth]:
         ways["steps", steps] = _step(bench, {"name": "pgd-at", "threat": threat})
     for count in LEARNERS:
         ways["learners", count] = _step(bench, _generalist(count))
-    most = bench.amount.evaluated
+    most = bench.evaluated
     ways |= {("images", n): _evaluation(bench, n) for n in (most // 4, most // 2, most)}
     for work in ways.values():
         work()
@@ -82,7 +82,7 @@ def _evaluation(bench: Bench, n: int) -> Work:
         torch.arange(n),
         threat,
         seed=0,
-        batch_size=max(1, bench.amount.evaluated // 4),
+        batch_size=max(1, bench.evaluated // 4),
         device=bench.device,
         precision=bench.precision,
     )

@@ -34,9 +34,6 @@ from benchmark.speed.setting import FULL, QUICK, Amount, Bench
 from benchmark.speed.tasks import TASKS, Comparison, build
 
 MODELS_MEASURED = ("small-resnet", "resnet18")
-# Networks above this many parameters are measured for overheads in a few steps only, and not for
-# growth: what they would show is what the small ones do, at a hundred times the cost.
-_SMALL = 1_000_000
 _GEMM_REPEATS = 10
 
 
@@ -72,7 +69,7 @@ def options(
     models: Sequence[str],
     tasks: Sequence[str],
     precision: Precision,
-    repeats: int | None,
+    repeats: int,
     batch_size: int | None,
     quick: bool,
 ) -> Options:
@@ -81,7 +78,7 @@ def options(
         models=models or (("small-resnet",) if quick else MODELS_MEASURED),
         tasks=tasks or TASKS,
         precision=precision,
-        repeats=repeats or (1 if quick else 3),
+        repeats=repeats,
         batch_size=batch_size or (16 if quick else 128),
         amount=QUICK if quick else FULL,
     )
@@ -89,7 +86,8 @@ def options(
 
 def measure(options: Options, device: torch.device, progress: Progress) -> dict[str, Any]:
     """The document that ``--json`` prints: rows (see ``_rows``), a detail beside each of them,
-    best passes, overheads, growth, peak memory, and what was left out."""
+    best passes, overheads and growth (unless single tasks are asked for), peak memory, and what was
+    left out."""
     clock = Clock(device)
     with one_thread(device):
         rates = {
@@ -134,25 +132,35 @@ def _measure_model(
         **tasks.ways,
         **{name: form_work(form, network, x, y) for name, form in tried.items()},
     }
-    seconds = interleaved(ways, options.repeats + 1, clock, progress.say)
-    seconds = {name: taken[1:] for name, taken in seconds.items()}  # the first is a warm-up
+    seconds = interleaved(ways, options.repeats, clock, progress.say)
     best = limits(
         {form: seconds[name] for name, form in tried.items()}, count_gflop(network, x, y), rates
     )
     for comparison in tasks.comparisons:
         _add_rows(document, comparison, bench, seconds, best)
     document["passes"] += [_pass(model, key, limit, rates) for key, limit in best.items()]
-    small = sum(p.numel() for p in network.parameters()) < _SMALL
-    steps = 20 if small and options.amount != QUICK else 3
-    progress.say(f"{model}: overheads")
+    if set(options.tasks) == set(TASKS):
+        _add_surroundings(document, bench, options, clock, progress)
+    document["peak_memory_mib"][model] = round(_peak_memory(device) / 2**20)
+
+
+def _add_surroundings(
+    document: dict[str, Any],
+    bench: Bench,
+    options: Options,
+    clock: Clock,
+    progress: Progress,
+) -> None:
+    """Overheads, and how the cost of a small network grows."""
+    steps = 1 if not bench.small else 3 if options.amount == QUICK else 20
+    progress.say(f"{bench.model}: overheads")
     for method, own in (("generalist-d", "mixing"), ("ema", "averaging")):
         document["overheads"] += map(asdict, overheads.in_steps(bench, method, own, steps, clock))
     for method in ("natural", "pgd-at"):
         document["overheads"] += map(asdict, overheads.in_training(bench, method, steps, clock))
-    if small:
-        progress.say(f"{model}: growth")
+    if bench.small:
+        progress.say(f"{bench.model}: growth")
         document["growth"] += map(asdict, growth(bench, options.repeats, clock))
-    document["peak_memory_mib"][model] = round(_peak_memory(device) / 2**20)
 
 
 def _add_rows(

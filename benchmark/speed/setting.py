@@ -20,6 +20,10 @@ from benchmark.speed.passes import Precision
 from benchmark.suites.schema import CellConfig, build_suite
 from benchmark.training.loop import Length, build_method
 
+# Networks above this many parameters are attacked on fewer images, measured for overheads in one
+# step, and not for growth: they would show what the small ones do, at a hundred times the cost.
+_SMALL = 1_000_000
+_LARGE_EVALUATED, _LARGE_ATTACKED = 64, 16
 # Long enough that no learner is handed the global one while it is timed.
 _LENGTH = Length(steps=1_000_000, steps_per_epoch=1000, images=0)
 
@@ -31,8 +35,8 @@ class Amount:
     Attributes:
         size: side of the images in pixels.
         steps: of the training attack.
-        evaluated: images of PGD-20.
-        attacked: images of each of AutoAttack's parts; theirs are
+        evaluated: images of PGD-20, at most.
+        attacked: images of each of AutoAttack's parts, at most; theirs are
         part_steps, part_targets, part_queries: iterations, target classes and Square's queries. A
             pass costs the same in a short attack, and passes are what is compared.
         trained: steps before the network is attacked.
@@ -41,7 +45,7 @@ class Amount:
     size: int = 32
     steps: int = 10
     evaluated: int = 128
-    attacked: int = 32
+    attacked: int = 128
     part_steps: int = 10
     part_targets: int = 3
     part_queries: int = 100
@@ -60,6 +64,8 @@ class Bench:
 
     Attributes:
         batch: the first training images, on the device.
+        small: whether the network is small; large ones are measured less.
+        evaluated, attacked: images of PGD-20, and of AutoAttack's parts.
 
     Raises:
         ConfigError: unknown model; more images asked for than there are.
@@ -78,6 +84,10 @@ class Bench:
         dataset = self.config("natural").dataset
         self.data: Dataset = sources.load(dataset, Path())
         self.batch = self.images(self.split("train"), batch_size)
+        network = self.method("natural").deployed()
+        self.small = sum(p.numel() for p in network.parameters()) < _SMALL
+        self.evaluated = amount.evaluated if self.small else min(amount.evaluated, _LARGE_EVALUATED)
+        self.attacked = min(self.evaluated, amount.attacked if self.small else _LARGE_ATTACKED)
 
     def config(self, recipe: str | Mapping[str, Any], batch_size: int | None = None) -> CellConfig:
         """The cell that trains by ``recipe``, a method's name or its settings."""
@@ -135,11 +145,10 @@ class Bench:
         return method.deployed().eval()
 
     def predicted(self, model: nn.Module) -> tuple[Split, Tensor, Tensor]:
-        """``amount.evaluated`` test images with the labels that ``model`` gives them, so that all
+        """``evaluated`` test images with the labels that ``model`` gives them, so that all
         are right when clean: as a split, and as tensors."""
         split = self.split("test")
-        count = min(self.amount.evaluated, len(split))
-        x, _ = self.images(split, count)
+        x, _ = self.images(split, self.evaluated)
         with torch.no_grad():
             y = torch.cat([model(part).argmax(1) for part in x.split(self.batch_size)])
-        return Split(split.images[:count], y.cpu()), x, y
+        return Split(split.images[: self.evaluated], y.cpu()), x, y

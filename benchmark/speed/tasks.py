@@ -220,7 +220,7 @@ def _judged(
 
 def _add_part(tasks: Tasks, bench: Bench, model: nn.Module, part: Attack, eps: float) -> None:
     _, x, y = bench.predicted(model)
-    n = min(bench.amount.attacked, len(y))
+    n = bench.attacked
     x, y = x[:n].contiguous(), y[:n]
     amount, size = bench.amount, bench.batch_size
     theirs = _contiguous(model)
