@@ -57,6 +57,14 @@ class Precision(str, Enum):
     bf16 = "bf16"
 
 
+class TrainingPrecision(str, Enum):
+    """Precision of the networks' passes in training."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 class EngineName(str, Enum):
     """Where the cells of a suite run."""
 
@@ -99,7 +107,7 @@ Limit = Annotated[
     int | None,
     typer.Option(min=2, help="Cap on images per split, for smoke tests; shown in every table."),
 ]
-PrecisionOption = Annotated[Precision | None, typer.Option(help="Training precision.")]
+PrecisionOption = Annotated[TrainingPrecision | None, typer.Option(help="Training precision.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -110,7 +118,7 @@ LearnerGroups = Annotated[
 ]
 
 
-def _extra(limit: int | None, precision: Precision | None) -> dict[str, Any]:
+def _extra(limit: int | None, precision: TrainingPrecision | None) -> dict[str, Any]:
     return {
         "dataset": {"limit": limit},
         "train": {"precision": precision.value if precision else None},

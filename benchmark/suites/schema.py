@@ -40,7 +40,8 @@ class TrainConfig(Config):
     Attributes:
         epochs: passes over the training images; fractions allowed.
         batch_size: images per optimiser step.
-        precision: fp32, or bf16 (autocast of the networks; weights stay fp32).
+        precision: fp32, tf32 (CUDA: products of 10 bits), or bf16 (autocast of the networks);
+            weights stay fp32.
         validations: how often the deployed model is validated, evenly spread, last at the end.
         validation_images: at most this many held-out images, a seeded sample.
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
@@ -52,7 +53,7 @@ class TrainConfig(Config):
 
     epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=128, ge=2)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     validations: int = Field(default=10, ge=1)
     validation_images: int = Field(default=500, ge=1)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]

@@ -178,7 +178,7 @@ class Trainer:
         learner_groups: how many groups of processes share the learners; None for a fast layout.
 
     Raises:
-        ConfigError: see ``training_length`` and ``core.mesh.layout``.
+        ConfigError: TF32 off CUDA; see ``training_length`` and ``core.mesh.layout``.
     """
 
     def __init__(
@@ -196,6 +196,9 @@ class Trainer:
         self.config, self.data, self.directory, self.device = config, data, directory, device
         self._reporter = progress or Progress(quiet=True)
         self._tensorboard = tensorboard
+        if config.train.precision == "tf32" and device.type != "cuda":
+            raise ConfigError(f"train.precision = tf32 is for CUDA devices, not for {device.type}")
+        self._precision = Precision(config.train.precision, device)
         self._ranks = ranks
         self._mesh = _mesh(config, data, device, ranks, learner_groups)
         self._random = RandomState(config.seed, device, self._mesh.data)
@@ -275,7 +278,8 @@ class Trainer:
                 yield batch
 
     def _update(self, batch: tuple[Tensor, Tensor]) -> None:
-        losses = self.method.update(batch, self._step / self._total)
+        with self._precision.kernels():
+            losses = self.method.update(batch, self._step / self._total)
         data = self._mesh.data
         count = data.total
         weight = count * data.share / (1 if data.cut else data.size)  # sums to count over the axis

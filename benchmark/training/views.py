@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -37,10 +38,11 @@ class _PlainAutocast(PlainView):
 
 
 class Precision:
-    """How training runs its networks: fp32, or bf16 autocast with fp32 weights."""
+    """How training runs its networks: fp32, TF32 kernels, or bf16 autocast with fp32 weights."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._bf16_on = device.type if name == "bf16" else None
+        self._tf32 = name == "tf32"
 
     def view(self, model: nn.Module, batchnorm: BatchNormMode) -> CraftingView:
         """The model to craft on: a folded copy unless the attack uses the batch's statistics."""
@@ -49,6 +51,20 @@ class Precision:
         if self._bf16_on:
             return _PlainAutocast(model, batchnorm, self._bf16_on)
         return PlainView(model, batchnorm)
+
+    @contextmanager
+    def kernels(self) -> Iterator[None]:
+        """A whole step, backward passes too. Evaluation, outside, stays exact fp32."""
+        if not self._tf32:
+            yield
+            return
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = True
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of the training forward pass."""

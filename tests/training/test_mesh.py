@@ -15,13 +15,14 @@ import pytest
 import torch
 from mesh_worker import SIZES, trained
 from tiny_learners import CONTEXT
-from tiny_suites import assert_same_result, cli, write_suite
+from tiny_suites import assert_same_result, cli, tiny_data, write_suite
 from torch import Tensor
 
 from benchmark.core.errors import ConfigError
 from benchmark.core.mesh import DataAxis, Draws, batch_like, deal, layout, own_rows
 from benchmark.core.method import SingleLearner, make_recipe
 from benchmark.core.objective import METHODS
+from benchmark.data.loader import train_loader
 
 CPU = torch.device("cpu")
 TESTS = Path(__file__).resolve().parents[1]
@@ -283,3 +284,23 @@ def test_learner_groups_without_processes(tmp_path: Path) -> None:
     called = cli("run", suite, "--learner-groups", 2, "--out", tmp_path / "out")
     assert called.status == 2
     assert "start with torchrun" in called.err
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_loaders_cut_the_batches_of_one_process(size: int) -> None:
+    """Order, crops and flips are those of the whole batch; a batch too small is not cut."""
+    split = tiny_data().train
+    whole = list(train_loader(split, 20, seed=1, crop=1, flip=True).epoch(0))
+    parts = []
+    for position in range(size):
+        axis = DataAxis(position, size)
+        loader = train_loader(split, 20, seed=1, crop=1, flip=True, axis=axis)
+        parts.append([(x, y, axis.cut) for x, y in loader.epoch(0)])
+    for number, (x, y) in enumerate(whole):
+        mine = [part[number] for part in parts]
+        if len(y) < 2 * size:
+            assert all(torch.equal(item[0], x) and not item[2] for item in mine)
+        else:
+            assert torch.equal(torch.cat([item[0] for item in mine]), x)
+            assert torch.equal(torch.cat([item[1] for item in mine]), y)
+            assert all(item[2] for item in mine)
