@@ -172,6 +172,14 @@ def run(
     gpus_per_cell: Annotated[
         float | None, typer.Option(min=0, help="For Ray; default: 1 if the cluster has GPUs.")
     ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="With --dry-run: for a GPU that sustains so many 10^12 operations per second, "
+            "and published sizes of data.",
+        ),
+    ] = None,
 ) -> None:
     """Train, evaluate and report every cell of SUITE. Run it again to continue."""
     from benchmark.suites.schema import load_suite
@@ -179,6 +187,11 @@ def run(
     full = load_suite(suite, set_ or (), _extra(limit, precision))
     chosen = full.only(method or (), seed or ())
     target = out or Path("runs") / full.name
+    if tflops:
+        if not dry_run:
+            raise ConfigError("--tflops is for an estimate; add --dry-run, or leave it out")
+        _dry_run(chosen, target, data_root, None, chosen.evaluation, json_, tflops)
+        return
     where = _engine(engine, address, cpus_per_cell, gpus_per_cell)
     _execute(
         chosen,
@@ -323,13 +336,22 @@ def _execute(
 
 
 def _dry_run(
-    suite: Any, out: Path, data_root: Path, device: Any, metrics: Any, json_: bool
+    suite: Any,
+    out: Path,
+    data_root: Path,
+    device: Any,
+    metrics: Any,
+    json_: bool,
+    tflops: float | None = None,
 ) -> None:
     from benchmark.core.progress import duration
     from benchmark.data import sources
+    from benchmark.data.official import official
     from benchmark.suites.plan import plan
 
-    rows = plan(suite, sources.load(suite.dataset, data_root), out, device, metrics)
+    data = official(suite.dataset) if tflops else None
+    data = data or sources.load(suite.dataset, data_root)
+    rows = plan(suite, data, out, device, metrics, tflops)
     training = sum(row["train_seconds"] for row in rows)
     evaluation = sum(row["evaluation_seconds_at_most"] for row in rows)
     if json_:
@@ -340,11 +362,17 @@ def _dry_run(
                 "evaluation_seconds_at_most": evaluation,
                 "hardware": suite.hardware,
                 "limit": suite.dataset.limit,
+                "tflops": tflops,
             }
         )
         return
+
+    def time(seconds: float) -> str:
+        return f"{seconds / 3600:.1f} h" if tflops else duration(seconds)
+
+    on = f"a GPU of {tflops:g} TFLOP/s, sustained" if tflops else device
     _print_table(
-        f"{suite.name}: {len(rows)} cells on {device}",
+        f"{suite.name}: {len(rows)} cells on {on}",
         ["cell", "state", "steps", "gradient passes", "training", "evaluation (at most)"],
         [
             [
@@ -352,15 +380,16 @@ def _dry_run(
                 row["state"],
                 str(row["steps"]),
                 f"{row['gradient_passes']:,.0f}",
-                duration(row["train_seconds"]),
-                duration(row["evaluation_seconds_at_most"]),
+                time(row["train_seconds"]),
+                time(row["evaluation_seconds_at_most"]),
             ]
             for row in rows
         ],
     )
     print(
-        f"training {duration(training)}, evaluation at most {duration(evaluation)} "
+        f"training {time(training)}, evaluation at most {time(evaluation)} "
         "(if every image survived every attack)"
+        + (f" on {on}, which is assumed, not measured" if tflops else "")
         + (f"; limit = {suite.dataset.limit}: a trial run" if suite.dataset.limit else "")
     )
 

@@ -83,10 +83,10 @@ def load(config: DatasetConfig, data_root: Path | str) -> Dataset:
         notes.append(f"validation: {len(val):,} images carved from training, stratified")
     else:
         notes.append(f"validation: the source's own {len(val):,} images")
-    train = _thin(train, _lowest(config.train_limit, config.limit), config.split_seed)
+    train = _thin(train, lowest(config.train_limit, config.limit), config.split_seed)
     val = _thin(val, config.limit, config.split_seed)
     test = raw.test
-    first = _lowest(config.test_limit, config.limit)
+    first = lowest(config.test_limit, config.limit)
     if first is not None and first < len(test):
         test = test.take(torch.arange(first))
     train, val, test = (_resized(split, config.size) for split in (train, val, test))
@@ -112,7 +112,8 @@ def _thin(split: AnySplit, count: int | None, seed: int) -> AnySplit:
     return split.take(chosen)
 
 
-def _lowest(*limits: int | None) -> int | None:
+def lowest(*limits: int | None) -> int | None:
+    """The least of the limits that are set."""
     return min((limit for limit in limits if limit is not None), default=None)
 
 

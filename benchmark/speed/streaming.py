@@ -1,6 +1,6 @@
 """Memory of the streaming loader for few and for many images, in processes of their own.
 
-    python -m benchmark.speed.streaming FOLDER > streaming.json
+    python -m benchmark.speed.streaming compare FOLDER > streaming.json
 
 FOLDER holds class folders, {train,val}/<class>/<image>. Their training images are repeated in the
 list of files, never on disk, until there are as many entries as asked for.

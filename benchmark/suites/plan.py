@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.attacks.autoattack import Attack
 from benchmark.attacks.folding import FoldedView
@@ -50,7 +52,12 @@ _FORWARD = 0.45
 
 
 def plan(
-    suite: SuiteConfig, data: Dataset, out: Path, device: torch.device, metrics: Sequence[Metric]
+    suite: SuiteConfig,
+    data: Dataset,
+    out: Path,
+    device: torch.device,
+    metrics: Sequence[Metric],
+    tflops: float | None = None,
 ) -> list[dict[str, Any]]:
     """One row per cell: its state, its whole cost in steps and passes, and the time left in it.
 
@@ -59,19 +66,28 @@ def plan(
 
     Args:
         metrics: what would be measured after training; a metric on record counts as done.
+        tflops: instead of timing this machine, count operations and divide them by so many
+            10^12 per second. Neither images nor weights are then needed.
 
     Raises:
         ConfigError: see ``training_length``.
     """
     length = training_length(suite.train, suite.dataset, len(data.train))
+    if tflops:
+        device = torch.device("meta")
     rows = []
     seconds: tuple[float, float] | None = None
     for cell in suite.cells():
         directory = cell_directory(out, cell)
-        method = build_method(cell.config, data, device, length=length)
+        with device if tflops else nullcontext():
+            method = build_method(cell.config, data, device, length=length)
         if seconds is None:
             model = next(iter(method.learners.values())).model
-            seconds = _time_passes(model, data, suite.train.batch_size, device)
+            if tflops:
+                craft, train = count_flop(model, data.image_size)
+                seconds = craft / (tflops * 1e12), train / (tflops * 1e12)
+            else:
+                seconds = _time_passes(model, data, suite.train.batch_size, device)
         craft, train = seconds
         # One training pass per learner at least; the rest is crafting.
         training = len(method.learners)
@@ -139,6 +155,27 @@ def _attack_work(*attacks: Attack) -> float:
     """Of attacks one after another, in input-gradient passes per image that survives them."""
     passes = [_ATTACK_PASSES[attack] for attack in attacks]
     return sum(gradients + _FORWARD * forwards for gradients, forwards in passes)
+
+
+def count_flop(model: nn.Module, image_size: int) -> tuple[float, float]:
+    """Operations per image of a crafting and of a training pass, of a model on ``meta``.
+
+    A multiplication and an addition count as two; only convolutions and matrix products count.
+    """
+    x = torch.empty(2, 3, image_size, image_size, device="meta")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def count(images: Tensor) -> float:
+        with FlopCounterMode(display=False) as counter:
+            model(images).sum().backward()
+        return counter.get_total_flops() / len(images)
+
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    craft = count(x.clone().requires_grad_())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return craft, count(x)
 
 
 def _time_passes(

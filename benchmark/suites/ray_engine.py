@@ -218,12 +218,18 @@ class _Told(Progress):
     def __init__(self, number: int, told: Any) -> None:
         super().__init__(quiet=True)
         self._number, self._told = number, told
+        self._last: Any = None
 
     def say(self, text: str) -> None:
-        from ray.exceptions import RayError
+        # Not put(), which waits: a task that waits lends its cores to another cell.
+        self._last = self._told.actor.put_nowait.remote((self._number, text))
 
-        with suppress(RayError):  # a cell that nobody listens to is still worth finishing
-            self._told.put((self._number, text))
+    def heard(self) -> None:
+        """Wait until the driver has the last line."""
+        import ray
+
+        with suppress(ray.exceptions.RayError):  # what nobody listens to is done all the same
+            ray.get(self._last)
 
 
 def _run_cell(
@@ -239,9 +245,12 @@ def _run_cell(
         data = sources.load(job.suite.dataset, job.data_root)
         check_same_data(fingerprint, data, job.out / "suite.json")
         with locked([cell_directory(job.out, cell)], _PATIENCE):
-            return run_cell(job, cell, head, job.evaluator(data, device, progress))
-    except BenchmarkError as error:
-        return type(error)(f"{cell.slug}: {error}")
+            error = run_cell(job, cell, head, job.evaluator(data, device, progress))
+    except BenchmarkError as problem:
+        progress.say(str(problem))
+        error = type(problem)(f"{cell.slug}: {problem}")
+    progress.heard()
+    return error
 
 
 def _check_shared(out: Path) -> None:

@@ -89,13 +89,13 @@ def measured(run: Path) -> dict[str, Any]:
 def test_a_killed_worker_and_ctrl_c_leave_no_trace(cluster: str, tmp_path: Path) -> None:
     """Weights, curves and outcomes are those of the local engine, bit for bit."""
     changes: dict[str, Any] = {
-        "methods": ["natural", "pgd-at", "trades"],
+        "methods": ["trades", "pgd-at", "natural"],
         "train": {"epochs": 40, "validations": 20},
     }
     suite = write_suite(tmp_path, **changes)
     assert cli("run", suite, "--out", tmp_path / "local").status == 0
     out = tmp_path / "ray"
-    _, pgd_at, _ = names = slugs(changes)
+    _, pgd_at, natural = names = slugs(changes)
     run = out / "cells" / pgd_at
     command = ("run", suite, "--out", out, "--engine", "ray", "--address", cluster)
 
@@ -104,6 +104,8 @@ def test_a_killed_worker_and_ctrl_c_leave_no_trace(cluster: str, tmp_path: Path)
     assert f"generalist-bench run {suite} --out {out} --engine ray" in stopped.err
     assert checkpoint.load(run / "checkpoint.pt")["step"] > 0
     assert not (run / "training.json").exists()
+    # there was no room for a third, and there is none for it now
+    assert not (out / "cells" / natural / "environment.json").exists()
 
     killed = during(lambda: cli(*command), run, lambda: kill_holder(run))
     assert killed.status == 0, killed.err

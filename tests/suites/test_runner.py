@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 from tiny_suites import cli, contents, tiny, tiny_data, write_suite
+from torch import nn
 
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, RunLockedError
 from benchmark.core.progress import Progress
+from benchmark.models.config import ModelConfig
+from benchmark.models.zoo import build_model
 from benchmark.report.records import read_suite
-from benchmark.suites.plan import plan
+from benchmark.suites.plan import count_flop, plan
 from benchmark.suites.run import locked, pick_device, read_cell_config, run_suite
 from benchmark.suites.schema import SuiteConfig, build_suite
 from benchmark.training.loop import Trainer
@@ -287,3 +290,37 @@ def test_curves_have_a_line_for_every_epoch(tmp_path: Path) -> None:
     assert [line["epoch"] for line in lines] == [1, 2, 2.5, 3, 4, 5]
     assert [line["epoch"] for line in lines if "val_clean" in line] == [2.5, 5]
     assert all(line["loss/pgd-at"] > 0 for line in lines)
+
+
+def test_operations_of_a_pass_are_those_of_its_convolutions() -> None:
+    """Counted here from shapes: one forward pass, as much for the gradient with respect to the
+    input, and as much again for that of the weights; training needs no gradient of the images."""
+    model = build_model(ModelConfig(name="resnet18"), num_classes=10, image_size=32)
+    forward: list[int] = []
+
+    def hook(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+        forward.append(2 * output[0].numel() * module.weight[0].numel())  # type: ignore[index]
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(hook)
+    model(torch.zeros(1, 3, 32, 32))
+    once = sum(forward)
+    assert 1.11e9 < once < 1.12e9  # 0.56 G multiplications and additions, as commonly quoted
+    for module in model.modules():
+        module._forward_hooks.clear()
+    assert count_flop(model.to("meta"), 32) == (2 * once, 3 * once - forward[0])
+
+
+def test_an_assumed_throughput_needs_no_data(tmp_path: Path) -> None:
+    options = ("--dry-run", "--json", "--data-root", tmp_path, "--out", tmp_path / "out")
+    command = ("run", "cifar10-resnet18", "--method", "pgd-at", "--seed", 0, *options)
+    slow, fast = (cli(*command, "--tflops", tflops).json() for tflops in (10, 20))
+    for key in ("train_seconds", "evaluation_seconds_at_most"):
+        assert slow[key] == pytest.approx(2 * fast[key])
+    (cell,) = slow["cells"]
+    assert cell["gradient_passes"] == 45_000 * 120 * 11  # a tenth is held out; PGD-10 and a step
+    assert not (tmp_path / "out").exists()
+    refused = cli(*(word for word in command if word != "--dry-run"), "--tflops", 10)
+    assert refused.status == 2
+    assert "add --dry-run" in refused.err
