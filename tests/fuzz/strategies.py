@@ -10,18 +10,39 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+
+from benchmark.core.errors import BenchmarkError
 
 SCALE = int(os.environ.get("GENERALIST_BENCH_FUZZ", "1"))
 
 
-def examples(number: int) -> Callable[[Any], Any]:
-    """So many in a test run; the deadline is pytest's."""
+def examples(number: int, shrink: bool = True) -> Callable[[Any], Any]:
+    """So many in a test run; the deadline is pytest's.
+
+    Args:
+        shrink: look for the smallest case that fails; off where each takes a second.
+    """
+    phases = [Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])]
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     return settings(
-        max_examples=number * SCALE, deadline=None, database=None, suppress_health_check=quiet
+        max_examples=number * SCALE,
+        deadline=None,
+        database=None,
+        phases=phases,
+        suppress_health_check=quiet,
     )
+
+
+def attempt(call: Callable[[], Any], kind: type[BenchmarkError] = BenchmarkError) -> Any:
+    """What ``call`` gives, or the words of its error; any other error is a failure."""
+    try:
+        return call()
+    except kind as error:
+        words = str(error)
+    assert words.strip()
+    return words
 
 
 SCALARS = st.one_of(
@@ -31,7 +52,23 @@ SCALARS = st.one_of(
     st.sampled_from([-1, 0, 2**31, 2**63, 2**64, 10**30, -(10**30)]),
     st.floats(),
     st.sampled_from([0.0, -0.0, 1e-320, 1e308, float("nan"), float("inf"), float("-inf")]),
-    st.sampled_from(["", "linf", "l2", "8/255", "1/0", "pgd-at", "1e400", "1e999999999", "1e-999999999", "٣", "a/b", "../x", "."]),
+    st.sampled_from(
+        [
+            "",
+            "linf",
+            "l2",
+            "8/255",
+            "1/0",
+            "pgd-at",
+            "1e400",
+            "1e999999999",
+            "1e-999999999",
+            "٣",
+            "a/b",
+            "../x",
+            ".",
+        ]
+    ),
     st.text(max_size=8),
 )
 VALUES = st.recursive(
