@@ -53,7 +53,7 @@ SUITE: dict[str, Any] = {
             "name": "pgd20_linf",
             "threat": {"norm": "linf", "eps": 0.1, "step": 0.025, "steps": 20},
         },
-        {"kind": "autoattack", "name": "aa_linf", "eps": 0.2, "n": 6},
+        {"kind": "autoattack", "name": "aa_linf", "eps": 0.1, "n": 6},
         {"kind": "union", "of": ["pgd20_linf", "aa_linf"]},
     ],
 }

@@ -51,6 +51,7 @@ class Journal:
         path = folder / "fingerprint.json"
         if path.exists():
             known = read_json(path)
+            known = known if isinstance(known, dict) else {}
             changed = sorted(
                 key for key in {*known, *fingerprint} if known.get(key) != fingerprint.get(key)
             )

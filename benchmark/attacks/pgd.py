@@ -58,8 +58,8 @@ def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> At
 def input_gradient(model: nn.Module, x: Tensor, loss: AttackLoss) -> Tensor:
     """The gradient of ``loss`` of the model's logits to the images ``x``, without history.
 
-    Zero where none reaches them (a one-hot output): such a model is attacked blindly, and named by
-    the reliability checks.
+    Zero where none reaches them (a one-hot output) or it is NaN: such a model is attacked blindly,
+    and named by the reliability checks. An image of NaN would count as one that fooled it.
     """
     here = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -67,7 +67,7 @@ def input_gradient(model: nn.Module, x: Tensor, loss: AttackLoss) -> Tensor:
         if not value.requires_grad:
             return torch.zeros_like(here)
         (grad,) = torch.autograd.grad(value, here, allow_unused=True)
-    return torch.zeros_like(here) if grad is None else grad
+    return torch.zeros_like(here) if grad is None else grad.nan_to_num()
 
 
 def random_start(

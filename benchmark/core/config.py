@@ -9,18 +9,24 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import did_you_mean
 
 C = TypeVar("C", bound="Config")
+# Values that a YAML document may hold, aliases counted as often as they are used.
+_MOST_VALUES = 100_000
 
 
 class Config(BaseModel):
-    """Base of all configurations: immutable, and an unknown key is an error."""
+    """Base of all configurations: immutable, finite, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # JSON has no infinity: it would be recorded as null, and the run could not be read again.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 def parse(cls: type[C], data: Mapping[str, Any], where: str = "", **context: Any) -> C:
@@ -33,6 +39,36 @@ def parse(cls: type[C], data: Mapping[str, Any], where: str = "", **context: Any
         return cls.model_validate(dict(data), context=context or None)
     except ValidationError as error:
         raise ConfigError(explain(error, cls, where)) from error
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The plain values in a YAML document; ``where`` names the source in the error message.
+
+    Raises:
+        ConfigError: no valid YAML, or more values than a configuration can need.
+    """
+    try:
+        value = yaml.safe_load(text)
+        count = _count(value, {})
+    # Values that look like dates, numbers or tags end in whatever their constructors stumble over.
+    except Exception as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    if count > _MOST_VALUES:  # a few lines of aliases can stand for more than fits into memory
+        raise ConfigError(
+            f"{where} stands for more than {_MOST_VALUES:,} values; use fewer aliases"
+        )
+    return value
+
+
+def _count(value: Any, known: dict[int, float]) -> float:
+    """How many values ``value`` holds; infinite if it holds itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(item, known) for item in inner)
+    return known[id(value)]
 
 
 def explain(error: ValidationError, cls: type[BaseModel], where: str = "") -> str:

@@ -91,11 +91,18 @@ def read_json(path: Path) -> Any:
         BenchmarkError: missing or damaged.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_no_number)
     except FileNotFoundError as error:
         raise BenchmarkError(f"{path} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BenchmarkError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise BenchmarkError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

@@ -176,9 +176,18 @@ class Learner:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it is of another model or optimiser.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # torch compares the weights, but not what the optimiser keeps for each of them
+        for weight, kept in self.optimizer.state.items():
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != weight.shape:
+                    raise ValueError(f"{name} is {list(value.shape)}, not {list(weight.shape)}")
 
 
 def descend_together(learners: Sequence[Learner], loss: Callable[[], Tensor], step: Step) -> Tensor:

@@ -72,8 +72,9 @@ class Registry(Generic[T]):
             ConfigError: unknown name (with near misses), or an entry point that cannot be imported.
         """
         self._scan()
-        if name not in self._items:
-            raise ConfigError(f"unknown {self.kind} {name!r}; {did_you_mean(name, self._items)}")
+        if not isinstance(name, str) or name not in self._items:  # a file may say anything
+            near = did_you_mean(str(name), self._items)
+            raise ConfigError(f"unknown {self.kind} {name!r}; {near}")
         item = self._items[name]
         if isinstance(item, EntryPoint):
             try:

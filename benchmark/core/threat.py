@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -20,10 +21,22 @@ NormName = Literal["linf", "l2", "l1"]
 
 
 def exact(text: str) -> Fraction:
-    """``8/255``, ``2.5/255`` or ``0.03`` as an exact number."""
+    """``8/255``, ``2.5/255`` or ``0.03`` as an exact number.
+
+    Raises:
+        ValueError: no such text, or beyond 1e100 or 1e-100. ZeroDivisionError.
+    """
     numerator, slash, denominator = text.partition("/")
     if "/" in denominator:  # which Fraction would read as the reciprocal of what was meant
         raise ValueError(f"{text!r} has more than one division")
+    for part in (numerator, denominator) if slash else (numerator,):
+        # 1e999999999 would be written out digit by digit.
+        try:
+            exponent = Decimal(part).adjusted()
+        except InvalidOperation as error:
+            raise ValueError(f"{text!r} is not a number") from error
+        if abs(exponent) > 100:
+            raise ValueError(f"{text!r} is out of range")
     return Fraction(numerator) / Fraction(denominator if slash else 1)
 
 

@@ -106,7 +106,7 @@ def load_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.
         with file:
             return {key: file[key] for key in file.files if wanted is None or key in wanted}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = "it contains pickled objects" if "allow_pickle" in str(error) else str(error)
+        reason = "it contains pickled objects" if "allow_pickle" in str(error) else str(error)[:200]
         raise DataError(
             f"{path.name} cannot be read as .npz ({reason}); save plain arrays with numpy.savez"
         ) from error

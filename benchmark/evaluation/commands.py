@@ -16,7 +16,7 @@ from benchmark.attacks.autoattack import Precision
 from benchmark.core.config import canonical_json, config_hash, explain, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
-from benchmark.core.files import read_json, write_json
+from benchmark.core.files import write_json
 from benchmark.core.hashing import tensors_hash
 from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
@@ -28,6 +28,7 @@ from benchmark.data.dataset import Dataset, Split
 from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
+from benchmark.evaluation.shape import Plan, read_shaped
 from benchmark.models.loading import load_external
 from benchmark.suites.metrics import (
     AutoAttackEstimate,
@@ -261,9 +262,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def panel_of(run: Path) -> tuple[Metric, ...]:
     """The evaluation of the suite that ``run`` belongs to."""
     path = run.resolve().parent.parent / "suite.json"
-    suite = read_json(path)
-    if not isinstance(suite, dict):
-        raise BenchmarkError(f"{path} is damaged; run the suite again")
+    suite = read_shaped(path, Plan, "run the suite again")
     return parse(Panel, {"metrics": suite.get("evaluation", ())}, where=str(path)).metrics
 
 

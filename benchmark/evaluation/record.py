@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_frame, read_json
+from benchmark.core.files import read_frame
 from benchmark.evaluation.keys import contradiction
+from benchmark.evaluation.shape import Evaluation, read_shaped
 from benchmark.suites.metrics import UnionMetric
 
 
@@ -23,15 +24,16 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         BenchmarkError: missing or damaged.
     """
-    record = read_json(path)
+    remedy = "delete it to evaluate again"
+    record = read_shaped(path, Evaluation, remedy)
     try:
         entries = record["metrics"].values()
         right = all({"key", "n", "correct", "mean", "detail"} <= entry.keys() for entry in entries)
         right = right and bool(record["model_hash"] and record["dataset"]["fingerprint"])
-    except (AttributeError, KeyError, TypeError):
+    except (KeyError, TypeError):
         right = False
     if not right:
-        raise BenchmarkError(f"{path} is damaged; delete it to evaluate again")
+        raise BenchmarkError(f"{path} is damaged; {remedy}")
     return record
 
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from benchmark.core.config import parse
+from benchmark.core.config import parse, parse_yaml
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError
 from benchmark.core.files import (
     atomic_path,
@@ -35,6 +35,7 @@ from benchmark.evaluation.leaderboard import (
     violations,
 )
 from benchmark.evaluation.record import read_evaluation
+from benchmark.evaluation.shape import read_training
 from benchmark.models.loading import read_state_dict
 from benchmark.models.robustbench import imagenet_files
 from benchmark.models.standalone import standalone_source
@@ -122,7 +123,7 @@ def submit(
     paper = _read_paper(info)
     label, config = read_cell_config(run)
     training, evaluation = (
-        read_json(run / "training.json"),
+        read_training(run),
         read_evaluation(run / "evaluation.json"),
     )
     reasons = violations(threat, config, training, evaluation)
@@ -179,13 +180,10 @@ def _read_paper(path: Path | None) -> Paper:
     if path is None:
         return Paper()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--info {path} cannot be read ({error}); check the path") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--info {path} is not valid YAML: {' '.join(str(error).split())}"
-        ) from error
+    content = parse_yaml(text, f"--info {path}")
     if not isinstance(content, dict):
         raise ConfigError(f"--info {path} must be a mapping of keys to values")
     return parse(Paper, content, where=f"--info {path}")

@@ -123,7 +123,7 @@ def read_state_dict(path: Path) -> StateDict:
             ) from error
         raise CheckpointError(_damaged(path)) from error
     # torch reports a damaged file by whatever its parser stumbles over.
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:
         raise CheckpointError(_damaged(path)) from error
     for key in _KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -10,10 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_frame, read_json
+from benchmark.core.files import read_frame
 from benchmark.evaluation.keys import is_current
+from benchmark.evaluation.shape import (
+    Configuration,
+    Environment,
+    Evaluation,
+    Figures,
+    Plan,
+    Training,
+    read_shaped,
+)
 
 Status = Literal["missing", "training", "trained", "evaluated"]
 
@@ -146,15 +156,6 @@ def nested(data: Any, *keys: str) -> Any:
     return data
 
 
-def _object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise BenchmarkError(
-            f"{path} is damaged (a JSON object was expected); delete it, run again"
-        )
-    return value
-
-
 def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
     """Read one cell directory.
 
@@ -167,16 +168,19 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
     path = Path(path)
     if not (path / "config.json").exists():
         return CellRecord(path, label or path.name, seed, "missing")
-    head = _object(path / "config.json")
-    config = head.get("config")
-    if not isinstance(config, dict):
-        raise BenchmarkError(f"{path / 'config.json'} is damaged (no 'config'); delete the folder")
-    method = config.get("method")
-    if not isinstance(method, dict):
-        raise BenchmarkError(f"{path / 'config.json'} is damaged (no 'method'); delete the folder")
+    anew = "delete the run's folder and run again"
+    head = read_shaped(path / "config.json", Configuration, anew)
+    config, method = head["config"], head["config"]["method"]
+    shapes: dict[str, type[BaseModel]] = {
+        "environment": Environment,
+        "training": Training,
+        "evaluation": Evaluation,
+    }
     optional = {
-        name: _object(path / f"{name}.json") if (path / f"{name}.json").exists() else {}
-        for name in ("environment", "training", "evaluation")
+        name: read_shaped(path / f"{name}.json", shape, "delete it and run again")
+        if (path / f"{name}.json").exists()
+        else {}
+        for name, shape in shapes.items()
     }
     status: Status = "training"
     if (path / "training.json").exists():
@@ -187,7 +191,7 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
     return CellRecord(
         path=path,
         label=str(method.get("label") or method.get("name") or label or path.name),
-        seed=int(config.get("seed", seed)),
+        seed=int(config.get("seed") or seed),
         status=status,
         config_hash=str(head.get("hash", "")),
         config=config,
@@ -234,9 +238,9 @@ def read_curves(path: Path) -> pd.DataFrame:
     points: dict[Any, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            point = json.loads(line)
+            point = Figures.validate_python(json.loads(line))
             points[point["step"]] = point
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             if number == len(lines):
                 break
             raise BenchmarkError(
@@ -278,16 +282,9 @@ def read_suite(out: Path) -> SuiteRecord:
     out = Path(out)
     folders = sorted(p for p in (out / "cells").glob("*") if p.is_dir() and p.name[:1] != ".")
     if (out / "suite.json").exists():
-        suite = _object(out / "suite.json")
+        suite = read_shaped(out / "suite.json", Plan, "delete it and run again")
         plan = suite.get("plan") or []
-        try:
-            cells = [
-                read_cell(out / "cells" / p["slug"], str(p["label"]), int(p["seed"])) for p in plan
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise BenchmarkError(
-                f"{out / 'suite.json'} is damaged (a plan entry needs slug, label and seed)"
-            ) from error
+        cells = [read_cell(out / "cells" / p["slug"], p["label"], p["seed"]) for p in plan]
         planned = {c.path.name for c in cells}
         if not plan:
             cells = [read_cell(p) for p in folders]

@@ -22,6 +22,7 @@ from benchmark.core.ranks import ALONE, Ranks
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.shape import Plan, read_shaped, read_training
 from benchmark.suites.schema import Cell, CellConfig, SuiteConfig
 from benchmark.training.loop import (
     Trainer,
@@ -235,7 +236,7 @@ def _train_cell(
     done = directory / "training.json"
     if done.exists():
         read_cell_config(directory)  # an edited one would be reported under a wrong name
-        check_same_data(read_json(done).get("data"), data, done)
+        check_same_data(read_training(directory).get("data"), data, done)
         return
     if job.ranks.first:
         write_json(directory / "config.json", cell_record(cell, job.suite.name))
@@ -252,7 +253,7 @@ def _train_cell(
         learner_groups=job.learner_groups,
     )
     trainer.run()
-    summary = read_json(done)
+    summary = read_training(directory)
     progress.say(
         f"{head}: trained {summary['steps']} steps in {duration(summary['seconds'])}, validation "
         f"clean {100 * summary['val_clean']:.1f} %, pgd {100 * summary['val_pgd']:.1f} %"
@@ -355,7 +356,7 @@ def read_plan(out: Path) -> tuple[str, list[tuple[str, int, str]]]:
         BenchmarkError: missing or damaged.
     """
     path = out / "suite.json"
-    suite = read_json(path)
+    suite = read_shaped(path, Plan, "delete it and run again")
     try:
         cells = [(str(p["label"]), int(p["seed"]), str(p["slug"])) for p in suite["plan"]]
         return str(suite["name"]), cells

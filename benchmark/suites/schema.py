@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     SerializeAsAny,
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from benchmark.core.config import Config, config_hash, explain, parse
+from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
 from benchmark.core.errors import ConfigError
 from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.mesh import BatchStatistics
@@ -324,11 +323,7 @@ def _read_suite(name: str) -> dict[str, Any]:
                 "(a suite of your own is given as a path ending in .yaml)"
             )
         text = (resources.files("benchmark.suites") / f"{name}.yaml").read_text(encoding="utf-8")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"suite {name} is not valid YAML: {reason}") from error
+    data = parse_yaml(text, f"suite {name}")
     if not isinstance(data, dict):
         raise ConfigError(f"suite {name} must be a mapping of keys to values")
     return {"name": name, **data}
@@ -366,10 +361,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         here = here.setdefault(part, {}) if isinstance(here, dict) else None
         if not isinstance(here, dict):
             raise ConfigError(f"--set {text!r}: {part!r} is not a group of settings")
-    try:
-        here[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text!r}: the value is not valid YAML") from error
+    here[last] = parse_yaml(value, f"--set {text!r}: the value")
 
 
 def _merge(data: dict[str, Any], extra: Mapping[str, Any]) -> None:

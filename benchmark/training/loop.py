@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.core.batchnorm import synchronise_batchnorm
-from benchmark.core.config import parse
+from benchmark.core.config import Config, parse
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, DivergenceError
-from benchmark.core.files import read_json, write_json, write_text
+from benchmark.core.files import write_json, write_text
 from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
@@ -30,6 +31,7 @@ from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import batch_bounds, evaluation_batches, train_loader
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.evaluation.shape import read_training
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.suites.schema import CellConfig, TrainConfig
@@ -161,6 +163,18 @@ def _mesh(
         groups=groups,
     )
     return connect(ranks, grid, device, config.train.batchnorm)
+
+
+class _Position(Config):
+    """Where a checkpoint says that training stands, see ``Trainer``."""
+
+    step: int = Field(ge=0)
+    images: int = Field(ge=0)
+    summed: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    best: list[float]
+    selected: dict[str, float]
+    first: dict[str, float] | None
 
 
 class Trainer:
@@ -451,16 +465,19 @@ class Trainer:
         try:
             self.method.load_state_dict(state["method"])
             self._random.load_state_dict(state["random"])
-            self._step, self._images = state["step"], state["images"]
-            self._seconds, self._summed = state["seconds"], state["summed"]
-            # Sums over all processes: the first takes them on, whatever their number was.
+            here = parse(_Position, {key: state.get(key) for key in _Position.model_fields})
+            if here.step > self._total:
+                raise ValueError(f"it is of step {here.step} of {self._total}")
+            self._step, self._images, self._summed = here.step, here.images, here.summed
+            self._seconds, self._best, self._selected = here.seconds, here.best, here.selected
+            # Sums over all processes, whatever their number was.
             self._losses = {
-                name: torch.tensor(total if self._ranks.first else 0.0, device=self.device)
+                name: torch.tensor(total if self._holds(name) else 0.0, device=self.device)
                 for name, total in state["losses"].items()
             }
-            self._first = state.get("first", {})  # checkpoints of before have none
-            self._best, self._selected = state["best"], state["selected"]
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            self._first = here.first or {}  # checkpoints of before have none
+        # A method may stumble over whatever it does not know.
+        except Exception as error:
             raise CheckpointError(
                 f"{path} was made by another version or on another kind of device "
                 f"({type(error).__name__}: {str(error).splitlines()[0]}); go on there, or delete "
@@ -593,14 +610,14 @@ def load_deployed(
 
 def _load_last_step(method: Method, directory: Path) -> bool:
     """Bring ``method`` to the end of its training, if that is what was deployed and it is there."""
-    done = read_json(directory / "training.json")
-    if done["selected_epoch"] != done["epochs"]:
+    done = read_training(directory)
+    if done.get("selected_epoch") != done.get("epochs"):
         return False
     try:
         state = checkpoint.load(directory / "checkpoint.pt")
     except CheckpointError:
         return False
-    if state["step"] != done["steps"]:
+    if state["step"] != done.get("steps"):
         return False
     method.load_state_dict(state["method"])
     return True

@@ -208,3 +208,18 @@ def test_gaussian_start_respects_a_smaller_ball() -> None:
     x, y = images(4, dtype=torch.float64)
     x_adv = pgd(network(), x, y, threat("l2", 1, eps=1e-4), loss="kl", start="gaussian")
     assert norm_of("l2").length(x_adv - x).max() <= 1e-4 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("norm", NORM_NAMES)
+def test_a_gradient_of_nan_makes_no_image_of_nan(norm: str) -> None:
+    """Found by fuzzing: an image of NaN, which no network gets right, counted as a success."""
+
+    class Kinked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            zero = (x.flatten(1) * 0).sum(1, keepdim=True)
+            return torch.eye(3)[:1] + zero.sqrt()  # d sqrt(u) / du at 0, times 0
+
+    x, y = images(4)[0], torch.zeros(4, dtype=torch.long)
+    x_adv = pgd(Kinked(), x, y, threat(norm, 3))
+    assert x_adv.isfinite().all()
+    assert (Kinked()(x_adv).argmax(1) == y).all()

@@ -75,7 +75,15 @@ def test_json_refuses_nan_and_keeps_the_old_file(old: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "is missing"), (b"{", "damaged"), (b"\xff\xfe", "damaged")]
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        (b"{", "damaged"),
+        (b"\xff\xfe", "damaged"),
+        (b'{"mean": NaN}', "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b"9" * 5000, "damaged"),
+    ],
 )
 def test_unreadable_json(tmp_path: Path, content: bytes | None, message: str) -> None:
     """Missing and damaged are told apart."""

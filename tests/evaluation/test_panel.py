@@ -20,6 +20,7 @@ from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
 from benchmark.evaluation import reliability
 from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.record import read_evaluation, read_outcomes
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.suites.metrics import Metric
@@ -355,3 +356,37 @@ def test_reliability_is_checked_once_and_kept(
     evaluator.evaluate(noisy, panel(CLEAN), tmp_path / "noisy")
     found = record(tmp_path / "noisy")["reliability"]["findings"]
     assert found[0]["name"] == "random"
+
+
+def test_no_flipped_bit_passes_as_an_outcome(tmp_path: Path, evaluator: Evaluator) -> None:
+    """Protects: one flip in seven once gave other outcomes, silently; now each is damage or does not
+    touch them."""
+    evaluator.evaluate(network(), panel(CLEAN, PGD), tmp_path)
+    table = tmp_path / "outcomes.parquet"
+    content, record = table.read_bytes(), read_evaluation(tmp_path / "evaluation.json")["metrics"]
+    empty = pd.read_parquet(table).set_index("index")[["label"]]
+    whole = read_outcomes(table, empty, record)
+    refused = 0
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        table.write_bytes(changed)
+        try:
+            assert read_outcomes(table, empty, record).equals(whole)
+        except BenchmarkError:
+            refused += 1
+    assert refused > len(content) / 7 / 2
+
+
+def test_a_count_that_is_not_that_of_the_images_is_damage(
+    tmp_path: Path, evaluator: Evaluator
+) -> None:
+    evaluator.evaluate(network(), panel(CLEAN), tmp_path)
+    path = tmp_path / "evaluation.json"
+    record = json.loads(path.read_text())
+    record["metrics"]["clean"]["correct"] += 1
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        BenchmarkError, match=r"is damaged \(clean is \d+ of 64 by image, \d+ of 64"
+    ):
+        evaluator.evaluate(network(), panel(CLEAN), tmp_path)

@@ -150,3 +150,51 @@ def test_a_partial_optimizer_keeps_the_suites_kind() -> None:
     suite = build_suite(tiny(methods=[own], optimizer={"name": "adam", "lr": 1e-3}))
     optimizer = suite.methods[0].recipe.learner.optimizer  # type: ignore[attr-defined]
     assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adam", 1e-3, 1e-4)
+
+
+def _bomb(levels: int) -> str:
+    """YAML of 8 ** ``levels`` values behind its last alias."""
+    lines = ["a0: &a0 [1]"]
+    for i in range(levels):
+        lines.append(f"a{i + 1}: &a{i + 1} [" + ", ".join([f"*a{i}"] * 8) + "]")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("title: 2020-99-99", "not valid YAML"),  # looks like a date
+        ("title: !!float x", "not valid YAML"),
+        ("seeds: [" + "9" * 5000 + "]", "not valid YAML"),
+        ("methods: " + "[" * 3000, "not valid YAML"),
+        ("!!python/object/apply:os.mkdir [executed]", "not valid YAML"),
+        (_bomb(10) + "methods: [*a10]", "use fewer aliases"),
+        ("methods: &a [*a]", "use fewer aliases"),
+    ],
+)
+def test_yaml_that_cannot_be_meant(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by fuzzing: tracebacks, and a message that would not have fitted into memory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_suite("x.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"name": "ema", "objective": {"name": [1]}}, "unknown method"),
+        # It was recorded as null, and the run could not be read again.
+        ({"name": "trades", "beta": float("inf")}, "finite number"),
+        ({"name": "trades", "threat": {"eps": "1e400"}}, "not a number"),
+        ({"name": "trades", "threat": {"eps": "1e999999999"}}, "not a number"),
+        ({"name": "pgd-at", "schedule": "1e-999999999"}, "not a number"),
+    ],
+)
+def test_values_that_cannot_be_meant(method: dict[str, Any], said: str) -> None:
+    """Found by fuzzing: tracebacks, and powers of ten that were written out digit by digit."""
+    with pytest.raises(ConfigError, match=said):
+        build_suite(tiny(methods=[method]))

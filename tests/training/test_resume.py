@@ -209,3 +209,21 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) 
     with pytest.raises(CheckpointError, match="another version") as caught:
         _train(tiny_cell(), run)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["step", "images", "momentum", "random"])
+def test_a_checkpoint_that_says_nonsense_is_refused(fault: str, tmp_path: Path) -> None:
+    """Found by fuzzing: a step beyond the last ended as a finished training, others in tracebacks."""
+    run = tmp_path / "run"
+    with pytest.raises(_Stop):
+        _train(tiny_cell(), run, stop_after=5)
+    state = checkpoint.load(run / "checkpoint.pt")
+    if fault == "momentum":
+        (kept, *_) = state["method"]["learners"]["pgd-at"]["optimizer"]["state"].values()
+        kept["momentum_buffer"] = torch.zeros(2, 3)
+    else:
+        state[fault] = {"step": STEPS + 1, "images": None, "random": []}[fault]
+    checkpoint.save(run / "checkpoint.pt", state)
+    with pytest.raises(CheckpointError, match="another version"):
+        _train(tiny_cell(), run)
+    assert not (run / "training.json").exists()
