@@ -43,7 +43,7 @@ def chosen(labels: Tensor, side: int) -> Tensor:
 def is_current(path: Path, fingerprint: Mapping[str, str]) -> bool:
     """Whether ``path`` is the gallery of these weights and images; a damaged one is not."""
     try:
-        with np.load(path) as found:
+        with np.load(path, allow_pickle=False) as found:
             about = json.loads(str(found["about"]))
             return bool(about["model"] == fingerprint["model"]) and bool(
                 about["data"] == fingerprint["data"]

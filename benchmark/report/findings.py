@@ -128,9 +128,12 @@ def _verdict(result: Paired, matrices: list[np.ndarray]) -> str:
     if p <= ALPHA:
         return f"the paired difference is significant ({name}, {_p(p)}, {where})"
     text = f"no difference detected at {where} ({name}, {_p(p)}"
-    if single and both.any() and abs(result.value) > 0:
-        discordant = float((matrices[0][0][both] != matrices[1][0][both]).mean())
-        n = required_n(result.value, discordant)
+    if single and both.any():
+        apart = matrices[0][0][both] - matrices[1][0][both]
+        # As the test above, on the images that both have: those of ``result`` may be more.
+        difference, discordant = float(apart.mean()), float(np.abs(apart).mean())
+    if single and both.any() and difference:
+        n = required_n(difference, discordant)
         text += f"; a true difference of this size needs n ≈ {_rounded(n):,} for 80 % power"
     return text + ")"
 

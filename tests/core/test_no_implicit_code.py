@@ -16,6 +16,7 @@ NEVER = {
 MEANT = {
     "benchmark/models/loading.py": {"importlib.import_module"},
     "benchmark/models/robustbench.py": {"importlib.import_module"},
+    "benchmark/speed/libraries.py": {"importlib.import_module"},
     "benchmark/models/standalone.py": {"importlib.import_module", "exec"},
     # inside only_tensors, which makes torch.load read tensors alone
     "benchmark/models/formats.py": {"torch.export.load"},
