@@ -18,16 +18,17 @@ from benchmark.training import checkpoint
 
 SUITE = tiny(
     methods=["generalist-t", {"name": "ema", "decay": 0.9}],
-    train={"epochs": 10, "validations": 10, "selection": "best"},
+    train={"epochs": 5, "validations": 5, "selection": "best"},
     evaluation=[
         {"kind": "clean"},
-        {"kind": "autoattack", "name": "aa_linf", "eps": 0.15, "n": 4},
+        {"kind": "autoattack", "name": "aa_linf", "eps": 0.2, "n": 2},
         {"kind": "union", "of": ["clean", "aa_linf"]},
     ],
 )
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # processes start slowly on a busy machine
 def test_three_kills_change_nothing_and_any_change_is_seen(tmp_path: Path) -> None:
     """Protects: SIGKILLs at moments nobody chose, in training and evaluation, leave weights,
     curves, outcomes and records as they would have been; and the comparison is not blind."""
