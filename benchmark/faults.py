@@ -122,8 +122,9 @@ def kill_and_compare(
         round_ += 1
         out = folder / f"killed-{round_}"
         while len(done) < kills:
-            # Up to the length of a whole run, so that nothing is too long for every life.
-            kill = _life(path, out, random_.uniform(0, alone_s), len(done) % 2 == 1, round_)
+            # Mostly short, so that a run is killed several times, but nothing is too long for all.
+            seconds = random_.triangular(0, alone_s, 0)
+            kill = _life(path, out, seconds, len(done) % 2 == 1, round_)
             if kill is None:
                 break
             done.append(kill)
@@ -166,11 +167,12 @@ def _to_the_end(suite: Path, out: Path) -> float:
 
 def _life(suite: Path, out: Path, seconds: float, in_a_write: bool, round_: int) -> Kill | None:
     """Run for so long, then kill; None if the run was over sooner."""
+    left = _half_written(out)
     started = time.time()
     process = _start(suite, out)
     while time.time() < started + seconds and process.poll() is None:
         time.sleep(0.002)
-    while in_a_write and process.poll() is None and not _half_written(out):
+    while in_a_write and process.poll() is None and not _half_written(out) - left:
         time.sleep(0.0005)  # a write takes a few milliseconds
     process.kill()
     died = time.time()
@@ -184,7 +186,7 @@ def _life(suite: Path, out: Path, seconds: float, in_a_write: bool, round_: int)
         round=round_,
         after_s=round(died - started, 2),
         where=where,
-        writing=_half_written(out),
+        writing=bool(_half_written(out) - left),
         checkpoint_step=_checkpoint_step(cell) if cell and training else None,
         logged_step=_logged_step(cell) if cell and training else None,
         lost_s=round(died - max([started, *times]), 2),
@@ -195,8 +197,8 @@ def _files(out: Path) -> Iterator[Path]:
     return (path for path in out.rglob("*") if path.is_file())
 
 
-def _half_written(out: Path) -> bool:
-    return any(".part-" in path.name for path in _files(out))
+def _half_written(out: Path) -> set[Path]:
+    return {path for path in _files(out) if ".part-" in path.name}
 
 
 def _where(out: Path, said: str) -> tuple[str, Path | None]:
