@@ -67,10 +67,15 @@ def train_loader(
     )
 
 
-def generator(*key: int) -> torch.Generator:
-    """A CPU generator seeded by a hash of ``key``, so that neighbouring keys are unrelated."""
+def seed_of(*key: int) -> int:
+    """A hash of ``key``, so that the generators of neighbouring keys are unrelated."""
     state = np.random.SeedSequence(key).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+    return int(state[0]) << 31 | int(state[1]) >> 1
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator for ``key``, see ``seed_of``."""
+    return torch.Generator().manual_seed(seed_of(*key))
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:

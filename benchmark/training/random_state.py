@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from benchmark.core.mesh import DataAxis, Draws, Mesh
+from benchmark.data.loader import seed_of
 
 
 class RandomState:
@@ -35,9 +36,7 @@ class RandomState:
         if number not in self._generators:
             generator = Draws(device=self._device)
             generator.data = self._data
-            words = np.random.SeedSequence((self._seed, number)).generate_state(2, np.uint32)
-            own = int(words[0]) << 31 | int(words[1]) >> 1
-            generator.manual_seed(own if number else self._seed)
+            generator.manual_seed(seed_of(self._seed, number) if number else self._seed)
             self._generators[number] = generator
         return self._generators[number]
 
