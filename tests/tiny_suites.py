@@ -6,7 +6,9 @@ import contextlib
 import copy
 import io
 import json
+import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,23 @@ def write_suite(folder: Path, **changes: Any) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny(**changes)))
     return path
+
+
+def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
+    """``generalist-bench ARGUMENTS`` in several processes, started."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.Popen(
+        [*launcher, f"--nproc-per-node={processes}", "-m", "benchmark", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Processes started by ``pid``."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from tiny_suites import cli, write_suite
+from tiny_suites import children, cli, torchrun, write_suite
 
 from benchmark.core.ranks import ALONE
 
@@ -25,18 +23,6 @@ SMALL = [
 ]
 
 
-def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
-    """``generalist-bench ARGUMENTS`` in several processes, started."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.Popen(
-        [*launcher, f"--nproc-per-node={processes}", "-m", "benchmark", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite whose runs are trained and evaluated, by one process."""
@@ -46,11 +32,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     called = cli("run", suite, "--out", folder / "out", "-q")
     assert called.status == 0, called.err
     return folder / "out"
-
-
-def children(pid: int) -> list[int]:
-    """Processes started by ``pid``."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def unevaluated(trained: Path, target: Path) -> Path:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from mesh_worker import SIZES, trained
 from tiny_learners import CONTEXT
-from tiny_suites import assert_same_result, cli, tiny_data, write_suite
+from tiny_suites import assert_same_result, children, cli, tiny_data, torchrun, write_suite
 from torch import Tensor
 
 from benchmark.core.errors import ConfigError
@@ -213,18 +213,6 @@ def test_draws_are_the_rows_of_the_whole_batch(layout_: torch.memory_format) -> 
     assert torch.equal(torch.cat(parts), whole)
 
 
-def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
-    """``generalist-bench ARGUMENTS`` in several processes, started."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.Popen(
-        [*launch, f"--nproc-per-node={processes}", "-m", "benchmark", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 @pytest.mark.slow
 def test_killed_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
     """Learners on one axis: SIGTERM to the launcher, SIGKILL of a process, and the same command
@@ -258,10 +246,6 @@ def wait_for_lines(process: subprocess.Popen[str], out: Path, count: int) -> Non
                 return
         time.sleep(0.05)
     raise AssertionError(f"no {count} lines: {process.communicate()[1][-2000:]}")
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow
