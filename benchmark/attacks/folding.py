@@ -133,6 +133,13 @@ class FoldedView(nn.Module):
         return bool((own - expected).abs().max() <= tolerance * scale)
 
 
+def folded_if_same(model: nn.Module, x: Tensor) -> nn.Module:
+    """A folded copy of ``model``, which is in eval mode, if it gives the same logits on ``x``; else
+    ``model`` itself."""
+    view = FoldedView(model)
+    return view if view.agrees(x) else model
+
+
 class Autocast(nn.Module):
     """A model under autocast whose output is fp32 again. A folded view then holds bf16 weights and
     is of no use without."""

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.folding import folded_if_same
 from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient, is_right, random_start
 from benchmark.core.crafting import crafting
@@ -45,8 +45,7 @@ def cheap_survivors(
     A fooled image is attacked no further. ``model`` is in crafting state.
     """
     alive = is_right(model(x), y).nonzero().squeeze(1)
-    folded = FoldedView(model)
-    view: nn.Module = folded if folded.agrees(x) else model
+    view = folded_if_same(model, x)
     norm, eps, size = norm_of(threat.norm), float(threat.eps), float(threat.step)
     x_adv = random_start(x[alive], threat, "uniform", generator)
     for _ in range(threat.steps):

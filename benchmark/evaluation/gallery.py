@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.folding import FoldedView
+from benchmark.attacks.folding import folded_if_same
 from benchmark.attacks.pgd import pgd
 from benchmark.core.crafting import crafting
 from benchmark.core.files import atomic_path
@@ -78,9 +78,8 @@ def write_gallery(
     )
     generator = torch.Generator(device=device).manual_seed(metric.seed)
     with crafting(model):
-        view = FoldedView(model)
         x_adv = pgd(
-            view if view.agrees(x) else model,
+            folded_if_same(model, x),
             x,
             y,
             metric.threat,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.attacks.folding import Autocast, FoldedView
+from benchmark.attacks.folding import Autocast, folded_if_same
 from benchmark.attacks.pgd import is_right
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
@@ -91,8 +91,7 @@ def pgd_outcomes(
         for _, x, y in evaluation_batches(split, batch_size, indices=indices, device=device):
             robust = _right(model, x, y)
             if crafted_on is None:
-                view = FoldedView(model)
-                crafted_on = view if view.agrees(x) else model
+                crafted_on = folded_if_same(model, x)
                 if precision == "bf16":
                     crafted_on = Autocast(crafted_on, device.type)
             for _ in range(restarts):
