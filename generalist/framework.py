@@ -12,14 +12,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from benchmark.core.averaging import (
-    ALONE,
     copy_state,
     floating_state,
     move_towards,
     reestimate_batchnorm,
 )
 from benchmark.core.learner import LearnerConfig, learner_names
-from benchmark.core.mesh import Axis
+from benchmark.core.mesh import NO_PEERS, Axis
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
@@ -155,7 +154,7 @@ class GeneralistMethod(Method):
         models: Mapping[str, nn.Module],
         gamma: Mapping[str, float],
         decay: float,
-        axis: Axis = ALONE,
+        axis: Axis = NO_PEERS,
     ) -> None:
         """One step of the moving average, BatchNorm statistics by the recipe's rule; of ``models``,
         each process on ``axis`` adds those of its own learners."""

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.core.batchnorm import SynchronisedBatchNorm2d
-from benchmark.core.mesh import Axis
-
-ALONE = Axis()
+from benchmark.core.mesh import NO_PEERS, Axis
 
 
 def floating_state(model: nn.Module, buffers: bool = True) -> list[Tensor]:
@@ -31,7 +29,7 @@ def move_towards(
     sources: Sequence[Sequence[Tensor]],
     shares: Sequence[float],
     decay: float,
-    axis: Axis = ALONE,
+    axis: Axis = NO_PEERS,
 ) -> None:
     """target <- decay * target + (1 - decay) * sum_k shares[k] * sources[k], in place.
 

@@ -59,6 +59,9 @@ class Axis:
             )
 
 
+NO_PEERS = Axis()
+
+
 class DataAxis(Axis):
     """The axis along which a batch is cut.
 
