@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -59,7 +60,9 @@ def check(
     scope = baseline.scope
     suite = _suite(scope)
     seeds = seeds or scope.seeds[:1]
-    now = _probe_now(baseline, path, suite, seeds[0], data_root, device, progress)
+    _check_weights(path, baseline.probe.weights)
+    reference = _Reference(path, baseline.probe.of, baseline.probe.weights)
+    now = reference.probed(suite, seeds[0], data_root, device, progress)
     if run is not None:
         return judge(baseline, _runs(run, scope), now), baseline
     with tempfile.TemporaryDirectory(prefix="generalist-bench-check-") as folder:
@@ -98,8 +101,8 @@ def update(
         with atomic_path(weights_path(path)) as temporary:
             shutil.copy(weights, temporary)
         digest = checkpoint.file_digest(weights_path(path))
-        of = f"{chosen.label}, seed {chosen.config.seed}"
-        found = _probe(of, digest, path, suite, scope.seeds[0], data_root, device, progress)
+        reference = _Reference(path, f"{chosen.label}, seed {chosen.config.seed}", digest)
+        found = reference.probed(suite, scope.seeds[0], data_root, device, progress)
     baseline = Baseline(
         reason=reason,
         scope=scope,
@@ -135,48 +138,55 @@ def _runs(out: Path, scope: Scope) -> list[Run]:
     return [run_of(cell, names) for cell in cells]
 
 
-def _probe_now(
-    baseline: Baseline,
-    path: Path,
-    suite: SuiteConfig,
-    attack_seed: int,
-    data_root: Path,
-    device: torch.device,
-    progress: Progress,
-) -> Probe:
-    kept = baseline.probe
+def _check_weights(path: Path, digest: str) -> None:
     weights = weights_path(path)
-    if not weights.is_file() or checkpoint.file_digest(weights) != kept.weights:
+    if not weights.is_file() or checkpoint.file_digest(weights) != digest:
         raise BenchmarkError(
             f"{weights} is missing or damaged (the reference network of {path}); restore it, or "
             "record the baseline anew with --update"
         )
-    return _probe(kept.of, kept.weights, path, suite, attack_seed, data_root, device, progress)
 
 
-def _probe(
-    of: str,
-    digest: str,
-    path: Path,
-    suite: SuiteConfig,
-    attack_seed: int,
-    data_root: Path,
-    device: torch.device,
-    progress: Progress,
-) -> Probe:
-    label, _, seed = of.rpartition(", seed ")
-    (cell,) = suite.only([label], [int(seed)]).cells()
-    data = sources.load(suite.dataset, data_root)
-    model = build_method(cell.config, data, device).deployed()
-    state = torch.load(weights_path(path), map_location="cpu", weights_only=True)
-    model.load_state_dict(state)
-    evaluator = Evaluator(data, device, progress=progress, data_root=data_root)
-    return probe(
-        model.to(device).eval(),
-        data,
-        suite.evaluation,
-        of=of,
-        weights=digest,
-        seed=attack_seed,
-        evaluator=evaluator,
-    )
+@dataclass(frozen=True)
+class _Reference:
+    """The network beside the baseline in ``path``; ``of`` and ``weights`` as in ``Probe``."""
+
+    path: Path
+    of: str
+    weights: str
+
+    def probed(
+        self,
+        suite: SuiteConfig,
+        attack_seed: int,
+        data_root: Path,
+        device: torch.device,
+        progress: Progress,
+    ) -> Probe:
+        """What the code as it is makes of it.
+
+        Raises:
+            BenchmarkError: its method is another by now.
+        """
+        label, _, seed = self.of.rpartition(", seed ")
+        (cell,) = suite.only([label], [int(seed)]).cells()
+        data = sources.load(suite.dataset, data_root)
+        model = build_method(cell.config, data, device).deployed()
+        state = torch.load(weights_path(self.path), map_location="cpu", weights_only=True)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise BenchmarkError(
+                f"{weights_path(self.path)} does not fit the network of {label}, which changed "
+                "since the baseline was recorded; if that is meant, record it anew: --update "
+                "--reason WHY"
+            ) from error
+        return probe(
+            model.to(device).eval(),
+            data,
+            suite.evaluation,
+            of=self.of,
+            weights=self.weights,
+            seed=attack_seed,
+            evaluator=Evaluator(data, device, progress=progress, data_root=data_root),
+        )

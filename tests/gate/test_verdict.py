@@ -183,6 +183,12 @@ def test_command_line_from_recording_to_alarm(tmp_path: Path) -> None:
     assert called.status == 1
     assert "mixing ratio of pgd-at" in called.out
 
+    wider = kept.scope.model_copy(update={"set": ("model.width=16",)})
+    baseline.write_text(kept.model_copy(update={"scope": wider}).model_dump_json())
+    called = cli(*common)
+    assert called.status == 2
+    assert "does not fit the network of pgd-at" in called.err
+
     weights = baseline.with_suffix(".pt")
     weights.write_bytes(weights.read_bytes()[:-1])
     called = cli(*common)
