@@ -24,7 +24,7 @@ def project_l1_box(x: Tensor, delta: Tensor, eps: float) -> Tensor:
     """The point of {d : ||d||_1 <= eps, x + d in [0, 1]} nearest to ``delta`` (2103.01208).
 
     Where delta points, coordinate i can go u_i = x_i or 1 - x_i far; the projection is
-    sign(delta_i) * clip(|delta_i| - t, 0, u_i) with the smallest t >= 0 that meets the l_1
+    ``sign(delta_i) * clip(|delta_i| - t, 0, u_i)`` with the smallest t >= 0 that meets the l_1
     constraint, found by bisection on the decreasing piecewise linear sum.
     """
     sign = delta.sign()

@@ -76,8 +76,8 @@ class Objective(Config, ABC):
 
     @property
     def cuttable(self) -> bool:
-        """Whether images keep to themselves, so that processes can share a batch: the loss is the
-        mean of those of its parts, draws per image come from ``core.mesh``."""
+        """Whether images keep to themselves, so that processes can share a batch. Then the loss is
+        the mean of those of its parts, and draws per image come from ``core.mesh``."""
         return True
 
     def displaced(self, model: nn.Module, loss: Callable[[], Tensor], step: Step) -> Displacement:

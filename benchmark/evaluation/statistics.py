@@ -212,7 +212,7 @@ def required_n(
         power: chance of detecting it.
 
     Raises:
-        ValueError: d = 0, psi outside [|d|, 1], power or level outside (0, 1).
+        ValueError: d = 0, psi outside ``[|d|, 1]``, power or level outside (0, 1).
     """
     _check_level(level)
     if not 0 < power < 1:

@@ -1,35 +1,17 @@
-"""docs/cluster.md: its scripts are valid shell, its commands exist, its table is what they print."""
+"""docs/cluster.md: its scripts are valid shell, its table is what the command prints."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-import typer
 from tiny_suites import cli
-
-from benchmark.cli import app
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
 SCRIPTS = re.findall(r"```(?:ba)?sh\n(.*?)```", PAGE, re.DOTALL)
-# What stands before the arguments of our command line.
-START = re.compile(r"(?:generalist-bench|-m benchmark) (.*)")
-
-
-def commands() -> list[list[str]]:
-    """The arguments of every call of the command line, shell variables replaced by 1."""
-    found = []
-    for script in SCRIPTS:
-        text = re.sub(r"\\\n\s*", "", script)
-        for line in text.splitlines():
-            if not line.startswith("#") and (call := START.search(line)):
-                plain = re.sub(r"\$\(\(.*?\)\)|\$\{.*?\}|\$\w+", "1", call[1])
-                found.append(shlex.split(plain.removesuffix("&")))
-    return found
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -40,19 +22,6 @@ def test_scripts_are_valid_shell() -> None:
             ["bash", "-n"], input=script, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, ""), script
-
-
-@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
-def test_commands_are_ours(arguments: list[str]) -> None:
-    """Protects: a renamed option or suite, found out after hours in a queue."""
-    from benchmark.suites.schema import load_suite
-
-    group = typer.main.get_command(app)
-    name, *rest = arguments
-    context = group.commands[name].make_context(name, rest)  # type: ignore[attr-defined]
-    if name == "run":
-        methods = [method for method in context.params["method"] or () if method != "1"]
-        load_suite(context.params["suite"]).only(methods, ())
 
 
 def test_the_methods_of_the_scripts_are_those_of_the_suites() -> None:

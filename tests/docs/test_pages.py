@@ -1,0 +1,142 @@
+"""The documentation: the site builds, and what a reader may type works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from benchmark.cli import app
+from benchmark.suites.schema import build_suite, load_suite
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SKIPPED = "<!-- not run by the tests: "
+# What stands before the arguments of our command line.
+START = re.compile(r"(?:generalist-bench|-m benchmark) (.*)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. ``title`` names the file that it is; ``run`` is False where a comment before
+    it says why not."""
+
+    language: str
+    title: str | None
+    text: str
+    run: bool
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.findall(
+        r"(<!--[^\n]*-->\n)?^```(\w+)(?: title=\"(.*?)\")?\n(.*?)^```",
+        page.read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    return [
+        Block(language, title or None, text, not comment.startswith(SKIPPED))
+        for comment, language, title, text in found
+    ]
+
+
+def commands() -> list[Any]:
+    """The arguments of every call of the command line, shell variables replaced by 1."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page):
+            text = re.sub(r"\\\n\s*", "", block.text)
+            for line in text.splitlines() if block.language in ("sh", "bash") else ():
+                if not line.startswith("#") and (call := START.search(line)):
+                    plain = re.sub(r"\$\(\(.*?\)\)|\$\{.*?\}|\$\w+", "1", call[1])
+                    plain = plain.split("#")[0].split(" > ")[0].rstrip().removesuffix("&")
+                    found.append(pytest.param(shlex.split(plain), id=f"{page.name}: {plain}"))
+    return found
+
+
+@pytest.mark.parametrize("arguments", commands())
+def test_commands_are_ours(arguments: list[str]) -> None:
+    """Protects: a renamed option or suite, found out after hours in a queue."""
+    group = typer.main.get_command(app)
+    name, *rest = arguments
+    context = group.commands[name].make_context(name, rest)  # type: ignore[attr-defined]
+    suite = context.params.get("suite")
+    if name == "run" and suite != "SUITE" and not suite.endswith(".yaml"):
+        methods = [method for method in context.params["method"] or () if method != "1"]
+        load_suite(suite).only([m for m in methods if m != "smooth-at"], ())
+
+
+def test_blocks_are_found() -> None:
+    """Protects: a regular expression that finds nothing, so that nothing is checked."""
+    assert len(commands()) > 50
+    tutorial = blocks(ROOT / "docs" / "tutorial.md")
+    assert sum(block.run for block in tutorial) >= 10
+    assert [block.title for block in tutorial if block.title] == ["my_suite.yaml"]
+    assert [block.text.splitlines()[-1] for block in tutorial if not block.run] == [
+        "pip install .",
+        "generalist-bench run quick",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["tutorial", "data", "model"])
+def test_a_page_runs_as_it_stands(name: str, tmp_path: Path) -> None:
+    """Block by block, from top to bottom, in an empty folder."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        # as for someone who starts python in the folder
+        "PYTHONPATH": str(tmp_path),
+    }
+    ran = 0
+    for block in blocks(ROOT / "docs" / f"{name}.md"):
+        if not block.run:
+            continue
+        if block.title:
+            (tmp_path / block.title).write_text(block.text)
+            continue
+        shell = ["bash", "-euo", "pipefail", "-c", block.text]
+        command = {"sh": shell, "python": [sys.executable, "-c", block.text]}[block.language]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+        ran += 1
+    assert ran >= 3
+
+
+def test_settings_on_the_page_of_generalist_are_a_suite() -> None:
+    (text,) = (b.text for b in blocks(ROOT / "docs" / "generalist.md") if b.language == "yaml")
+    suite = build_suite({"name": "page", "dataset": {"name": "digits"}, **yaml.safe_load(text)})
+    assert [entry.label for entry in suite.methods] == ["generalist-d", "trades-inside"]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Links, anchors and docstrings; the reference holds the docstrings and the commands."""
+    pytest.importorskip("furo")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", ROOT / "docs", tmp_path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--learner-groups" in (tmp_path / "reference" / "commands.html").read_text()
+    python = (tmp_path / "reference" / "python.html").read_text()
+    assert 'id="generalist.framework.Generalist"' in python
+    assert 'id="benchmark.attacks.pgd.pgd"' in python
+    suites = (tmp_path / "reference" / "suites.html").read_text()
+    assert re.search(r"<strong>description</strong> \(<em>str</em>\) – for people", suites)
+    # every page is in the contents
+    contents = (tmp_path / "index.html").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f'href="{page.stem}.html"' in contents or page.stem == "index"
