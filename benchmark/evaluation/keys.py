@@ -40,6 +40,7 @@ def contradiction(metrics: Mapping[str, Any], outcomes: pd.DataFrame) -> str:
             continue
         column = outcomes[name].dropna()
         found, said = (len(column), int(column.sum())), (entry["n"], entry["correct"])
-        if found != said or abs(entry["mean"] - said[1] / said[0]) > 1e-6:
+        mean = entry.get("mean", said[1] / said[0])
+        if found != said or abs(mean - said[1] / said[0]) > 1e-6:
             return f"{name} is {found[1]} of {found[0]} by image, {said[1]} of {said[0]} on record"
     return ""

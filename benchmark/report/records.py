@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_frame
-from benchmark.evaluation.keys import is_current
+from benchmark.evaluation.keys import contradiction, is_current
 from benchmark.evaluation.shape import (
     Configuration,
     Environment,
@@ -182,12 +182,13 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         else {}
         for name, shape in shapes.items()
     }
+    outcomes = read_outcomes(path / "outcomes.parquet")
     status: Status = "training"
     if (path / "training.json").exists():
         status = "trained"
         if (path / "evaluation.json").exists():
             status = "evaluated"
-            _check_evaluation(path / "evaluation.json", optional["evaluation"])
+            _check_evaluation(path / "evaluation.json", optional["evaluation"], outcomes)
     return CellRecord(
         path=path,
         label=str(method.get("label") or method.get("name") or label or path.name),
@@ -196,28 +197,27 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         config_hash=str(head.get("hash", "")),
         config=config,
         curves=read_curves(path / "metrics.jsonl"),
-        outcomes=read_outcomes(path / "outcomes.parquet"),
+        outcomes=outcomes,
         **optional,
     )
 
 
-def _check_evaluation(path: Path, evaluation: Mapping[str, Any]) -> None:
-    """Every metric must give a fraction over at least one image."""
-    metrics = evaluation.get("metrics")
-    if not isinstance(metrics, dict):
-        raise BenchmarkError(f"{path} is damaged (no 'metrics'); delete it and evaluate again")
-    for name, entry in metrics.items():
-        try:
-            n, correct = int(entry["n"]), entry.get("correct")
-            value = entry.get("mean") if correct is None else correct / n
-            right = n > 0 and (value is None or 0 <= float(value) <= 1)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):
-            right = False
-        if not right:
+def _check_evaluation(
+    path: Path, evaluation: Mapping[str, Any], outcomes: pd.DataFrame | None
+) -> None:
+    """Every metric must give a fraction of its images, and that of its outcomes."""
+    for name, entry in evaluation["metrics"].items():
+        if (entry.get("correct") or 0) > entry["n"]:
             raise BenchmarkError(
                 f"{path} is damaged (metric {name!r} is no fraction of its n); "
                 "delete it and evaluate again"
             )
+    reason = "" if outcomes is None else contradiction(evaluation["metrics"], outcomes)
+    if reason:
+        raise BenchmarkError(
+            f"{path} or outcomes.parquet beside it is damaged ({reason}); delete both and "
+            "evaluate again"
+        )
 
 
 def read_curves(path: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic_records import ELEVEN, write_suite
 
@@ -71,6 +72,20 @@ def test_damage_is_one_error_that_names_the_file(cell: Path, name: str, content:
     with pytest.raises(BenchmarkError) as error:
         read_cell(cell)
     assert str(cell / name) in str(error.value)
+
+
+@pytest.mark.parametrize("rows", ["none", "fewer", "turned"])
+def test_figures_that_are_not_those_of_the_images_are_refused(cell: Path, rows: str) -> None:
+    """Protects: a table of counts that the outcomes beside them contradict, or a traceback."""
+    path = cell / "outcomes.parquet"
+    outcomes = pd.read_parquet(path)
+    if rows == "turned":
+        outcomes.loc[0, "clean"] = not outcomes.loc[0, "clean"]
+    else:
+        outcomes = outcomes.head(0 if rows == "none" else 5)
+    outcomes.to_parquet(path)
+    with pytest.raises(BenchmarkError, match="damaged.*by image.*on record.*evaluate again"):
+        read_cell(cell)
 
 
 def test_a_planned_cell_without_folder_is_kept(small: SuiteRecord) -> None:
