@@ -491,13 +491,13 @@ def latex_escape(text: str) -> str:
 
 
 # The file compiles alone and can be \input: inside a document \@nodocument has become \relax.
-_LATEX_HEAD = r"""% Needs \usepackage{booktabs}. \input this file, or run pdflatex on it alone.
+_LATEX_HEAD = r"""% Needs \usepackage{booktabs,graphicx}. \input it, or run pdflatex on it alone.
 \expandafter\ifx\csname @nodocument\endcsname\relax
   \def\tableend{}
 \else
   \def\tableend{\end{document}}
   \documentclass[twocolumn]{article}
-  \usepackage{booktabs}
+  \usepackage{booktabs,graphicx}
   \begin{document}
 \fi
 """
@@ -529,6 +529,8 @@ def latex_text(suite: SuiteRecord) -> str:
         r"\centering\footnotesize\setlength{\tabcolsep}{3.5pt}",
         rf"\caption{{{latex_escape(heading(suite))}.}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', suite.name)}}}",
+        # made smaller where it is wider than the page, never larger
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"\toprule",
         " & ".join(grid.head) + r" \\",
@@ -536,7 +538,7 @@ def latex_text(suite: SuiteRecord) -> str:
         *(" & ".join(row) + r" \\" for row in grid.rows),
         *_latex_intervals(suite, len(grid.head)),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\par\smallskip",
         r"\begin{minipage}{\textwidth}\scriptsize",
     ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -128,18 +126,3 @@ def test_latex_escapes_every_special_character() -> None:
 
 def test_markdown_cells_cannot_break_the_table() -> None:
     assert "a\\|b c" in tables.markdown_table(["x"], [["a|b\nc"]])
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
-@pytest.mark.parametrize("alone", [True, False])
-def test_the_latex_table_compiles(rendered: Path, tmp_path: Path, alone: bool) -> None:
-    shutil.copy(rendered / "table.tex", tmp_path / "table.tex")
-    (tmp_path / "paper.tex").write_text(
-        r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}"
-        r"Before.\input{table}After.\end{document}"
-    )
-    source = "table.tex" if alone else "paper.tex"
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull \\hbox" not in done.stdout
