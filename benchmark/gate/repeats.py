@@ -1,0 +1,63 @@
+"""How often the gate raises an alarm where nothing changed: clean repeats with other seeds.
+
+python -m benchmark.gate.repeats --baseline results/gate/quick.json > repeats.json
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.core.environment import environment
+from benchmark.core.progress import Progress
+from benchmark.gate.check import check
+from benchmark.suites.run import pick_device
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    baseline: Annotated[Path, typer.Option(help="The recorded baseline (.json).")],
+    repeats: Annotated[int, typer.Option(min=1)] = 20,
+    first_seed: Annotated[int, typer.Option(min=0, help="Not one of the baseline's.")] = 100,
+    data_root: Annotated[Path, typer.Option()] = Path("data"),
+) -> None:
+    """Check the code as it is against the baseline, a seed at a time; prints JSON."""
+    progress, device, rows = Progress(), pick_device("cpu"), []
+    for seed in range(first_seed, first_seed + repeats):
+        started = time.monotonic()
+        verdict, _ = check(
+            baseline,
+            run=None,
+            seeds=[seed],
+            data_root=data_root,
+            device=device,
+            progress=Progress(quiet=True),
+        )
+        closest = min(verdict.comparisons, key=lambda item: item.p)
+        row = {
+            "seed": seed,
+            "moved": [item.name for item in verdict.moved],
+            "least_p": closest.p,  # adjusted for all comparisons
+            "of": closest.name,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        rows.append(row)
+        progress.say(f"seed {seed}: {row['moved'] or 'nothing moved'}, {row['seconds']} s")
+    document = {
+        "baseline": baseline.name,
+        "alarms": sum(bool(row["moved"]) for row in rows),
+        "repeats": repeats,
+        "environment": environment("cpu", 1),
+        "rows": rows,
+    }
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    app()

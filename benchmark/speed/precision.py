@@ -1,0 +1,121 @@
+"""Whether training in bf16 ends where training in fp32 does.
+
+    python -m benchmark.speed.precision --data-root DIR --out FOLDER > precision.json
+
+Trains methods of a suite in both precisions with the same seeds, evaluates all of them in fp32,
+and compares accuracies on the same images. Run again after an interruption, it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import stdev
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.core.environment import environment
+from benchmark.evaluation.statistics import paired_contrast
+from benchmark.report.records import SuiteRecord, outcome_matrices, read_suite
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+PRECISIONS = ("fp32", "bf16")
+METRICS = ("clean", "pgd20_linf")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one metric; accuracies in per cent, one per seed.
+
+    Attributes:
+        difference, low, high, p: bf16 minus fp32 with its 95 % interval and p-value, which hold the
+            spread over seeds and the choice of images.
+        seed_sd: standard deviation over the seeds of fp32.
+        detected: p < 0.05.
+    """
+
+    method: str
+    metric: str
+    n: int
+    fp32: list[float]
+    bf16: list[float]
+    difference: float
+    low: float
+    high: float
+    p: float
+    seed_sd: float
+    detected: bool
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="For the runs of both precisions.")],
+    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    suite: Annotated[str, typer.Option()] = "cifar10-cpu",
+    method: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2)] = None,
+) -> None:
+    """Train and evaluate in both precisions; prints JSON."""
+    methods, seeds = method or ["pgd-at", "generalist-d"], seed or [0, 1, 2]
+    arguments = [suite, "--data-root", str(data_root), "-q"]
+    arguments += [part for name in methods for part in ("--method", name)]
+    arguments += [part for number in seeds for part in ("--seed", str(number))]
+    arguments += ["--limit", str(limit)] if limit else []
+    records: dict[str, SuiteRecord] = {}
+    for precision in PRECISIONS:
+        own = ["--precision", precision, "--out", str(out / precision)]
+        command = [sys.executable, "-m", "benchmark", "run", *arguments, *own]
+        command += ["--set", f"evaluation={_metrics(suite)}"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        records[precision] = read_suite(out / precision)
+    rows = [_row(records, name, metric) for name in methods for metric in METRICS]
+    document = {
+        "suite": suite,
+        "seeds": seeds,
+        "limit": limit,
+        "environment": environment("cpu", 1),
+        "rows": [asdict(row) for row in rows],
+    }
+    print(json.dumps(document, indent=2))
+
+
+def _metrics(suite: str) -> str:
+    """The suite's own ``METRICS``, as YAML that is JSON."""
+    from benchmark.suites.schema import load_suite
+
+    chosen = [m for m in load_suite(suite).evaluation if m.name in METRICS]
+    return json.dumps([metric.model_dump(mode="json") for metric in chosen])
+
+
+def _row(records: dict[str, SuiteRecord], method: str, metric: str) -> Row:
+    cells = {name: records[name].of(method) for name in PRECISIONS}
+    pair: Any = outcome_matrices([(cells["bf16"], metric), (cells["fp32"], metric)])
+    bf16, fp32 = pair
+    found = paired_contrast([(1.0, bf16), (-1.0, fp32)])
+    accuracies = {
+        name: [round(100 * value, 2) for value in part.mean(axis=1)]
+        for name, part in (("fp32", fp32), ("bf16", bf16))
+    }
+    return Row(
+        method=method,
+        metric=metric,
+        n=found.n,
+        fp32=accuracies["fp32"],
+        bf16=accuracies["bf16"],
+        difference=round(100 * found.value, 2),
+        low=round(100 * found.low, 2),
+        high=round(100 * found.high, 2),
+        p=round(found.p, 4),
+        seed_sd=round(stdev(accuracies["fp32"]), 2) if len(fp32) > 1 else 0.0,
+        detected=found.p < 0.05,
+    )
+
+
+if __name__ == "__main__":
+    app()
