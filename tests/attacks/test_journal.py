@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,42 @@ def test_twenty_kills_at_random_moments(
     bomb.batches, bomb.left = 0, None
     assert same(attack(model, *data, **SETTINGS, journal=tmp_path / "journal"), whole)
     assert bomb.batches == 0
+
+
+def test_a_disk_that_is_full_again_and_again(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    whole: AutoAttackResult,
+    bomb: Bomb,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """One clear error, no rest of a file, finished batches kept, and in the end the same result."""
+    save, room = torch.save, 0
+
+    def small(content: Any, file: Any) -> None:
+        nonlocal room
+        room -= 1
+        if room < 0:
+            file.write(b"half a batch")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", small)
+    messages: list[str] = []
+    while True:
+        room, bomb.batches = 2, 0
+        try:
+            result = attack(model, *data, **SETTINGS, journal=tmp_path / "journal")
+            break
+        except BenchmarkError as error:
+            messages.append(str(error))
+        assert bomb.batches == 3  # two that found room, and the one that did not
+        assert not list(tmp_path.rglob("*.part-*"))
+    assert len(messages) >= 2
+    for message in messages:
+        assert re.search("cannot write .*: No space left on device; free some", message)
+    assert same(result, whole)
 
 
 def test_without_a_journal_nothing_is_written(
