@@ -58,7 +58,7 @@ def assert_same_evaluation(run: Path, trained: Path) -> None:
 def test_two_processes_give_the_outcomes_of_one(trained: Path, tmp_path: Path) -> None:
     """449 images are two batches: each process makes one of every attack."""
     run = unevaluated(trained, tmp_path / "copy")
-    out, err = torchrun(2, "evaluate", run, "--json", "-q").communicate(timeout=250)
+    out, err = torchrun(2, "evaluate", run, "--json", "-q").communicate(timeout=700)
     assert json.loads(out)[run.name]["union"]["n"] == 449, err
     assert_same_evaluation(run, trained)
 

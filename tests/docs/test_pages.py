@@ -87,7 +87,6 @@ def test_blocks_are_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["tutorial", "data", "model"])
 def test_a_page_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     """Block by block, from top to bottom, in an empty folder."""

@@ -53,7 +53,7 @@ def test_rendering_imports_no_torch(small_out: Path, tmp_path: Path) -> None:
     )
     environment = {**os.environ, "MPLBACKEND": "agg"}
     command = [sys.executable, "-c", code, str(small_out), str(tmp_path)]
-    assert subprocess.run(command, env=environment, timeout=240).returncode == 0
+    assert subprocess.run(command, env=environment, timeout=700).returncode == 0
 
 
 def test_published_figures_never_enter_our_tables(rendered: Path) -> None:

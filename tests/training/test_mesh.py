@@ -74,7 +74,7 @@ def together(processes: int, jobs: list[dict[str, Any]], folder: Path) -> dict[s
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert called.returncode == 0, called.stderr[-3000:]
     states: dict[str, Any] = torch.load(out, weights_only=True)
@@ -220,7 +220,7 @@ def test_killed_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
     recipe = {"name": "generalist-t", "warmup": "20%", "every": "20%"}
     suite = write_suite(tmp_path, methods=[recipe], train={"epochs": 30, "validations": 10})
     arguments = ("run", suite, "--learner-groups", 2, "-q", "--out")
-    assert torchrun(2, *arguments, tmp_path / "whole").wait(timeout=200) == 0
+    assert torchrun(2, *arguments, tmp_path / "whole").wait(timeout=600) == 0
 
     for lines, end in ((2, signal.SIGTERM), (5, signal.SIGKILL)):
         started = torchrun(2, *arguments, tmp_path / "killed")
@@ -229,8 +229,8 @@ def test_killed_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
             started.send_signal(end)
         else:
             os.kill(children(started.pid)[-1], end)
-        assert started.wait(timeout=100) != 0
-    assert torchrun(2, *arguments, tmp_path / "killed").wait(timeout=200) == 0
+        assert started.wait(timeout=300) != 0
+    assert torchrun(2, *arguments, tmp_path / "killed").wait(timeout=600) == 0
     (whole,), (killed,) = ((tmp_path / name / "cells").iterdir() for name in ("whole", "killed"))
     assert_same_result(whole, killed)
     summary = json.loads((killed / "training.json").read_text())
@@ -256,7 +256,7 @@ def test_divergence_ends_all_processes_with_one_message(tmp_path: Path) -> None:
                          {"name": "linf", "objective": "pgd-at", "optimizer": {"lr": 1e30}}]}  # fmt: skip
     suite = write_suite(tmp_path, methods=[wild, "pgd-at"])
     started = torchrun(2, "run", suite, "-q", "--out", tmp_path / "out")
-    err = started.communicate(timeout=200)[1]
+    err = started.communicate(timeout=600)[1]
     assert "learner linf has weights that are not finite" in err or "loss/linf is not finite" in err
     assert len(list((tmp_path / "out/cells").glob("*/training.json"))) == 1
     (message,) = [line for line in err.splitlines() if line.startswith("error: ")]
