@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import stdev
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.core.environment import environment
-from benchmark.evaluation.statistics import paired_contrast
+from benchmark.evaluation.statistics import holm, paired_contrast
 from benchmark.report.records import SuiteRecord, outcome_matrices, read_suite
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -33,10 +33,11 @@ class Row:
     """One method under one metric; accuracies in per cent, one per seed.
 
     Attributes:
-        difference, low, high, p: bf16 minus fp32 with its 95 % interval and p-value, which hold the
-            spread over seeds and the choice of images.
-        seed_sd: standard deviation over the seeds of fp32.
+        difference, low, high: bf16 minus fp32 with its 95 % interval, which holds the spread over
+            seeds and the choice of images.
+        p: of that difference, adjusted after Holm for all rows.
         detected: p < 0.05.
+        seed_sd: standard deviation over the seeds of fp32.
     """
 
     method: str
@@ -48,8 +49,8 @@ class Row:
     low: float
     high: float
     p: float
-    seed_sd: float
     detected: bool
+    seed_sd: float
 
 
 @app.command()
@@ -75,6 +76,11 @@ def main(
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         records[precision] = read_suite(out / precision)
     rows = [_row(records, name, metric) for name in methods for metric in METRICS]
+    adjusted = holm([row.p for row in rows])
+    rows = [
+        replace(row, p=round(p, 4), detected=p < 0.05)
+        for row, p in zip(rows, adjusted, strict=True)
+    ]
     document = {
         "suite": suite,
         "seeds": seeds,
@@ -111,9 +117,9 @@ def _row(records: dict[str, SuiteRecord], method: str, metric: str) -> Row:
         difference=round(100 * found.value, 2),
         low=round(100 * found.low, 2),
         high=round(100 * found.high, 2),
-        p=round(found.p, 4),
+        p=found.p,
+        detected=False,  # known when all rows are
         seed_sd=round(stdev(accuracies["fp32"]), 2) if len(fp32) > 1 else 0.0,
-        detected=found.p < 0.05,
     )
 
 
