@@ -35,10 +35,10 @@ def _split_entries(_: Any, what: str, name: str, item: Any, options: Any, lines:
     names: list[str] = []
 
     def close() -> None:
-        for name in names:
+        for attribute in names:
             first, *more = entry
-            found.extend([f"    {name}: {first}", *more])
-            found[-1] += _default(item, name)
+            found.extend([f"    {attribute}: {first}", *more])
+            found[-1] += _default(item, attribute)
         names.clear()
 
     inside = False

@@ -32,8 +32,10 @@ def done(command: list[object], **options: object) -> str:
 
 def wheel(tree: Path, folder: Path) -> Path:
     """The wheel of ``tree``, from a copy, so that nothing is left in the tree."""
-    ignored = shutil.ignore_patterns(".*", "runs", "dist", "build", "site", "*.egg-info")
+    ignored = shutil.ignore_patterns(".*", "runs", "site", "*.egg-info")
     shutil.copytree(tree, folder / "tree", ignore=ignored)
+    if (tree / ".gitignore").exists():  # which tells hatchling what to leave out
+        shutil.copy(tree / ".gitignore", folder / "tree")
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     done([*pip, "--no-index", "-w", folder, folder / "tree"])
     (built,) = folder.glob("*.whl")

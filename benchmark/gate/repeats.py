@@ -6,14 +6,17 @@ python -m benchmark.gate.repeats --baseline results/gate/quick.json > repeats.js
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from benchmark.core.environment import environment
 from benchmark.core.progress import Progress
+from benchmark.gate.baseline import read_baseline
 from benchmark.gate.check import check
 from benchmark.suites.run import pick_device
 
@@ -27,8 +30,16 @@ def main(
     first_seed: Annotated[int, typer.Option(min=0, help="Not one of the baseline's.")] = 100,
     data_root: Annotated[Path, typer.Option()] = Path("data"),
 ) -> None:
-    """Check the code as it is against the baseline, a seed at a time; prints JSON."""
+    """Check the code as it is against the baseline, a seed at a time; prints JSON.
+
+    The reference network is the same in every repeat: what is repeated is training.
+    """
     progress, device, rows = Progress(), pick_device("cpu"), []
+    known = set(read_baseline(baseline).scope.seeds) & set(range(first_seed, first_seed + repeats))
+    if known:
+        sys.exit(
+            f"error: the baseline was made with seed {min(known)}; choose another --first-seed"
+        )
     for seed in range(first_seed, first_seed + repeats):
         started = time.monotonic()
         verdict, _ = check(
@@ -53,7 +64,7 @@ def main(
         "baseline": baseline.name,
         "alarms": sum(bool(row["moved"]) for row in rows),
         "repeats": repeats,
-        "environment": environment("cpu", 1),
+        "environment": environment("cpu", torch.get_num_threads()),
         "rows": rows,
     }
     print(json.dumps(document, indent=2))

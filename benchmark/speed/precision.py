@@ -9,8 +9,10 @@ and compares accuracies on the same images. Run again after an interruption, it 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import stdev
@@ -19,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.core.environment import environment
+from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.evaluation.statistics import holm, paired_contrast
 from benchmark.report.records import SuiteRecord, outcome_matrices, read_suite
 
@@ -70,12 +73,13 @@ def main(
     arguments += ["--limit", str(limit)] if limit else []
     records: dict[str, SuiteRecord] = {}
     for precision in PRECISIONS:
-        own = ["--precision", precision, "--out", str(out / precision)]
+        own = ["--precision", precision, "--out", str(out / precision), "--device", "cpu"]
         command = [sys.executable, "-m", "benchmark", "run", *arguments, *own]
         command += ["--set", f"evaluation={_metrics(suite)}"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, check=True)
         records[precision] = read_suite(out / precision)
-    rows = [_row(records, name, metric) for name in methods for metric in METRICS]
+    rows = [_row(records, seeds, name, metric) for name in methods for metric in METRICS]
     adjusted = holm([row.p for row in rows])
     rows = [
         replace(row, p=round(p, 4), detected=p < 0.05)
@@ -96,11 +100,16 @@ def _metrics(suite: str) -> str:
     from benchmark.suites.schema import load_suite
 
     chosen = [m for m in load_suite(suite).evaluation if m.name in METRICS]
+    if len(chosen) < len(METRICS):
+        raise ConfigError(f"{suite} does not measure {' and '.join(METRICS)}; choose another suite")
     return json.dumps([metric.model_dump(mode="json") for metric in chosen])
 
 
-def _row(records: dict[str, SuiteRecord], method: str, metric: str) -> Row:
-    cells = {name: records[name].of(method) for name in PRECISIONS}
+def _row(records: dict[str, SuiteRecord], seeds: Sequence[int], method: str, metric: str) -> Row:
+    cells = {
+        name: [cell for cell in records[name].of(method) if cell.seed in seeds]
+        for name in PRECISIONS
+    }
     pair: Any = outcome_matrices([(cells["bf16"], metric), (cells["fp32"], metric)])
     bf16, fp32 = pair
     found = paired_contrast([(1.0, bf16), (-1.0, fp32)])
@@ -124,4 +133,7 @@ def _row(records: dict[str, SuiteRecord], method: str, metric: str) -> Row:
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except BenchmarkError as problem:
+        sys.exit(f"error: {problem}")
