@@ -60,7 +60,7 @@ def test_a_paper_suite_runs_with_a_limit(
         "run", suite, "--data-root", tmp_path, "--out", tmp_path / "out", "--limit", 4,
         "--method", "generalist-d", "--seed", 0, "--json",
         "--set", "train={epochs: 1, validations: 1, validation_images: 2}",
-        "--set", "evaluation=[{kind: clean}, {kind: pgd, name: pgd10_linf, threat: {eps: 8/255}}]",
+        "--set", "evaluation=[{kind: clean}, {kind: pgd, name: pgd2_linf, threat: {eps: 8/255, steps: 2}}]",
     )  # fmt: skip
     assert called.status == 0, called.err
     (cell,) = (tmp_path / "out" / "cells").iterdir()
