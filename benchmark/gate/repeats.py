@@ -15,6 +15,7 @@ import torch
 import typer
 
 from benchmark.core.environment import environment
+from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.progress import Progress
 from benchmark.gate.baseline import read_baseline
 from benchmark.gate.check import check
@@ -37,8 +38,8 @@ def main(
     progress, device, rows = Progress(), pick_device("cpu"), []
     known = set(read_baseline(baseline).scope.seeds) & set(range(first_seed, first_seed + repeats))
     if known:
-        sys.exit(
-            f"error: the baseline was made with seed {min(known)}; choose another --first-seed"
+        raise ConfigError(
+            f"the baseline was made with seed {min(known)}; choose another --first-seed"
         )
     for seed in range(first_seed, first_seed + repeats):
         started = time.monotonic()
@@ -71,4 +72,7 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except BenchmarkError as problem:
+        sys.exit(f"error: {problem}")

@@ -8,10 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fenced_blocks import blocks
 from tiny_suites import cli
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
-SCRIPTS = re.findall(r"```(?:ba)?sh\n(.*?)```", PAGE, re.DOTALL)
+PATH = Path(__file__).parents[2] / "docs" / "cluster.md"
+PAGE = PATH.read_text()
+SCRIPTS = [block.text for block in blocks(PATH) if block.language in ("sh", "bash")]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

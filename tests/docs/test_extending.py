@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fenced_blocks import blocks
 from tiny_suites import tiny
 
 from benchmark.catalogue import methods_page
@@ -44,10 +45,10 @@ def bench(environment: dict[str, str], *arguments: object) -> str:
 
 
 def test_the_page_shows_the_package_that_is_tested() -> None:
-    page = (ROOT / "docs" / "extending.md").read_text()
+    page = blocks(ROOT / "docs" / "extending.md")
     for name, language in (("smooth_at.py", "python"), ("pyproject.toml", "toml")):
-        blocks = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-        assert blocks == [(PLUGIN / name).read_text()]
+        shown = [block.text for block in page if block.language == language]
+        assert shown == [(PLUGIN / name).read_text()]
     lines = (PLUGIN / "smooth_at.py").read_text().splitlines()
     assert len(lines) < 80
 

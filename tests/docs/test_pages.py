@@ -8,13 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from fenced_blocks import blocks
 
 from benchmark.cli import app
 from benchmark.core.objective import METHODS
@@ -23,32 +23,8 @@ from benchmark.suites.schema import build_suite, load_suite
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SKIPPED = "<!-- not run by the tests: "
 # What stands before the arguments of our command line.
 START = re.compile(r"(?:generalist-bench|-m benchmark) (.*)")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block. ``title`` names the file that it is; ``run`` is False where a comment before
-    it says why not."""
-
-    language: str
-    title: str | None
-    text: str
-    run: bool
-
-
-def blocks(page: Path) -> list[Block]:
-    found = re.findall(
-        r"(<!--[^\n]*-->\n)?^```(\w+)(?: title=\"(.*?)\")?\n(.*?)^```",
-        page.read_text(),
-        re.DOTALL | re.MULTILINE,
-    )
-    return [
-        Block(language, title or None, text, not comment.startswith(SKIPPED))
-        for comment, language, title, text in found
-    ]
 
 
 def commands() -> list[Any]:

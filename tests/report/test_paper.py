@@ -61,6 +61,7 @@ def test_a_table_of_every_kind_of_cell_compiles(rendered: Path, tmp_path: Path) 
     shutil.copy(rendered / "table.tex", tmp_path)
     (tmp_path / "paper.tex").write_text(ARTICLE % r"\input{table}")
     assert "Overfull" not in compiled("paper.tex", tmp_path)
+    assert "Overfull" not in compiled("table.tex", tmp_path)
 
 
 def test_there_is_something_to_look_at() -> None:
