@@ -167,7 +167,7 @@ def run_autoattack(
                 f"labels are in [{int(y.min())}, {int(y.max())}], the model has {classes} classes"
             )
         clean = logits.argmax(1).to(y.device) == y
-        view = _view(model, x[:batch_size].to(device)) if fold else None
+        view = _view(model, x[:batch_size].to(device), logits) if fold else None
         crafted_on: nn.Module = view or model
         if precision == "bf16":
             crafted_on = Autocast(crafted_on, device.type)
@@ -469,12 +469,12 @@ def _not_shareable() -> BenchmarkError:
     )
 
 
-def _view(model: nn.Module, x: Tensor) -> FoldedView | None:
-    """A folded copy if the model allows a copy and the copy computes the same."""
+def _view(model: nn.Module, x: Tensor, logits: Tensor) -> FoldedView | None:
+    """A folded copy if the model allows a copy and that gives the model's ``logits`` on ``x``."""
     # Foreign models may fail to be copied in any way they like; the model itself always works.
     try:
         view = FoldedView(model, channels_last=x.device.type == "cpu")
-        return view if view.agrees(x) else None
+        return view if view.agrees(x, logits) else None
     except Exception:
         return None
 

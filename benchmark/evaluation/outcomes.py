@@ -89,9 +89,11 @@ def pgd_outcomes(
     done = 0
     with crafting(model):
         for _, x, y in evaluation_batches(split, batch_size, indices=indices, device=device):
-            robust = _right(model, x, y)
+            with torch.no_grad():
+                logits = model(x)
+            robust = is_right(logits, y)
             if crafted_on is None:
-                crafted_on = folded_if_same(model, x)
+                crafted_on = folded_if_same(model, x, logits)
                 if precision == "bf16":
                     crafted_on = Autocast(crafted_on, device.type)
             for _ in range(restarts):
