@@ -105,7 +105,8 @@ class TrainLoader:
     """Shuffled, randomly cropped and flipped batches of a split in memory.
 
     Args:
-        split: images in memory; they are moved to ``device`` once.
+        split: images in memory; they are moved to ``device`` once, with ``flip`` each beside its
+            mirror image.
         batch_size: images per batch; the last one of an epoch may be smaller.
         seed: of order, crops and flips. Drawn on the CPU: the same on every device.
         crop: zero padding in pixels before the random crop; 0 turns it off.
@@ -136,12 +137,15 @@ class TrainLoader:
         height, width = split.images.shape[2:]
         self._shape = height, width, 3
         image = height * width * 3
-        # One run of pixels, image behind image, [h, w, 3] each. A shifted image is what lies that
-        # far from it, but for rows and columns that are its neighbours': they become zero.
+        # One run of pixels, image behind image, [h, w, 3] each, and then all of them mirrored. A
+        # shifted image is what lies that far from it, but for rows and columns that are its
+        # neighbours': they become zero.
         margin = crop * (width + 1) * 3
-        pixels = torch.zeros(len(split) * image + 2 * margin, dtype=torch.uint8)
-        inner = pixels.narrow(0, margin, len(split) * image).view(-1, *self._shape)
-        inner.copy_(split.images.permute(0, 2, 3, 1))
+        images = split.images.permute(0, 2, 3, 1)
+        copies = [images, images.flip(2)] if flip else [images]
+        pixels = torch.zeros(len(copies) * images.numel() + 2 * margin, dtype=torch.uint8)
+        inner = pixels.narrow(0, margin, len(copies) * images.numel())
+        torch.cat(copies, out=inner.view(-1, *self._shape))
         pixels = pixels.to(self._device)
         self._runs = pixels.as_strided((len(pixels) - image + 1, image), (1, 1))
         self._rows = _inside(height, crop).to(self._device)
@@ -185,17 +189,16 @@ class TrainLoader:
     def _augmented(self, chosen: Tensor, top: Tensor, left: Tensor, flips: Tensor) -> Tensor:
         """The chosen images, zero-padded, cut at (top, left), flipped: uint8 [b, h, w, 3]."""
         height, width, _ = self._shape
+        # A flip after the crop: the mirrored image, cut as far from its other side.
+        left = torch.where(flips, 2 * self._crop - left, left)
+        chosen = chosen + flips * len(self._labels)
         begin = self._native(((chosen * height + top) * width + left) * 3)
-        pixels = self._native(self._runs)[begin]
+        images = self._native(self._runs)[begin]
         if self._crop:
-            rows = pixels.reshape(-1, height, width * 3)
+            rows = images.reshape(-1, height, width * 3)
             rows *= self._native(self._rows)[self._native(top)][:, :, None]
             rows *= self._native(self._columns)[self._native(left)][:, None]
-        images = torch.as_tensor(pixels).view(-1, *self._shape)
-        flipped = flips.nonzero().flatten()
-        mirrored = images.index_select(0, flipped.to(self._device)).flip(2)
-        self._native(images)[self._native(flipped)] = self._native(mirrored)
-        return images
+        return torch.as_tensor(images).view(-1, *self._shape)
 
     def _native(self, tensor: Tensor) -> Any:
         """As what copies whole images on this device: on CPUs numpy, where torch copies bytes."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmark.core.method import Batch, Method
 from benchmark.speed.clock import Clock, Stopwatch
@@ -76,17 +78,19 @@ class _Entered:
 
 def in_training(bench: Bench, method: str, steps: int, clock: Clock) -> list[Overhead]:
     """Of a training as a user runs it: loading and augmenting, and all the rest of the loop but
-    updates, validation and checkpoints: losses, lines of the log, progress."""
-    epochs = steps * bench.batch_size / len(bench.data.train)
+    updates, validation and checkpoints: losses, lines of the log, progress.
+
+    The images are repeated to an epoch of ``steps`` batches: the digits' own would end after a few.
+    """
     config = bench.config(method)
-    train = config.train.model_copy(
-        update={"epochs": epochs, "validations": 1, "validation_images": 2}
-    )
+    train = config.train.model_copy(update={"epochs": 1, "validations": 1, "validation_images": 2})
+    images = bench.split("train")
+    repeated = images.take(torch.arange(steps * bench.batch_size) % len(images))
     watch = Stopwatch(clock)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             config.model_copy(update={"train": train}),
-            bench.data,
+            replace(bench.data, train=repeated),
             Path(folder),
             device=bench.device,
         )
