@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from benchmark.attacks.fusing import bf16_is_fused, fused, hooked
 from benchmark.core.batchnorm import SynchronisedBatchNorm2d
 
 # Images on which a view is compared with its source: enough to find another function, and no pass
@@ -80,6 +81,8 @@ class FoldedView(nn.Module):
         ]
         self.folds = len(self._folds)
         self._castable = _castable(net) if isinstance(net, fx.GraphModule) else []
+        # For passes without gradients, once it is known to compute the same; a tuple as above.
+        self._fused: tuple[fx.GraphModule] | None = None
         super().train(False)
         self.refresh()
 
@@ -111,10 +114,14 @@ class FoldedView(nn.Module):
         """
         for layer in self._castable:
             layer.to(dtype)
+        if self._fused and not bf16_is_fused():
+            self._fused = None
 
     def forward(self, x: Tensor) -> Tensor:
         """As the source in eval mode; differentiable in ``x``."""
-        return self.net(x.contiguous(memory_format=self._layout))
+        differentiated = torch.is_grad_enabled() and x.requires_grad
+        net = self._fused[0] if self._fused and not differentiated else self.net
+        return net(x.contiguous(memory_format=self._layout))
 
     def train(self, mode: bool = True) -> FoldedView:
         """Does nothing: the folded constants are those of eval mode."""
@@ -123,7 +130,7 @@ class FoldedView(nn.Module):
     @torch.no_grad()
     def agrees(self, x: Tensor, logits: Tensor | None = None, tolerance: float = 1e-4) -> bool:
         """Whether the source, already in eval mode, gives the same logits on images of ``x``; the
-        first 32 are compared.
+        first 32 are compared. From then on passes without gradients are ``fused``.
 
         Args:
             logits: of the source on ``x`` (and on further images), if they are known.
@@ -131,13 +138,23 @@ class FoldedView(nn.Module):
         """
         x = x[:_COMPARED]
         expected = self._source[0](x) if logits is None else logits[: len(x)]
-        scale = max(1.0, float(expected.abs().max()))
-        try:
-            own = self(x)
-        # Foreign forward code that takes gradients may be traced into a graph that fails.
-        except Exception:
+        allowed = tolerance * max(1.0, float(expected.abs().max()))
+        x = x.contiguous(memory_format=self._layout)
+        if not _close(self.net, x, expected, allowed):
             return False
-        return bool((own - expected).abs().max() <= tolerance * scale)
+        net = fused(self.net) if isinstance(self.net, fx.GraphModule) else None
+        self._fused = (net,) if net and _close(net, x, expected, allowed) else None
+        return True
+
+
+def _close(net: nn.Module, x: Tensor, expected: Tensor, allowed: float) -> bool:
+    """Whether the largest difference of ``net`` from the ``expected`` logits is ``allowed``."""
+    try:
+        own = net(x)
+    # Foreign forward code that takes gradients may be traced into a graph that fails.
+    except Exception:
+        return False
+    return bool((own - expected).abs().max() <= allowed)
 
 
 def folded_if_same(model: nn.Module, x: Tensor, logits: Tensor | None = None) -> nn.Module:
@@ -201,8 +218,8 @@ def _fold_graph(model: nn.Module) -> tuple[fx.GraphModule, list[tuple[str, str]]
             or norm.running_mean is None
             or len(before.users) != 1
             or calls[str(before.target)] != 1
-            or _hooked(norm)
-            or _hooked(conv)
+            or hooked(norm)
+            or hooked(conv)
         ):
             continue
         if conv.bias is None:
@@ -224,10 +241,6 @@ def _castable(traced: fx.GraphModule) -> list[nn.Module]:
         for name, layer in traced.named_modules()
         # exact types again; a weight that forward also uses by itself stays as it is
         if type(layer) in (nn.Conv2d, nn.Linear)
-        and not _hooked(layer)
+        and not hooked(layer)
         and not used & {f"{name}.weight", f"{name}.bias"}
     ]
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

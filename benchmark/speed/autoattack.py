@@ -186,6 +186,7 @@ def _evaluated(run: Path, command: list[str], task: str, found: dict[str, Tensor
         subprocess.run(
             [sys.executable, *command, str(here)],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
             check=True,
         )
         taken = time.monotonic() - started
