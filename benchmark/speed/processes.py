@@ -68,23 +68,27 @@ def main(
     epochs: Annotated[float, typer.Option(min=0.01)] = 0.5,
     limit: Annotated[int | None, typer.Option(min=2)] = None,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
+    task: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
 ) -> None:
     """Train each task by one and by two processes, in turns; prints JSON."""
+    for name in task or ():
+        if name not in TASKS:
+            raise typer.BadParameter(f"unknown task {name!r}; choose from {', '.join(TASKS)}")
     progress, rows = Progress(), []
-    for task, recipe in TASKS.items():
+    for name in task or TASKS:
         seconds: dict[str, list[float]] = {"one": [], "two": [], "train_one": [], "train_two": []}
         grid: dict[str, Any] = {}
         for repeat in range(repeats):
-            for name, processes in (("one", 1), ("two", 2)):
-                suite = _suite(dataset, model, recipe, epochs, limit)
+            for way, processes in (("one", 1), ("two", 2)):
+                suite = _suite(dataset, model, TASKS[name], epochs, limit)
                 wall, summary = _trained(suite, data_root, processes)
-                seconds[name].append(round(wall, 2))
-                seconds[f"train_{name}"].append(summary["seconds"])
+                seconds[way].append(round(wall, 2))
+                seconds[f"train_{way}"].append(summary["seconds"])
                 grid = summary["processes"]
-                progress.say(f"{task}, repeat {repeat + 1}: {name} {wall:.0f} s")
+                progress.say(f"{name}, repeat {repeat + 1}: {way} {wall:.0f} s")
         rows.append(
             Row(
-                task=task,
+                task=name,
                 one_s=median(seconds["one"]),
                 two_s=median(seconds["two"]),
                 ratio=_ratio(seconds["one"], seconds["two"]),
