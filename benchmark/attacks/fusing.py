@@ -11,6 +11,7 @@ The kernels are torch's own, those that its compiler chooses, called without com
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 from typing import Any
 
@@ -22,9 +23,9 @@ _RELUS: tuple[Any, ...] = (F.relu, torch.relu, "relu")
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)
 
 
-def fused(net: fx.GraphModule) -> fx.GraphModule | None:
+def fused_graph(net: fx.GraphModule) -> fx.GraphModule | None:
     """``net`` for passes without gradients, on the same layers; None if there is nothing to fuse
-    or no kernel for it."""
+    or no kernel for it. For weights in channels_last layout: in others torch has none for bf16."""
     if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return None
     if any(tensor.device.type != "cpu" for tensor in net.parameters()):
@@ -45,7 +46,7 @@ def fused(net: fx.GraphModule) -> fx.GraphModule | None:
         if not _is_convolution(conv, layers):
             continue
         overwrite = bool(inputs) and _may_be_overwritten(inputs[0], before, layers)
-        name = f"fused_{found}"
+        name = next(new for n in itertools.count(found) if (new := f"fused_{n}") not in layers)
         layers[name] = _Fused(layers[str(conv.target)], overwrite)
         copied.add_submodule(name, layers[name])
         with copied.graph.inserting_before(relu):
@@ -67,11 +68,6 @@ def hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
-def bf16_is_fused() -> bool:
-    """Whether this CPU has the kernels for bf16."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 class _Fused(nn.Module):
     """relu(conv(x)) or relu(conv(x) + other), the latter in ``other``'s memory if ``overwrite``."""
 
@@ -90,7 +86,7 @@ class _Fused(nn.Module):
             result = kernels._convolution_pointwise(x, *fixed, "relu", [], "")
         elif other.dtype != x.dtype or other.shape != self._shape(x):
             result = F.relu(conv(x) + other)
-        elif self.overwrite:
+        elif self.overwrite and other.is_contiguous(memory_format=torch.channels_last):
             result = kernels._convolution_pointwise_.binary(
                 other, x, *fixed, "add", 1.0, "relu", [], ""
             )
@@ -111,8 +107,8 @@ class _Fused(nn.Module):
 
 
 def _is_relu(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
-    if node.op == "call_module":
-        layer = layers.get(str(node.target))
+    layer = _layer(node, layers)
+    if layer is not None:
         return type(layer) is nn.ReLU and not hooked(layer)
     return node.op in ("call_function", "call_method") and node.target in _RELUS
 
@@ -132,11 +128,12 @@ def _is_sum(node: fx.Node) -> bool:
 
 def _is_convolution(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
     """Whether this is a plain convolution, met by nothing but the next node."""
-    layer = layers.get(str(node.target)) if node.op == "call_module" else None
+    layer = _layer(node, layers)
     return (
         type(layer) is nn.Conv2d
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
+        and layer.groups == 1  # others have no kernel in bf16
         and not hooked(layer)
         and len(node.users) == len(node.all_input_nodes) == 1
     )
@@ -148,6 +145,15 @@ def _may_be_overwritten(node: fx.Node, by: fx.Node, layers: dict[str, nn.Module]
     It comes from a convolution, and whatever else it enters is fused already and so runs before. A
     convolution that is not may come to run later, or be the one that writes.
     """
-    return type(layers.get(str(node.target))) in (nn.Conv2d, _Fused) and all(
-        type(layers.get(str(user.target))) is _Fused for user in node.users if user is not by
+    layer = _layer(node, layers)
+    return (
+        isinstance(layer, nn.Module)
+        and type(layer) in (nn.Conv2d, _Fused)
+        and not hooked(layer)
+        and all(type(_layer(user, layers)) is _Fused for user in node.users if user is not by)
     )
+
+
+def _layer(node: fx.Node, layers: dict[str, nn.Module]) -> nn.Module | None:
+    """What this node calls, if it is a layer."""
+    return layers.get(str(node.target)) if node.op == "call_module" else None

@@ -141,11 +141,12 @@ class TrainLoader:
         # shifted image is what lies that far from it, but for rows and columns that are its
         # neighbours': they become zero.
         margin = crop * (width + 1) * 3
-        images = split.images.permute(0, 2, 3, 1)
-        copies = [images, images.flip(2)] if flip else [images]
-        pixels = torch.zeros(len(copies) * images.numel() + 2 * margin, dtype=torch.uint8)
-        inner = pixels.narrow(0, margin, len(copies) * images.numel())
-        torch.cat(copies, out=inner.view(-1, *self._shape))
+        copies = 2 if flip else 1
+        pixels = torch.zeros(copies * len(split) * image + 2 * margin, dtype=torch.uint8)
+        inner = pixels.narrow(0, margin, copies * len(split) * image).view(copies, -1, *self._shape)
+        inner[0] = split.images.permute(0, 2, 3, 1)
+        if flip:
+            inner[1].numpy()[:] = inner[0].numpy()[:, :, ::-1]  # without a third copy
         pixels = pixels.to(self._device)
         self._runs = pixels.as_strided((len(pixels) - image + 1, image), (1, 1))
         self._rows = _inside(height, crop).to(self._device)

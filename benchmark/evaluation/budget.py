@@ -44,8 +44,9 @@ def cheap_survivors(
 
     A fooled image is attacked no further. ``model`` is in crafting state.
     """
-    alive = is_right(model(x), y).nonzero().squeeze(1)
-    view = folded_if_same(model, x)
+    logits = model(x)
+    alive = is_right(logits, y).nonzero().squeeze(1)
+    view = folded_if_same(model, x, logits)
     norm, eps, size = norm_of(threat.norm), float(threat.eps), float(threat.step)
     x_adv = random_start(x[alive], threat, "uniform", generator)
     for _ in range(threat.steps):

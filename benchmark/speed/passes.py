@@ -81,6 +81,7 @@ def form_work(form: Form, model: nn.Module, x: Tensor, y: Tensor) -> Work:
         net.eval().requires_grad_(False)
         if form.folded:
             net = FoldedView(net, channels_last=form.channels_last)
+            net.fuse(x)
     if form.precision == "bf16":
         net = Autocast(net, x.device.type)
     size = form.batch_size

@@ -31,11 +31,26 @@ def loader(data: Split, batch: int = 16, seed: int = 0, **values: object) -> Tra
     return TrainLoader(data, batch, seed=seed, **options)
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
-@pytest.mark.parametrize(("crop", "flip"), [(3, True), (3, False), (0, True), (0, False)])
+def in_groups(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """Augment so many batches of 16 images of 12 pixels at once."""
+    monkeypatch.setattr("benchmark.data.loader._GROUP_BYTES", batches * 16 * 12 * 12 * 3)
+
+
+@pytest.mark.parametrize(
+    ("crop", "flip", "channels_last", "group"),
+    [
+        (3, True, True, 100),
+        (3, True, False, 3),
+        (3, False, True, 2),
+        (0, True, True, 1),
+        (0, False, False, 2),
+        (13, True, True, 3),
+    ],
+)
 def test_crop_and_flip_match_a_naive_implementation(
-    crop: int, flip: bool, channels_last: bool
+    crop: int, flip: bool, channels_last: bool, group: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_groups(monkeypatch, group)
     data = split()
     batches = loader(data, crop=crop, flip=flip, channels_last=channels_last)
     order = batches.order(2)
@@ -72,8 +87,9 @@ def test_the_source_images_are_untouched() -> None:
     assert torch.equal(data.images, before)
 
 
-def test_resumed_epoch_is_bit_identical() -> None:
+def test_resumed_epoch_is_bit_identical(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(loader(split()).epoch(3))
+    in_groups(monkeypatch, 3)  # the first of them would end in the middle of what is left
     resumed = list(loader(split()).epoch(3, start=2))
     assert len(whole) == 4
     assert len(resumed) == 2
