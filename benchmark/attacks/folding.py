@@ -119,10 +119,8 @@ class FoldedView(nn.Module):
         if self._fused:
             net, x = self._fused
             with torch.no_grad(), torch.autocast("cpu", dtype):
-                expected = self.net(x).float()
-                # A kernel may be for fp32 alone. The two round differently, so it is not by
-                # rounding that they are told apart.
-                if not _close(net, x, expected, 0.1 * max(1.0, float(expected.abs().max()))):
+                # A kernel may be for fp32 alone; how far both round apart is no matter.
+                if not _close(net, x, self.net(x).float(), tolerance=0.1):
                     self._fused = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,8 +148,7 @@ class FoldedView(nn.Module):
         """
         x = x[:_COMPARED]
         expected = self._source[0](x) if logits is None else logits[: len(x)]
-        allowed = tolerance * max(1.0, float(expected.abs().max()))
-        return _close(self.net, x.contiguous(memory_format=self._layout), expected, allowed)
+        return _close(self.net, x.contiguous(memory_format=self._layout), expected, tolerance)
 
     @property
     def fused(self) -> bool:
@@ -171,8 +168,7 @@ class FoldedView(nn.Module):
         except Exception:
             return
         x = x[:_COMPARED].contiguous(memory_format=self._layout)
-        expected = self.net(x)
-        if net and _close(net, x, expected, 1e-4 * max(1.0, float(expected.abs().max()))):
+        if net and _close(net, x, self.net(x), tolerance=1e-4):
             self._fused = net, x
 
     def _apply(self, fn: Any, recurse: bool = True) -> FoldedView:
@@ -180,14 +176,16 @@ class FoldedView(nn.Module):
         return super()._apply(fn, recurse)
 
 
-def _close(net: nn.Module, x: Tensor, expected: Tensor, allowed: float) -> bool:
-    """Whether the largest difference of ``net`` from the ``expected`` logits is ``allowed``."""
+def _close(net: nn.Module, x: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether ``net`` gives the ``expected`` logits; the largest difference counts, relative to the
+    largest logit (at least 1)."""
     try:
         own = net(x).float()
     # Foreign forward code that takes gradients may be traced into a graph that fails.
     except Exception:
         return False
-    return bool((own - expected).abs().max() <= allowed)
+    scale = max(1.0, float(expected.abs().max()))
+    return bool((own - expected).abs().max() <= tolerance * scale)
 
 
 def folded_if_same(model: nn.Module, x: Tensor, logits: Tensor | None = None) -> nn.Module:

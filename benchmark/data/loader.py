@@ -179,8 +179,9 @@ class TrainLoader:
                 [draw[part] for draw in self.draws(epoch, batch)]
                 for batch, part in enumerate(parts, group)
             ]
-            images = self._augmented(torch.cat(chosen), *map(torch.cat, zip(*drawn, strict=True)))
-            labels = self._labels.index_select(0, torch.cat(chosen).to(self._device))
+            every = torch.cat(chosen)
+            images = self._augmented(every, *map(torch.cat, zip(*drawn, strict=True)))
+            labels = self._labels.index_select(0, every.to(self._device))
             sizes = [len(part) for part in chosen]
             batches = zip(bounds, images.split(sizes), labels.split(sizes), strict=True)
             for (first, last), x, y in batches:
