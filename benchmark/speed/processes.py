@@ -24,6 +24,7 @@ import typer
 from benchmark.core.environment import environment
 from benchmark.core.files import read_json
 from benchmark.core.progress import Progress
+from benchmark.core.registry import did_you_mean
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -73,7 +74,7 @@ def main(
     """Train each task by one and by two processes, in turns; prints JSON."""
     for name in task or ():
         if name not in TASKS:
-            raise typer.BadParameter(f"unknown task {name!r}; choose from {', '.join(TASKS)}")
+            raise typer.BadParameter(f"unknown task {name!r}; {did_you_mean(name, TASKS)}")
     progress, rows = Progress(), []
     for name in task or TASKS:
         seconds: dict[str, list[float]] = {"one": [], "two": [], "train_one": [], "train_two": []}
