@@ -38,8 +38,7 @@ def assert_same_function(model: nn.Module, view: FoldedView, x: Tensor) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
     (wanted,) = torch.autograd.grad(expected.logsumexp(1).sum(), x)
     (gradient,) = torch.autograd.grad(got.logsumexp(1).sum(), x)
-    # as a whole: where rounding turns a ReLU on or off, single pixels differ by more
-    assert float((gradient - wanted).norm()) < 1e-2 * float(wanted.norm())
+    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-5)
     assert view.agrees(x.detach())
     model.train(training)
 
@@ -55,9 +54,10 @@ def assert_same_function(model: nn.Module, view: FoldedView, x: Tensor) -> None:
     ],
 )
 def test_same_logits_and_gradients_before_and_after_refresh(name: str, folds: int) -> None:
-    model = network(name)
+    # in fp32 rounding may turn a ReLU on or off, and with it the gradients of some pixels
+    model = network(name).double()
     view = FoldedView(model)
-    x = torch.rand(4, 3, 32, 32)
+    x = torch.rand(4, 3, 32, 32, dtype=torch.float64)
     assert view.folds == folds
     assert_same_function(model, view, x)
     before = view(x)
