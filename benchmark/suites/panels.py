@@ -101,6 +101,13 @@ def _part(attack: Attack, radii: Radii, n: int | None) -> AutoAttackPart:
     return AutoAttackPart(name=f"{attack}_linf", attack=attack, eps=Pixels(radii.linf), n=n)
 
 
+def _released(n: int | None) -> tuple[PGDMetric, ...]:
+    """The "PGD-20" of the released Generalist code (PKU-ML/Generalist at f0dc153): whatever steps
+    are asked for, it makes 10 of 0.007 at eps 0.031. The published robust accuracies are of it."""
+    threat = ThreatModel(norm="linf", eps=Pixels("0.031"), step=Pixels("0.007"), steps=10)
+    return (PGDMetric(name="pgd10_released", threat=threat, n=n),)
+
+
 def _standard(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """Clean, PGD-20 l_inf and l_2, AutoAttack, corruptions."""
     n = amount.n
@@ -124,8 +131,10 @@ def _quick(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
 
 def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """The columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each), every
-    attack of AutoAttack on its own, and AutoAttack."""
+    attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released Generalist code
+    calls PGD-20."""
     n, n_aa = amount.n, amount.costly
+    released = _released(n) if exact(radii.linf) == exact("8/255") else ()
     parts: tuple[Attack, ...] = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
     return (
         CleanMetric(n=n),
@@ -133,6 +142,7 @@ def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
         _pgd("linf", radii, n, steps=100),
         _pgd("linf", radii, n, name="mim20_linf", momentum=_MIM),
         _pgd("linf", radii, n, name="cw20_linf", loss="cw"),
+        *released,
         *(_part(attack, radii, n_aa) for attack in parts),
         _aa("linf", radii, n_aa),
     )
