@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +15,15 @@ from torch import Tensor, nn
 from benchmark.attacks import pgd
 from benchmark.core.averaging import interpolated
 from benchmark.core.learner import (
+    AuthorsRecipe,
     LearnerConfig,
+    OptimizerConfig,
     default_learner,
     default_learners,
     descend_together,
 )
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting, Step
 from benchmark.core.threat import Threat, ThreatModel
 
@@ -224,6 +228,16 @@ class ADP(Recipe):
         alpha, beta: 2 and 0.5 in the paper.
         threat: None, or a training threat model.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="DVERGE's code of ADP, ResNet-20; its eps of 1e-7 is torch's 1e-8 here",
+        optimizer=OptimizerConfig(name="adam", lr=0.001, weight_decay=1e-4),
+        schedule=Schedule(
+            points=((0, 1), (100 / 200, 0.1), (150 / 200, 0.01)), interpolation="step"
+        ),
+        epochs=200,
+        batch_size=128,
+    )
 
     learner: LearnerConfig = default_learner("member", "natural")
     members: int = Field(default=3, ge=2)

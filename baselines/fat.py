@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from baselines.trades import TRADES
 from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import Start, attack_loss, random_start
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import ThreatModel
@@ -78,6 +80,17 @@ class FAT(AttackObjective):
         omega: noise in pixel units; 0.001 in the code.
     """
 
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2002.11242 (FAT.py), WRN-32-10",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(
+            points=((0, 1), (59 / 120, 0.1), (89 / 120, 0.01), (109 / 120, 0.005)),
+            interpolation="step",
+        ),
+        epochs=120,
+        batch_size=128,
+    )
+
     tau: Schedule = Schedule(points=((0, 0), (50 / 120, 1), (90 / 120, 2)), interpolation="step")
     omega: float = Field(default=0.001, ge=0)
 
@@ -123,6 +136,14 @@ class FATTRADES(TRADES):
         tau: further steps by progress.
         omega: noise in pixel units; 0 in the code.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2002.11242 (FAT_for_TRADES.py); it ends before its drop at epoch 90",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(points=((0, 1), (74 / 85, 0.1)), interpolation="step"),
+        epochs=85,
+        batch_size=128,
+    )
 
     tau: Schedule = Schedule(points=((0, 0), (0.3, 1), (0.5, 2), (0.7, 3)), interpolation="step")
     omega: float = Field(default=0.0, ge=0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from baselines.augmentation import mixup_loss
 from benchmark.attacks import pgd
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.schedule import Schedule
 
 
 class IAT(AttackObjective):
@@ -23,6 +27,16 @@ class IAT(AttackObjective):
     Attributes:
         threat: training threat model; the code uses PGD-7, eps 0.0314, step 0.00784.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="the reimplementation ndb796/Pytorch-Adversarial-Training-CIFAR, ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(
+            points=((0, 1), (100 / 200, 0.1), (150 / 200, 0.01)), interpolation="step"
+        ),
+        epochs=200,
+        batch_size=128,
+    )
 
     @property
     def cuttable(self) -> bool:

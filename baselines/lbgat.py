@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.learner import LearnerConfig, default_learners, descend_together
+from benchmark.core.learner import (
+    AuthorsRecipe,
+    LearnerConfig,
+    OptimizerConfig,
+    default_learners,
+    descend_together,
+)
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat
 
@@ -29,6 +38,16 @@ class LBGAT(Recipe):
         threat: training threat model; the code uses eps 0.031, step 0.007, 10 steps.
         learners: g, then f; their objectives are not used.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2011.11164",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(
+            points=((0, 0.2), (1 / 100, 1), (75 / 100, 0.1), (90 / 100, 0.01)), interpolation="step"
+        ),
+        epochs=100,
+        batch_size=None,
+    )
 
     beta: float = Field(default=6.0, ge=0)
     threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite

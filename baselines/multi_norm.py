@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
@@ -10,9 +12,10 @@ from torch import Tensor, nn
 from benchmark.attacks import pgd
 from benchmark.attacks.norms import L1, norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient
-from benchmark.core.learner import LearnerConfig, default_learner
+from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Objective, Step
+from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat, ThreatModel
 
@@ -50,6 +53,14 @@ class MAX(_MultiNorm):
         threats: training threat models; robust_union: l_inf 8/255, l_2 0.3, l_1 12, 40 to 50 steps.
     """
 
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
+        epochs=50,
+        batch_size=128,
+    )
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """For each image, the example of the norm with the largest cross-entropy."""
         candidates = torch.stack(
@@ -69,6 +80,15 @@ class AVG(_MultiNorm):
     Attributes:
         threats: training threat models.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2006.12135 (MNG-AC)",
+        optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (1, 0))),
+        epochs=30,
+        batch_size=128,
+        grad_clip=0.5,
+    )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The examples of all norms, one norm after the other."""
@@ -99,6 +119,15 @@ class SAT(_MultiNorm):
         threats: training threat models; the code: l_inf 8/255, l_2 128/255, l_1 2000/255.
     """
 
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2006.12135 (MNG-AC)",
+        optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (1, 0))),
+        epochs=30,
+        batch_size=128,
+        grad_clip=0.5,
+    )
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """PGD under the norm that was drawn."""
         drawn = torch.randint(len(self.threats), (), generator=step.generator, device=x.device)
@@ -126,6 +155,14 @@ class MSD(_MultiNorm):
         sizes: step sizes by norm in pixel units; 0.003, 0.05 and 1 (0.05 * 20 / k for each of k
             coordinates) in the code.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
+        epochs=50,
+        batch_size=128,
+    )
 
     steps: int = Field(default=50, ge=1)
     sizes: dict[str, float] = Field(default={"linf": 0.003, "l2": 0.05, "l1": 1.0})
@@ -187,6 +224,14 @@ class AVGSequential(Recipe):
         learner: the network; its objective's threat model is replaced by each of ``threats``.
         threats: training threat models, in order.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
+        epochs=50,
+        batch_size=128,
+    )
 
     learner: LearnerConfig = default_learner("avg", "pgd-at")
     threats: tuple[Threat, ...] = _ALL  # type: ignore[assignment]  # resolved against the suite

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.schedule import Schedule
 
 
 class TRADES(AttackObjective):
@@ -25,6 +29,14 @@ class TRADES(AttackObjective):
         beta: weight of the divergence; 6 in the paper's tables.
         threat: training threat model; the paper uses eps 0.031, step 0.007, 10 steps.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1901.08573, WRN-34-10; it ends before its drops at epochs 90 and 100",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(points=((0, 1), (74 / 76, 0.1)), interpolation="step"),
+        epochs=76,
+        batch_size=128,
+    )
 
     beta: float = 6.0
 

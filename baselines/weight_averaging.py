@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from benchmark.core.averaging import floating_state, move_towards, reestimate_batchnorm
-from benchmark.core.learner import LearnerConfig, default_learner
+from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
-from benchmark.core.schedule import Duration
+from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 
 
@@ -78,6 +78,14 @@ class EMA(_Averaged):
         decay: largest a_s; 0.999 in the code.
     """
 
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2203.09678 (SEAT), ResNet-18",
+        optimizer=OptimizerConfig(lr=0.01, momentum=0.9, weight_decay=3.5e-3),
+        schedule=Schedule(points=((0, 1), (1 / 3, 1), (2 / 3, 0.1), (1, 0.01))),
+        epochs=120,
+        batch_size=128,
+    )
+
     decay: float = Field(default=0.999, ge=0, lt=1)
 
     def build(self, setting: Setting) -> Method:
@@ -113,6 +121,16 @@ class SWA(_Averaged):
         since: start, in epochs or as a share of training.
         every: distance of the averaged weights; one epoch in the source.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2010.01279",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(
+            points=((0, 1), (50 / 200, 0.1), (150 / 200, 0.01)), interpolation="step"
+        ),
+        epochs=200,
+        batch_size=None,
+    )
 
     since: Duration = Duration(share=55 / 200)
     every: Duration = Duration(epochs=1)

@@ -93,7 +93,10 @@ class Kind(str, Enum):
 
 DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets.")]
 Methods = Annotated[
-    list[str] | None, typer.Option("--method", help="Only this method; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--method", help="Only this method (fat@authors: by its authors' recipe); repeatable."
+    ),
 ]
 Seeds = Annotated[
     list[int] | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed; repeatable.")
@@ -373,10 +376,11 @@ def _dry_run(
     on = f"a GPU of {tflops:g} TFLOP/s, sustained" if tflops else device
     _print_table(
         f"{suite.name}: {len(rows)} cells on {on}",
-        ["cell", "state", "steps", "gradient passes", "training", "evaluation (at most)"],
+        ["cell", "recipe", "state", "steps", "gradient passes", "training", "evaluation (at most)"],
         [
             [
                 row["cell"],
+                row["recipe"],
                 row["state"],
                 str(row["steps"]),
                 f"{row['gradient_passes']:,.0f}",

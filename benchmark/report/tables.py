@@ -306,6 +306,14 @@ def notes(suite: SuiteRecord) -> list[str]:
             settings = _settings(cells, metric)
             parts += [settings] if settings else []
         lines.append(f"{title(metric)}: {', '.join(parts)}.")
+    authors = dict.fromkeys(
+        c.label for c in done if nested(c.config, "method", "recipe", "recipe") == "authors"
+    )
+    if authors:
+        lines.append(
+            f"Recipe: optimiser and schedule of the method's authors for {', '.join(authors)}; the "
+            "suite's common ones for the others."
+        )
     rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
     if rules:
         meaning = {"best": "best on held-out validation images", "last": "last of training"}

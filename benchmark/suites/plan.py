@@ -98,6 +98,7 @@ def plan(
         rows.append(
             {
                 "cell": cell.slug,
+                "recipe": cell.config.recipe.recipe,
                 "state": "evaluated" if state == "trained" and metrics and not left else state,
                 "steps": length.steps,
                 "passes_per_image": method.passes,

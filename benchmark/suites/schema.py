@@ -22,7 +22,7 @@ from benchmark.core.config import Config, config_hash, explain, parse, parse_yam
 from benchmark.core.errors import ConfigError
 from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.mesh import BatchStatistics
-from benchmark.core.method import Recipe, SingleLearner, make_recipe
+from benchmark.core.method import RECIPES, Recipe, SingleLearner, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
@@ -104,10 +104,15 @@ class Cell(Config):
 
 
 class MethodEntry(Config):
-    """A row of the tables: a method, its hyper-parameters where they depart from the preset."""
+    """A row of the tables: a method, its hyper-parameters where they depart from the preset.
+
+    Attributes:
+        given: what the suite says, before its defaults are filled in.
+    """
 
     label: Name
     recipe: SerializeAsAny[Recipe]
+    given: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
 class SuiteConfig(Config):
@@ -119,7 +124,9 @@ class SuiteConfig(Config):
         threats: training threat models by name, which recipes refer to; of ``linf``, ``l2`` and
             ``l1``, keys left out keep their default.
         optimizer, schedule: defaults of every learner.
-        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters.
+        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters. With
+            ``recipe: authors`` (or the name ``trades@authors``), optimiser and schedule are those
+            of the method's authors in place of ``optimizer`` and ``schedule`` above.
         seeds: one cell each.
         evaluation: metrics in the order of the tables' columns; ``{panel: NAME}`` stands for those
             of a panel (see ``suites.panels``).
@@ -201,10 +208,11 @@ class SuiteConfig(Config):
     def only(self, methods: Sequence[str], seeds: Sequence[int]) -> SuiteConfig:
         """The suite cut down to some labels or method names (and seeds); empty means all.
 
-        A registered method that the suite does not have is added with its preset.
+        A registered method that the suite does not have is added with its preset. ``NAME@authors``
+        and ``NAME@common`` are a method or a label with that recipe: a row of its own.
 
         Raises:
-            ConfigError: unknown method.
+            ConfigError: unknown method, or one without an authors' recipe.
         """
         seeds = tuple(dict.fromkeys(seeds)) or self.seeds
         if not methods:
@@ -219,12 +227,21 @@ class SuiteConfig(Config):
         }
         for name in methods:
             own = [entry for entry in self.methods if name == entry.label]
-            own = own or [entry for entry in self.methods if name == entry.recipe.name]
-            if not own and name not in METHODS:
+            bare, recipe = (name, {}) if own else _split(name)
+            own = own or [entry for entry in self.methods if bare == entry.label]
+            own = own or [entry for entry in self.methods if bare == entry.recipe.name]
+            if not own and bare not in METHODS:
                 known = {entry.label for entry in self.methods} | set(METHODS.names())
-                raise ConfigError(f"unknown method {name!r}; {did_you_mean(name, known)}")
+                raise ConfigError(f"unknown method {name!r}; {did_you_mean(bare, known)}")
+            if own and not recipe:
+                chosen += own
+                continue
+            given = [entry.given for entry in own] or [{"name": bare}]
             try:
-                chosen += own or [MethodEntry.model_validate(_entry(name, context))]
+                for item in given:
+                    label = f"{item.get('label', item['name'])}{name.removeprefix(bare)}"
+                    entry = _entry({**item, **recipe, "label": label}, context)
+                    chosen.append(MethodEntry.model_validate(entry))
             except ValueError as error:
                 raise ConfigError(f"--method {name}: {error}") from error
         unique = {entry.label: entry for entry in chosen}
@@ -259,18 +276,26 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
     if isinstance(item, MethodEntry):
         return item
     if isinstance(item, str):
-        item = {"name": item}
+        name, recipe = _split(item)
+        item = {"name": name, **recipe, "label": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ValueError(f"a method is a name or a mapping with a name, not {item!r}")
     parameters = {key: value for key, value in item.items() if key != "label"}
     label = item.get("label", item["name"])
     try:
-        return {"label": label, "recipe": make_recipe(parameters, context)}
+        recipe = make_recipe(parameters, context)
+        return {"label": label, "recipe": recipe, "given": dict(item)}
     except ConfigError as error:
         raise ValueError(str(error)) from error
     except ValidationError as error:
         cls = METHODS.get(item["name"])
         raise ValueError(f"method {label}: {explain(error, _schema_of(cls))}") from error
+
+
+def _split(name: str) -> tuple[str, dict[str, str]]:
+    """A method's name without ``@authors`` or ``@common`` at its end, and what that says."""
+    bare, _, recipe = name.rpartition("@")
+    return (bare, {"recipe": recipe}) if bare and recipe in RECIPES else (name, {})
 
 
 def _schema_of(cls: Any) -> Any:
