@@ -27,3 +27,8 @@ class Natural(Objective):
     def crafting_passes(self) -> float:
         """None."""
         return 0
+
+    @property
+    def draws(self) -> bool:
+        """No."""
+        return False

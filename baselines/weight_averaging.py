@@ -159,6 +159,10 @@ class _SWA(_AveragedMethod):
             source = floating_state(self._learner.model)
             move_towards(floating_state(self.average), [source], [1.0], 1 - 1 / count)
 
+    def selectable(self, progress: float) -> bool:
+        """Once there is an average."""
+        return bool(self._averaged(self.steps))
+
     def deployed(self) -> nn.Module:
         if not self._averaged(self.steps):
             return self._learner.model

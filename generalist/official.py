@@ -90,6 +90,10 @@ class _OfficialMethod(GeneralistMethod):
             for name, learner in self.learners.items()
         }
 
+    def _unused_steps(self) -> dict[str, int]:
+        """None: the averages e_k, which redistribution spares, remember every step."""
+        return dict.fromkeys(self.learners, 0)
+
     def _ratios(self, progress: float) -> dict[str, float]:
         gamma = super()._ratios(progress)
         if self.recipe.zero_means_one and gamma["robust"] == 0:

@@ -56,8 +56,17 @@ class Method(ABC):
 
     @property
     def passes(self) -> float:
-        """Gradient passes per image and step, all learners together."""
+        """Gradient passes per image and step, all learners together; a mean over training."""
         return sum(learner.passes for learner in self.learners.values())
+
+    def passes_at(self, step: int) -> float:
+        """Those of one optimiser step, counted from 0."""
+        return self.passes
+
+    def selectable(self, progress: float) -> bool:
+        """Whether the model deployed after the step at ``progress`` is the method's yet; earlier
+        ones are never chosen as the best."""
+        return True
 
     @property
     def cuttable(self) -> bool:

@@ -81,6 +81,11 @@ class Objective(Config, ABC):
         return self.crafting_passes + self.training_passes
 
     @property
+    def draws(self) -> bool:
+        """Whether it may draw random numbers; only one that says no is ever left out of steps."""
+        return True
+
+    @property
     def cuttable(self) -> bool:
         """Whether images keep to themselves, so that processes can share a batch. Then the loss is
         the mean of those of its parts, and draws per image come from ``core.mesh``."""

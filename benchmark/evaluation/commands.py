@@ -45,7 +45,7 @@ from benchmark.suites.metrics import (
 from benchmark.suites.panels import PANELS, Amount, Radii
 from benchmark.suites.run import locked, read_cell_config, read_plan
 from benchmark.suites.schema import CellConfig, apply_overrides
-from benchmark.training.loop import load_deployed
+from benchmark.training.loop import load_deployed, record_directories
 
 Results = dict[str, dict[str, Any]]
 
@@ -204,12 +204,13 @@ def evaluate_runs(folders: Sequence[Path], how: How) -> Results:
                 data = sources.load(config.dataset, how.data_root)
                 evaluators[key] = how.evaluator(data, config.dataset.limit)
             evaluator = evaluators[key]
-            model = load_deployed(config, evaluator.data, run, how.device)
             if how.panel:
                 panel = how.possible(panel, evaluator.data)
-            evaluator.evaluate(model, panel, run)
-            if how.ranks.first:
-                results[run.name] = _summary(run)
+            for rule, record in record_directories(config, run).items():
+                model = load_deployed(config, evaluator.data, run, how.device, rule)
+                evaluator.evaluate(model, panel, record)
+                if how.ranks.first:
+                    results[run.name if record == run else f"{run.name}@{rule}"] = _summary(record)
     return results
 
 

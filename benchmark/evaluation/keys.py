@@ -24,9 +24,13 @@ def metric_key(metric: Mapping[str, Any], model_hash: str, data_fingerprint: str
 def is_current(
     entry: Mapping[str, Any], metric: Mapping[str, Any], evaluation: Mapping[str, Any]
 ) -> bool:
-    """Whether ``entry`` of the record ``evaluation`` was measured under the settings ``metric``."""
+    """Whether ``entry`` of the record ``evaluation`` was measured under the settings ``metric``.
+
+    An entry of another checkpoint than the record's states its own ``model_hash``.
+    """
     data = (evaluation.get("dataset") or {}).get("fingerprint", "")
-    key = metric_key(metric, str(evaluation.get("model_hash", "")), str(data))
+    model = entry.get("model_hash") or evaluation.get("model_hash", "")
+    key = metric_key(metric, str(model), str(data))
     return bool(entry.get("key") == key)
 
 

@@ -30,6 +30,7 @@ class _Detail(_Shape):
 
 
 class _Entry(_Shape):
+    model_hash: str | None = None
     n: Annotated[int, Field(ge=1, lt=2**53)]
     correct: Count | None = None
     mean: Share | None = None
@@ -65,7 +66,14 @@ class Environment(_Shape):
     """``environment.json``."""
 
 
-class Training(_Shape):
+class _Chosen(_Shape):
+    selected_epoch: float | None = None
+    val_clean: Share | None = None
+    val_pgd: Share | None = None
+    mixing: dict[str, Share] | None = None
+
+
+class Training(_Chosen):
     """``training.json``."""
 
     data: str | None = None
@@ -76,9 +84,8 @@ class Training(_Shape):
     passes_per_image: float | None = None
     inference_passes: float | None = None
     checkpoint_rule: str | None = None
-    selected_epoch: float | None = None
-    val_clean: Share | None = None
-    val_pgd: Share | None = None
+    also: dict[Word, _Chosen] | None = None
+    selection_floor: Share | None = None
 
 
 class _Method(_Shape):

@@ -140,7 +140,14 @@ class SuiteRecord:
     def metrics(self) -> list[str]:
         """Metrics found in any cell, in order of presentation."""
         found = {m for c in self.cells for m in c.metrics if c.accuracy(m) is not None}
-        return [m for m in METRICS if m in found] + sorted(found - set(METRICS))
+        place = {metric: number for number, metric in enumerate(METRICS)}
+
+        def order(metric: str) -> tuple[int, str]:
+            """A further checkpoint's column follows that of the first."""
+            base = metric.rpartition("@")[0] or metric
+            return place.get(base, len(place)), metric
+
+        return sorted(found, key=order)
 
     def missing(self) -> list[CellRecord]:
         """Planned cells that are not evaluated."""
@@ -189,6 +196,11 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         if (path / "evaluation.json").exists():
             status = "evaluated"
             _check_evaluation(path / "evaluation.json", optional["evaluation"], outcomes)
+    evaluation = optional["evaluation"]
+    for rule in (optional["training"].get("also") or {}) if status == "evaluated" else ():
+        folder = path / f"deployed-{rule}"
+        evaluation, outcomes = _with_checkpoint(evaluation, outcomes, folder, rule)
+    optional["evaluation"] = evaluation
     return CellRecord(
         path=path,
         label=str(method.get("label") or method.get("name") or label or path.name),
@@ -200,6 +212,48 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         outcomes=outcomes,
         **optional,
     )
+
+
+def _with_checkpoint(
+    evaluation: Mapping[str, Any], outcomes: pd.DataFrame | None, folder: Path, rule: str
+) -> tuple[dict[str, Any], pd.DataFrame | None]:
+    """A run's record with the figures of a further checkpoint as columns ``METRIC@RULE``.
+
+    Raises:
+        BenchmarkError: see ``read_cell``.
+    """
+    own = dict(evaluation)
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return own, outcomes
+    further = read_shaped(path, Evaluation, "delete it and evaluate again")
+    table = read_outcomes(folder / "outcomes.parquet")
+    _check_evaluation(path, further, table)
+    if nested(further, "dataset", "fingerprint") != nested(own, "dataset", "fingerprint"):
+        return own, outcomes  # of other images, so no columns of this table
+    metrics = dict(own["metrics"])
+    for name, entry in further["metrics"].items():
+        entry = {**entry, "checkpoint": rule, "model_hash": further.get("model_hash")}
+        if parts := nested(entry, "detail", "of"):
+            entry["detail"] = {**entry["detail"], "of": [f"{part}@{rule}" for part in parts]}
+        metrics[f"{name}@{rule}"] = entry
+    findings = [
+        {**finding, "text": f"{finding['text']} ({rule} checkpoint)"}
+        for finding in nested(further, "reliability", "findings") or []
+    ]
+    known = nested(own, "reliability", "findings") or []
+    own["reliability"] = {**(own.get("reliability") or {}), "findings": [*known, *findings]}
+    if outcomes is not None and table is not None:
+        renamed = {name: _at_checkpoint(str(name), rule) for name in table if name != "label"}
+        columns = table.drop(columns="label", errors="ignore").rename(columns=renamed)
+        outcomes = outcomes.join(columns)
+    return {**own, "metrics": metrics}, outcomes
+
+
+def _at_checkpoint(column: str, rule: str) -> str:
+    """``pgd20_linf`` and ``aa_linf/fab-t`` as ``pgd20_linf@best`` and ``aa_linf@best/fab-t``."""
+    metric, slash, part = column.partition("/")
+    return f"{metric}@{rule}{slash}{part}"
 
 
 def _check_evaluation(
@@ -330,8 +384,9 @@ def _drop_stale(cells: list[CellRecord], panel: Any) -> tuple[list[CellRecord], 
     for cell in cells:
         current = {}
         for name, entry in cell.metrics.items():
-            if name in wanted:
-                stands = is_current(entry, wanted[name], cell.evaluation)
+            base = name.removesuffix(f"@{entry.get('checkpoint')}")
+            if base in wanted:
+                stands = is_current(entry, wanted[base], cell.evaluation)
             else:
                 stands = name not in mixed
             if stands:
@@ -353,7 +408,7 @@ def _mixed(cells: list[CellRecord], wanted: set[str]) -> set[str]:
     settings: dict[str, set[Any]] = {}
     for cell in cells:
         for name, entry in cell.metrics.items():
-            if name not in wanted:
+            if name.removesuffix(f"@{entry.get('checkpoint')}") not in wanted:
                 settings.setdefault(name, set()).add(entry.get("settings"))
     return {name for name, found in settings.items() if len(found) > 1}
 

@@ -41,6 +41,13 @@ TITLES = {
     "corruptions": "Corruptions",
 }
 
+# Rules by which a checkpoint is chosen, and how they read.
+RULES = {
+    "last": "last of training",
+    "best": "best PGD accuracy on held-out validation images",
+    "best-sum": "largest clean + PGD accuracy on held-out validation images, clean {floor} or more",
+}
+
 # Attack settings worth a footnote, in this order, and how they read.
 SETTINGS: dict[str, str] = {
     "of": "robust under each of {}",
@@ -82,6 +89,9 @@ def title(metric: str) -> str:
     for word in ("estimate", "screening"):
         if metric.endswith(f"_{word}"):
             return f"{title(metric.removesuffix(f'_{word}'))} ({word})"
+    base, _, rule = metric.rpartition("@")
+    if rule in RULES:
+        return f"{title(base)} ({rule})"
     return TITLES.get(metric, metric)
 
 
@@ -314,10 +324,7 @@ def notes(suite: SuiteRecord) -> list[str]:
             f"Recipe: optimiser and schedule of the method's authors for {', '.join(authors)}; the "
             "suite's common ones for the others."
         )
-    rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
-    if rules:
-        meaning = {"best": "best on held-out validation images", "last": "last of training"}
-        lines.append(f"Checkpoint: {' or '.join(meaning.get(r, r) for r in rules)}.")
+    lines += _checkpoint_lines(done)
     precisions = _values(done, lambda c: nested(c.config, "train", "precision"))
     if precisions not in ([], ["fp32"]):
         lines.append(f"Trained in {' or '.join(precisions)}, evaluated in fp32.")
@@ -336,6 +343,25 @@ def notes(suite: SuiteRecord) -> list[str]:
     lines.append(missing_line(suite) or f"No cell is missing ({len(suite.cells)} planned).")
     if suite.extra:
         lines.append(f"On disk but not in the plan, so not shown: {', '.join(suite.extra)}.")
+    return lines
+
+
+def _checkpoint_lines(done: Sequence[CellRecord]) -> list[str]:
+    """How the evaluated checkpoints were chosen, and what a chosen one had not reached."""
+    rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
+    floors = " or ".join(_values(done, lambda c: c.training.get("selection_floor")))
+    meaning = {rule: text.format(floor=floors) for rule, text in RULES.items()}
+    lines = []
+    if rules:
+        lines.append(f"Checkpoint: {' or '.join(meaning.get(r, r) for r in rules)}.")
+    for rule in dict.fromkeys(rule for c in done for rule in c.training.get("also") or {}):
+        lines.append(f"Columns marked ({rule}): {meaning.get(rule, rule)}, of the same runs.")
+    missed = [f"{c.label} seed {c.seed}" for c in done if c.training.get("floor_missed")]
+    if missed:
+        lines.append(
+            f"No checkpoint was at least {floors} clean, so best-sum chose among all: "
+            f"{', '.join(missed)}."
+        )
     return lines
 
 

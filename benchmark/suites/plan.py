@@ -34,8 +34,8 @@ from benchmark.suites.metrics import (
     UnionMetric,
 )
 from benchmark.suites.run import cell_directory
-from benchmark.suites.schema import SuiteConfig
-from benchmark.training.loop import build_method, training_length
+from benchmark.suites.schema import CellConfig, SuiteConfig
+from benchmark.training.loop import build_method, record_directories, training_length
 
 # Gradient and forward passes per image that survives, counted on pyautoattack 0.2 with 10 classes.
 _ATTACK_PASSES: dict[Attack, tuple[int, int]] = {
@@ -93,7 +93,12 @@ def plan(
         training = len(method.learners)
         per_image = training * train + max(0.0, method.passes - training) * craft
         state = _state(directory)
-        left = [m for m in metrics if state != "trained" or not _is_measured(directory, m)]
+        left = [
+            metric
+            for record in record_directories(cell.config, directory).values()
+            for metric in metrics
+            if state != "trained" or not _is_measured(record, metric)
+        ]
         evaluation = sum(_passes(metric, len(data.test)) for metric in left)
         rows.append(
             {
@@ -116,9 +121,13 @@ def _state(directory: Path) -> str:
     return "started" if (directory / "checkpoint.pt").exists() else "new"
 
 
-def is_finished(directory: Path, metrics: Sequence[Metric]) -> bool:
-    """Whether a run is trained, and ``metrics`` are on record."""
-    return _state(directory) == "trained" and all(_is_measured(directory, m) for m in metrics)
+def is_finished(config: CellConfig, directory: Path, metrics: Sequence[Metric]) -> bool:
+    """Whether a run is trained, and ``metrics`` of all its chosen checkpoints are on record."""
+    return _state(directory) == "trained" and all(
+        _is_measured(record, metric)
+        for record in record_directories(config, directory).values()
+        for metric in metrics
+    )
 
 
 def _is_measured(directory: Path, metric: Metric) -> bool:

@@ -28,6 +28,7 @@ from benchmark.training.loop import (
     Trainer,
     check_same_data,
     load_deployed,
+    record_directories,
     training_length,
 )
 
@@ -82,7 +83,8 @@ def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
                 directory.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(directory / ".lock", timeout=patience)
                 stack.enter_context(lock)
-                remove_temporaries(directory)
+                for folder in (directory, *directory.glob("deployed-*/")):
+                    remove_temporaries(folder)
             except Timeout as error:
                 raise RunLockedError(
                     f"another process is writing {directory}; wait for it, stop it, or choose "
@@ -209,10 +211,12 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
     try:
         _train_cell(job, cell, data, directory, device, progress, head)
         if job.evaluate:
-            model = load_deployed(cell.config, data, directory, device)
-            evaluator.evaluate(model, job.suite.evaluation, directory)
-            if job.ranks.first:
-                progress.say(f"{head}: {_scores(directory)}")
+            for rule, record in record_directories(cell.config, directory).items():
+                model = load_deployed(cell.config, data, directory, device, rule)
+                evaluator.evaluate(model, job.suite.evaluation, record)
+                if job.ranks.first:
+                    chosen = "" if record == directory else f" ({rule} checkpoint)"
+                    progress.say(f"{head}{chosen}: {_scores(record)}")
     except BenchmarkError as error:
         # Divergence is found by all processes together; anything else, by one of them perhaps.
         if job.ranks.world > 1 and not isinstance(error, DivergenceError):

@@ -32,6 +32,14 @@ from benchmark.models.config import ModelConfig
 from benchmark.suites.metrics import Metric, Name, UnionMetric, check_union
 from benchmark.suites.panels import expanded, standard_panel
 
+Selection = Literal["last", "best", "best-sum"]
+
+
+def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{what} {twice!r} is given twice{advice}")
+
 
 class TrainConfig(Config):
     """The training recipe that all methods of a suite share.
@@ -44,8 +52,14 @@ class TrainConfig(Config):
         validations: how often the deployed model is validated, evenly spread, last at the end.
         validation_images: at most this many held-out images, a seeded sample.
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
-        selection: the checkpoint that is deployed: the last, or the best on held-out validation
-            images by PGD accuracy (clean accuracy breaks ties). Never the test set.
+        selection: the checkpoint that is deployed, chosen at the validations: ``last``; ``best``,
+            by PGD accuracy on held-out training images (clean accuracy breaks ties); ``best-sum``,
+            the rule of the released Generalist code on held-out images: of those with a clean
+            accuracy of at least ``selection_floor`` the largest clean + PGD accuracy (of all, if
+            none has it). The test set is never looked at. ``best`` and ``best-sum`` pass over
+            checkpoints before a Generalist has mixed in every learner, or SWA its first network.
+            With several rules, the first is deployed, and each gets columns of its own.
+        selection_floor: see above; 0.88 in the released code.
         batchnorm: statistics of a batch that processes share: of all its images, as in one
             process, or of each process's part.
     """
@@ -56,7 +70,8 @@ class TrainConfig(Config):
     validations: int = Field(default=10, ge=1)
     validation_images: int = Field(default=500, ge=1)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
-    selection: Literal["last", "best"] = "last"
+    selection: tuple[Selection, ...] = Field(default=("last",), min_length=1)
+    selection_floor: float = Field(default=0.88, ge=0, le=1)
     batchnorm: BatchStatistics = "synchronised"
 
     @model_serializer(mode="wrap")
@@ -65,7 +80,22 @@ class TrainConfig(Config):
         data = default(self)
         if self.batchnorm == "synchronised":
             data.pop("batchnorm", None)
+        if len(self.selection) == 1:
+            data["selection"] = self.selection[0]
+        if "best-sum" not in self.selection:
+            data.pop("selection_floor", None)
         return data
+
+    @field_validator("selection", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("selection")
+    @classmethod
+    def _each_once(cls, value: tuple[Selection, ...]) -> tuple[Selection, ...]:
+        _check_once("rule", value)
+        return value
 
 
 class CellConfig(Config):
@@ -246,12 +276,6 @@ class SuiteConfig(Config):
                 raise ConfigError(f"--method {name}: {error}") from error
         unique = {entry.label: entry for entry in chosen}
         return self.model_copy(update={"methods": tuple(unique.values()), "seeds": seeds})
-
-
-def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{what} {twice!r} is given twice{advice}")
 
 
 def _threats(given: Any) -> dict[str, ThreatModel]:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny_learners import (
     CONTEXT,
-    TinyNet,
+    CountingNet,
+    Ledger,
     assert_same_state,
     batches,
     images,
@@ -47,31 +48,6 @@ STEPS = 6
 
 def example(name: str, **hyper: Any) -> Recipe:
     return recipe(name, **REQUIRED.get(name, {}), **hyper)
-
-
-class Ledger:
-    """Counts the images of which a gradient arrives at the logits; shared by copies of a net."""
-
-    def __init__(self) -> None:
-        self.images = 0
-
-    def __deepcopy__(self, memo: dict) -> Ledger:
-        return self
-
-
-class CountingNet(TinyNet):
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
-        self.ledger = ledger
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)
-        if logits.requires_grad:
-            logits.register_hook(self._count)
-        return logits
-
-    def _count(self, grad: Tensor) -> None:
-        self.ledger.images += len(grad)
 
 
 def test_all_methods_are_here() -> None:

@@ -42,6 +42,7 @@ FOUR = {
     "generalist-4": (1, 2, 4),
     "generalist-official": (2,),
     "copied": (2,),
+    "rests": (2,),
     "reestimated": (1,),
     "weight-interpolation": (2,),
 }
@@ -56,6 +57,9 @@ def everything() -> list[dict[str, Any]]:
         jobs.append({"name": name, "recipe": recipe})
     copied = {"name": "generalist-d", "batchnorm": "copy", "optimizer_state": "reset"}
     jobs.append({"name": "copied", "recipe": copied | REDISTRIBUTED})
+    # the natural learner rests until step 4 of 6, whichever process has it
+    rests = {"name": "generalist-d", "optimizer_state": "reset"}
+    jobs.append({"name": "rests", "recipe": rests | REDISTRIBUTED})
     reestimated = {"name": "generalist-t", "batchnorm": "reestimate"}
     jobs.append({"name": "reestimated", "recipe": reestimated | REDISTRIBUTED})
     jobs.append({"name": "awp-trades", "recipe": {"name": "awp", "objective": "trades"}})
