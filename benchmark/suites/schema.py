@@ -300,8 +300,8 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
     if isinstance(item, MethodEntry):
         return item
     if isinstance(item, str):
-        name, recipe = _split(item)
-        item = {"name": name, **recipe, "label": item}
+        name, whose = _split(item)
+        item = {"name": name, **whose, "label": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ValueError(f"a method is a name or a mapping with a name, not {item!r}")
     parameters = {key: value for key, value in item.items() if key != "label"}
