@@ -160,7 +160,7 @@ def crafted(method: Method, progress: float = 0) -> tuple[Tensor, torch.Generato
     """The images that the only learner's next step will train on, and the draws after that."""
     (learner,) = method.learners.values()
     draws = generator()
-    with crafting(learner.model) as model:
+    with crafting(copy.deepcopy(learner.model), learner.objective.batchnorm) as model:
         return learner.objective.perturb(model, X, Y, Step(progress, draws)), draws
 
 
@@ -219,18 +219,22 @@ def test_awp_restores_the_weights_exactly() -> None:
 
 
 def test_avg_sequential_takes_a_step_for_each_norm() -> None:
+    """Protects the source's order, l_1, l_2, l_inf: the last step wins. Each step trains on the
+    attack of ``max`` for that norm, crafted on the weights that the last step left."""
     method = build("avg-sequential")
     f, draws = copy.deepcopy(method.learners["avg"].model).train(), generator()
     before, losses = weights(f), []
-    for name in ("linf", "l2", "l1"):
+    for name in ("l1", "l2", "linf"):
+        alone = make_recipe({"name": "max", "threats": [name]}, CONTEXT).learner.objective
         with crafting(f):
-            x_adv = pgd(f, X, Y, THREATS[name], generator=draws)
+            x_adv = alone.perturb(f, X, Y, Step(0.0, draws))
         loss = ce(f(x_adv))
         losses.append(loss)
         for p, g in zip(
             f.parameters(), torch.autograd.grad(loss, list(f.parameters())), strict=True
         ):
             p.data -= g
+    method = build("avg-sequential", batchnorm="eval", threats=["l1", "l2", "linf"])
     check(method, {"avg": (sum(losses) / 3, before - weights(f))})
 
 
@@ -276,7 +280,7 @@ def test_eat(k: int) -> None:
     method.correct, method.seen = [10.0 * k, 10.0 * (1 - k)], [10, 10]  # type: ignore[attr-defined]
     f = copy.deepcopy(method.learners["e-at"].model).train()
     with crafting(f):
-        x_adv = apgd(f, X, Y, THREATS["linf" if k == 0 else "l1"])
+        x_adv, _ = apgd(f, X, Y, THREATS["linf" if k == 0 else "l1"])
     loss = ce(f(x_adv))
     check(method, {"e-at": (loss, gradient(loss, f))})
 
