@@ -241,8 +241,8 @@ class MSD(_MultiNorm):
     the one with the largest cross-entropy; d is the best iterate. No random start. The l_1 step
     moves the k coordinates with the largest gradients by size / k each, k drawn from 5 to 20 per
     step. It leaves out coordinates that have no more than that to go until 0 or 1, and those at 0
-    or 1 whatever their direction. Crafted in train mode, so that the running statistics of BatchNorm
-    follow all passes.
+    or 1 whatever their direction. Crafted in train mode, so that the running statistics of
+    BatchNorm follow all passes.
 
     Departures: radii are those of the suite's threat models unless ``threats`` is ``authors``; the
     code's l_1 projection also moves images inside the ball, out to its surface, once one image of

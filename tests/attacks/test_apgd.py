@@ -9,7 +9,7 @@ from pyautoattack.autopgd_base import APGDAttack
 from tiny_learners import images, tiny_net
 from torch import Tensor
 
-from benchmark.attacks.apgd import EVALUATION_DENSITY, _APGD, apgd, project_l1_box
+from benchmark.attacks.apgd import _APGD, EVALUATION_DENSITY, apgd, project_l1_box
 from benchmark.attacks.norms import norm_of
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import Pixels, ThreatModel

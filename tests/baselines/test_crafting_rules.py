@@ -115,8 +115,11 @@ def test_friendly_examples_stop_and_stay_in_order(cls: type[Objective], tau: int
 
 def test_tau_grows_with_training() -> None:
     fat, trades = make(FAT), make(FATTRADES)
-    assert [round(fat.tau(e / 120)) for e in (0, 49, 51, 89, 91, 120)] == [0, 0, 1, 1, 2, 2]  # type: ignore[attr-defined]
-    assert [round(trades.tau(p)) for p in (0.2, 0.4, 0.6, 0.8)] == [0, 1, 2, 3]  # type: ignore[attr-defined]
+    epochs = (1, 50, 51, 90, 91, 120)
+    assert [round(fat.tau((e - 1) / 120)) for e in epochs] == [0, 0, 1, 1, 2, 2]  # type: ignore[attr-defined]
+    # epochs 1 to 30, to 50, to 70, and to 85 of the code, each at its beginning
+    epochs = (1, 30, 31, 50, 51, 70, 71, 85)
+    assert [round(trades.tau((e - 1) / 85)) for e in epochs] == [0, 0, 1, 1, 2, 2, 3, 3]  # type: ignore[attr-defined]
 
 
 def few_pixels(
