@@ -176,9 +176,10 @@ class AVG(_MultiNorm):
     method of that name, one optimiser step per norm, is ``avg-sequential``.
 
     Departures from that code: its l_2 and l_1 attacks start at length 1, with a bias towards one
-    sign, ours uniformly in the ball; its l_1 steps may go to pixels that cannot follow; it clips
-    gradients at 0.5 (``grad_clip: 0.5``). Radii and steps are those of the suite unless ``threats``
-    is ``authors``.
+    sign, ours uniformly in the ball; its l_1 steps may go to pixels that cannot follow, and its l_1
+    projection is that of the code of ``max``; it clips gradients at 0.5 (``grad_clip: 0.5``). Radii
+    and steps are those of the suite unless ``threats`` is ``authors``. The loss is compared with
+    its formula (tests/baselines), not with runs of the code.
 
     Attributes:
         threats: training threat models; ``authors``: l_inf 8/255, l_2 128/255, l_1 2000/255, in 10,
