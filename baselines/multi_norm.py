@@ -29,7 +29,7 @@ AUTHORS = "authors"
 class _Threats(Config):
     """Several threat models: those of the suite by name, some written out, or the authors'."""
 
-    authors: ClassVar[tuple[dict[str, Any], ...]]
+    authors_threats: ClassVar[tuple[dict[str, Any], ...]]
 
     threats: tuple[Threat, ...] = ("linf", "l2", "l1")  # type: ignore[assignment]
     batchnorm: BatchNormMode = "train"
@@ -37,7 +37,7 @@ class _Threats(Config):
     @field_validator("threats", mode="before")
     @classmethod
     def _those_of_the_authors(cls, threats: Any) -> Any:
-        return cls.authors if threats == AUTHORS else threats
+        return cls.authors_threats if threats == AUTHORS else threats
 
     @field_validator("threats")
     @classmethod
@@ -139,7 +139,7 @@ class MAX(_RobustUnion, _MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors = (
+    authors_threats = (
         {"norm": "l1", "eps": "12", "step": "1", "steps": 50},
         {"norm": "l2", "eps": "0.3", "step": "0.05", "steps": 50},
         {"norm": "linf", "eps": "0.03", "step": "0.005", "steps": 40},
@@ -187,7 +187,7 @@ class AVG(_MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors = _MNG_AC
+    authors_threats = _MNG_AC
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The examples of all norms, one norm after the other."""
@@ -221,7 +221,7 @@ class SAT(_MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors = _MNG_AC
+    authors_threats = _MNG_AC
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """PGD under the norm that was drawn."""
@@ -260,7 +260,7 @@ class MSD(_MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors = (
+    authors_threats = (
         {"norm": "l1", "eps": "12"},
         {"norm": "l2", "eps": "0.3"},
         {"norm": "linf", "eps": "0.03"},
@@ -323,7 +323,7 @@ def _losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 class _OneNorm(_RobustUnion, _MultiNorm):
     """The only threat model's part of ``AVGSequential``."""
 
-    authors = ()
+    authors_threats = ()
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         return self.attacked(model, x, y, self.threats[0], step)
@@ -350,7 +350,7 @@ class AVGSequential(_RobustUnion, Recipe):
         attack, restarts, gap, batchnorm: as for ``max``.
     """
 
-    authors = (*MAX.authors[:2], {**MAX.authors[2], "step": "0.003"})
+    authors_threats = (*MAX.authors_threats[:2], {**MAX.authors_threats[2], "step": "0.003"})
 
     learner: LearnerConfig = default_learner("avg", "natural")
 
