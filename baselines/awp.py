@@ -25,8 +25,11 @@ class AWP(Objective):
     (``pgd-at``, the default), TRADES-AWP (``trades``, gamma 0.005 and a warm-up of 10 epochs in
     the code).
 
-    Departure: the code finds v by an SGD step of a proxy network, whose length the normalisation
-    removes; we normalise the gradient.
+    Departures: the code finds v by an SGD step of a proxy network, whose length the normalisation
+    removes; we normalise the gradient. The code of AT-AWP crafts in train mode, but for the first
+    batch of each epoch; here the wrapped objective decides (``objective: {name: pgd-at, batchnorm:
+    train}``), and ``pgd-at`` crafts in eval mode. That of TRADES-AWP crafts in eval mode. The step
+    is compared with its formula (tests/baselines).
 
     Attributes:
         objective: the wrapped objective.

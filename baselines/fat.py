@@ -70,7 +70,8 @@ class FAT(AttackObjective):
     as in the released code, crafted in eval mode.
 
     Departures: tau depends on the fraction of training (0 to epoch 50, 1 to 90, then 2, of 120);
-    images keep their order.
+    images keep their order. The attack is compared with plain PGD, cut image by image
+    (tests/baselines).
 
     Cost: at most steps + 1 passes; stopped images cost less.
 
@@ -125,8 +126,8 @@ class FATTRADES(TRADES):
     climbs the divergence from x + 0.001 * N(0, I) and stops tau steps after the first
     misclassification. See ``fat`` and ``trades``.
 
-    Departures: as for those two. tau rises at 30, 50 and 70 % of training (the code: at epochs 30,
-    50 and 70).
+    Departures: as for those two. tau depends on the fraction of training (0 to epoch 30, 1 to 50, 2
+    to 70, then 3, of 85).
 
     Cost: at most steps + 2 passes.
 
@@ -145,7 +146,9 @@ class FATTRADES(TRADES):
         batch_size=128,
     )
 
-    tau: Schedule = Schedule(points=((0, 0), (0.3, 1), (0.5, 2), (0.7, 3)), interpolation="step")
+    tau: Schedule = Schedule(
+        points=((0, 0), (30 / 85, 1), (50 / 85, 2), (70 / 85, 3)), interpolation="step"
+    )
     omega: float = Field(default=0.0, ge=0)
 
     @property

@@ -24,7 +24,8 @@ class HAT(Recipe):
     as far out, is not clipped, and is labelled y_h = argmax of a *naturally* trained network at x'.
 
     Departure: the helper network is trained alongside, one natural step per batch, where the code
-    loads one that was trained before; in the first steps its labels are poor.
+    loads one that was trained before; in the first steps its labels are poor. The losses are
+    compared with their formula (tests/baselines), not with runs of the code.
 
     Attributes:
         learners: the helper, then the robust network, whose objective gives the first two terms

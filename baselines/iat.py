@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from baselines.augmentation import mixup_loss
 from benchmark.attacks import pgd
+from benchmark.core.crafting import BatchNormMode
 from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.schedule import Schedule
@@ -19,13 +20,15 @@ class IAT(AttackObjective):
 
     Lamb et al., 1906.06784, algorithm 1: the mixup losses of clean and of adversarial images, each
     with its own coefficient from Beta(1, 1) and its own permutation; adversarial images are crafted
-    first and mixed afterwards.
+    first and mixed afterwards. Crafted in train mode, so that the running statistics of BatchNorm
+    follow the attack, as in the code at hand (ndb796/Pytorch-Adversarial-Training-CIFAR; no
+    official PyTorch code is known to us).
 
-    Departure: crafted in eval mode as all methods here are (the code at hand: train mode;
-    ``batchnorm: batch``).
+    Departures: none known from that code; the loss is compared with its formula (tests/baselines).
 
     Attributes:
         threat: training threat model; the code uses PGD-7, eps 0.0314, step 0.00784.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
 
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
@@ -37,6 +40,7 @@ class IAT(AttackObjective):
         epochs=200,
         batch_size=128,
     )
+    batchnorm: BatchNormMode = "train"
 
     @property
     def cuttable(self) -> bool:

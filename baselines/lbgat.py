@@ -30,7 +30,8 @@ class LBGAT(Recipe):
     squared error (a mean over batch and classes). x' is the TRADES example of f. f is deployed.
 
     Departure: the code has one optimiser for both networks; two with the same settings are the same
-    thing, and may differ here.
+    thing, and may differ here. The loss is compared with its formula (tests/baselines), not with
+    runs of the code.
 
     Attributes:
         beta: weight of the divergence: 0 or 6 in the paper's tables. With 0 the clean images still

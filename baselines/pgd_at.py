@@ -20,10 +20,16 @@ class PGDAT(AttackObjective):
     by PGD on the cross-entropy from a uniform random start; only the adversarial images are trained
     on.
 
+    Departures: crafted in eval mode, as the codes of Generalist, TRADES and SEAT do; those of Madry
+    et al. and Rice et al. craft in train mode (``batchnorm: train``). The optimiser is the suite's.
+    Everything that wraps ``pgd-at`` (awp, ema, swa, ensembles, Generalist) crafts as it does, so
+    that only the wrapping differs. Loss and attack are compared with plain loops (tests/baselines,
+    tests/core).
+
     Attributes:
         threat: training threat model; a name refers to the suite's ("linf", "l2", "l1").
-        batchnorm: "eval" here, as in the Generalist code; robust_overfitting crafts in train mode
-            ("batch" has its normalisation, without its update of the running statistics).
+        batchnorm: "eval"; "train" is the mode of those codes, "batch" has its normalisation without
+            moving the running statistics.
     """
 
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(

@@ -19,7 +19,7 @@ class RSTWithoutExtraData(TRADES):
     clean forward pass already, so the two differ in the training recipe alone: the source has SGD
     with Nesterov momentum, lr 0.1, cosine schedule, weight decay 5e-4, batch 256, 200 epochs.
 
-    Departure: the extra data.
+    Departures: the extra data and the recipe; otherwise as for ``trades``.
 
     Attributes:
         beta: weight of the divergence; 6 in the source.

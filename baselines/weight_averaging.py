@@ -71,7 +71,8 @@ class EMA(_Averaged):
     code). It is Generalist with one learner and without redistribution. Wraps any objective:
     ``{name: ema, objective: trades}``.
 
-    Departures: none known; SEAT's own recipe is lr 0.01, weight decay 3.5e-3 on ResNet-18.
+    Departures: none known; the average is compared with its recursion (tests/baselines). SEAT's own
+    recipe is lr 0.01, weight decay 3.5e-3 on ResNet-18.
 
     Attributes:
         learner: the network that is trained; PGD-AT unless said.
@@ -113,12 +114,13 @@ class SWA(_Averaged):
     statistics re-estimated on clean training images before it is used. Until then the deployed
     network is the trained one. Wraps any objective: ``{name: swa, objective: trades}``.
 
-    Departure: the adversarial code averages from epoch 55 of 200 and has knowledge distillation
-    beside it (KD-SWA), which is another method.
+    Departures: the adversarial code crafts in train mode (``objective: {name: pgd-at, batchnorm:
+    train}``), and has knowledge distillation beside it (KD-SWA), which is another method. The
+    average is compared with a plain one (tests/baselines).
 
     Attributes:
         learner: the network that is trained; PGD-AT unless said.
-        since: start, in epochs or as a share of training.
+        since: start, in epochs or as a share of training; epoch 55 of 200 in that code.
         every: distance of the averaged weights; one epoch in the source.
     """
 

@@ -44,8 +44,9 @@ class Objective(Config, ABC):
 
     Attributes:
         name: the registered name, filled in by the registry.
-        batchnorm: BatchNorm statistics while crafting: running averages ("eval") or the batch's.
         authors: how the method's authors train it; None if that is not known.
+        batchnorm: the model's mode while crafting: "eval", "batch" (BatchNorm by the batch) or
+            "train" (as "batch", and the running averages follow); see ``core.crafting``.
     """
 
     authors: ClassVar[AuthorsRecipe | None] = None

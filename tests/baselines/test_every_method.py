@@ -77,8 +77,21 @@ def test_one_step_moves_every_weight_of_every_learner(name: str) -> None:
     assert all(isinstance(value, float) for value in method.diagnostics(0.5).values())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_passes_are_the_gradients_that_are_computed(name: str) -> None:
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *[(name, {}) for name in NAMES],
+    ("adp", {"threat": "linf"}),
+    ("adp", {"threat": "linf", "adversarial": "adp"}),
+    ("adp", {"threat": "linf", "adversarial": "alone"}),
+    ("max", {"attack": "pgd"}),
+    ("max", {"restarts": 2}),
+    ("avg-sequential", {"attack": "pgd"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), OPTIONS, ids=[" ".join(map(str, [n, *o.values()])) for n, o in OPTIONS]
+)
+def test_passes_are_the_gradients_that_are_computed(name: str, options: dict[str, Any]) -> None:
     """The cost column: images whose gradient reached the logits, per image and step."""
     ledger = Ledger()
 
@@ -86,7 +99,8 @@ def test_passes_are_the_gradients_that_are_computed(name: str) -> None:
         torch.manual_seed(0)
         return CountingNet(ledger)
 
-    method = example(name, **FIXED_COST.get(name, {})).build(tiny_setting(new_model=new_model))
+    hyper = FIXED_COST.get(name, {}) | options
+    method = example(name, **hyper).build(tiny_setting(new_model=new_model))
     for step in range(2):
         method.update(images(8, step), step / 8)
     assert ledger.images / (2 * 8) == method.passes
