@@ -11,7 +11,7 @@ from synthetic_records import write_suite
 
 from benchmark.evaluation.statistics import Interval
 from benchmark.report import tables
-from benchmark.report.records import SuiteRecord, read_suite
+from benchmark.report.records import CellRecord, SuiteRecord, read_suite
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -126,3 +126,31 @@ def test_latex_escapes_every_special_character() -> None:
 
 def test_markdown_cells_cannot_break_the_table() -> None:
     assert "a\\|b c" in tables.markdown_table(["x"], [["a|b\nc"]])
+
+
+def test_notes_say_whose_recipe_and_which_checkpoint() -> None:
+    """A reader must see that rows have different optimisers, and how each checkpoint was chosen."""
+    chosen = {"selected_epoch": 1.0, "val_clean": 0.5, "val_pgd": 0.3}
+    training = {
+        "checkpoint_rule": "last", **chosen,
+        "also": {"best-sum": chosen}, "selection_floor": 0.88, "floor_missed": True,
+    }  # fmt: skip
+    cells = tuple(
+        CellRecord(
+            Path(label), label, 0, "evaluated",
+            config={"method": {"name": label, "recipe": {"name": label, **whose}}},
+            training=training,
+            evaluation={"metrics": {}},
+        )
+        for label, whose in (("pgd-at", {}), ("fat", {"recipe": "authors"}))
+    )  # fmt: skip
+    suite = SuiteRecord(Path("out"), "s", "S", "", ("pgd-at", "fat"), (0,), "d", "m", None, cells)
+    text = "\n".join(tables.notes(suite))
+    assert "optimiser and schedule of the method's authors for fat; the suite's common" in text
+    assert "Checkpoint: last of training." in text
+    assert "Columns marked (best-sum): largest clean + PGD accuracy on held-out" in text
+    assert (
+        "No checkpoint was at least 0.88 clean, so best-sum chose among all: pgd-at seed 0" in text
+    )
+    assert tables.title("pgd20_linf@best") == "PGD-20 (best)"
+    assert tables.title("aa_linf@8/255") == "aa_linf@8/255"  # a radius is no rule
