@@ -225,6 +225,8 @@ def _modes(net: nn.Module, spec: str) -> Form:
     try:
         return Form(returns_itself=net.train(False) is net)
     except Exception:
+        for module in net.modules():
+            module.training = False
         return Form(has_modes=False)
 
 
