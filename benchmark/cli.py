@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import inspect
 import json
 import os
@@ -115,6 +116,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its 
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard files.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="CPU threads; default: OMP_NUM_THREADS, else the free cores."
+    ),
+]
 LearnerGroups = Annotated[
     int | None,
     typer.Option(min=1, help="Under torchrun: groups of processes that share the learners."),
@@ -126,6 +133,15 @@ def _extra(limit: int | None, precision: TrainingPrecision | None) -> dict[str, 
         "dataset": {"limit": limit},
         "train": {"precision": precision.value if precision else None},
     }
+
+
+def _set_threads(asked: int | None, quiet: bool) -> None:
+    """Choose torch's threads before anything is computed or estimated, and say how many."""
+    from benchmark.core.progress import Progress
+    from benchmark.core.threads import use_threads
+
+    chosen = use_threads(asked)
+    Progress(quiet or os.environ.get("RANK", "0") != "0").say(f"threads: {chosen.why}")
 
 
 def _print_json(value: Any) -> None:
@@ -162,6 +178,7 @@ def run(
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
     learner_groups: LearnerGroups = None,
+    threads: ThreadsOption = None,
     engine: Annotated[
         EngineName, typer.Option(help="Cells one by one here, or on a Ray cluster.")
     ] = EngineName.local,
@@ -196,6 +213,9 @@ def run(
         _dry_run(chosen, target, data_root, None, chosen.evaluation, json_, tflops)
         return
     where = _engine(engine, address, cpus_per_cell, gpus_per_cell)
+    if where and threads:
+        raise ConfigError("with --engine ray, --cpus-per-cell sets the threads; leave --threads out")
+    _set_threads(threads, quiet)
     _execute(
         chosen,
         full,
@@ -241,6 +261,7 @@ def train(
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
     learner_groups: LearnerGroups = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
     from benchmark.suites.schema import build_suite
@@ -264,6 +285,7 @@ def train(
             }
         ]
     suite = build_suite(base, set_ or (), _extra(limit, precision))
+    _set_threads(threads, quiet)
     target = out or Path("runs") / suite.name
     _execute(
         suite,
@@ -460,6 +482,7 @@ def evaluate(
         Path | None, typer.Option(help="For --model; default: a folder in runs/evaluate.")
     ] = None,
     limit: Limit = None,
+    threads: ThreadsOption = None,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -498,6 +521,7 @@ def evaluate(
         raise ConfigError(
             "--save-adversarial keeps AutoAttack's examples, and an estimate has none"
         )
+    _set_threads(threads, quiet)
     with ranks() as together:
         how = How(
             data_root=data_root,
@@ -553,6 +577,7 @@ def interpolate(
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Default: runs/interpolate/A--B.")] = None,
+    threads: ThreadsOption = None,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -563,6 +588,7 @@ def interpolate(
     from benchmark.report import plots
     from benchmark.suites.run import pick_device
 
+    _set_threads(threads, quiet)
     target = out or Path("runs/interpolate") / f"{first.name}--{second.name}"
     table = evaluate_path(
         first,
@@ -696,6 +722,7 @@ def check(
     markdown: Annotated[Path | None, typer.Option(help="Also write the summary there.")] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
+    threads: ThreadsOption = None,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -711,6 +738,7 @@ def check(
     from benchmark.suites.run import pick_device
 
     where, progress = pick_device(device), Progress(quiet)
+    _set_threads(threads, quiet)
     if update:
         if not reason or not reason.strip():
             raise ConfigError("--update needs --reason, which is kept in the baseline")
@@ -768,10 +796,12 @@ def submit(
     draft: Annotated[
         bool, typer.Option("--draft", help="Also what the leaderboard would not take, marked so.")
     ] = False,
+    threads: ThreadsOption = None,
 ) -> None:
     """Write a bundle for RobustBench: model, weights, figures and the issue to open."""
     from benchmark.evaluation.submission import submit as write_bundle
 
+    _set_threads(threads, quiet=False)
     target = write_bundle(
         run_, data_root=data_root, out=out, threat=threat.value, info=info, draft=draft
     )
@@ -882,6 +912,8 @@ def main() -> None:
     SIGTERM."""
     # A scheduler's SIGTERM is an interruption like any other.
     signal.signal(signal.SIGTERM, _terminate)
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a crash inside a library is no silent death
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         status = app(sys.argv[1:] or ["--help"], "generalist-bench", standalone_mode=False)

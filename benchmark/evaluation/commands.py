@@ -29,6 +29,7 @@ from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
 from benchmark.evaluation.shape import Plan, read_shaped
+from benchmark.models.adapt import notes_of
 from benchmark.models.loading import load_external
 from benchmark.suites.metrics import (
     AutoAttackEstimate,
@@ -340,7 +341,10 @@ def evaluate_external(
         image_size=data.image_size,
         settings=own,
         device=how.device,
+        batch=min(how.batch_size, how.n or len(data.test), len(data.test)),
     )
+    for note in notes_of(model):
+        how.progress.say(f"{spec}: {note}")
     label = Path(spec).name  # of a file, without its folder
     if out is None:
         used = {"data": data.fingerprint, "weights": tensors_hash(model.state_dict())}
@@ -356,6 +360,7 @@ def evaluate_external(
                     "model": label,
                     "checkpoint": checkpoint.name if checkpoint else None,
                     "dataset": config.model_dump(mode="json"),
+                    "notes": list(notes_of(model)),
                 },
             )
         evaluator = how.evaluator(data, config.limit)

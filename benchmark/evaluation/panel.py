@@ -19,6 +19,7 @@ from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import write_frame, write_json
 from benchmark.core.hashing import tensors_hash
+from benchmark.core.running import Running, last_words, running
 from benchmark.data.dataset import Split
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation import gallery, reliability
@@ -62,6 +63,15 @@ class Evaluator(Measures):
                 record; a folder that cannot be written.
             DataError: a shifted test set that is not there or damaged.
         """
+        died = last_words(directory) if self.ranks.first else None
+        if died:
+            self.progress.say(died)
+        with running(directory, "evaluation", mark=self.ranks.first) as mark:
+            self._evaluate(model, metrics, directory, mark)
+
+    def _evaluate(
+        self, model: nn.Module, metrics: Sequence[Metric], directory: Path, mark: Running
+    ) -> None:
         fingerprint = {
             "model": tensors_hash(model.state_dict()),
             "data": self.data.fingerprint,
@@ -96,6 +106,7 @@ class Evaluator(Measures):
             if known and known["key"] == key and self._stands(metric, known, directory):
                 continue
             started = time.monotonic()
+            mark.at(f"the evaluation of {metric.name}")
             measured = self.measure(model, metric, directory, known, outcomes)
             if not self.ranks.first:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -82,6 +82,8 @@ def build_model(
     call = architecture.constructor(num_classes, image_size=image_size, mean=mean, std=std, **given)
     network = call()
     network.__dict__[_MADE_BY] = call
+    network._register_state_dict_hook(_record_options)
+    network.register_load_state_dict_pre_hook(_compare_options)
     return network
 
 
@@ -89,6 +91,55 @@ def made_by(network: nn.Module) -> Call | None:
     """The call by which ``build_model`` made ``network``, or the network it is a copy of."""
     call: Call | None = network.__dict__.get(_MADE_BY)
     return call
+
+
+def options_of(network: nn.Module) -> dict[str, Any] | None:
+    """What ``network`` was made with, as plain values; None if ``build_model`` did not make it.
+
+    Its state dict carries this in torch's ``_metadata``, where ``torch.save`` keeps it, since the
+    shapes of weights do not tell everything (the stride of a convolution, for one). Loading a state
+    dict into a network with other options is an error. The normalisation is left out: it is part of
+    the state.
+    """
+    call = made_by(network)
+    if call is None:
+        return None
+    values = {"network": call.func.__name__, "arguments": list(call.args), **call.keywords}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in ("mean", "std")
+    }
+
+
+def _record_options(
+    network: nn.Module, state: Any, prefix: str, local_metadata: dict[str, Any]
+) -> None:
+    options = options_of(network)
+    if options is not None:
+        local_metadata["architecture"] = options
+
+
+def _compare_options(
+    network: nn.Module,
+    state: Any,
+    prefix: str,
+    local_metadata: Mapping[str, Any],
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    recorded, own = local_metadata.get("architecture"), options_of(network)
+    if not recorded or own is None:
+        return
+    differing = [
+        f"{name} = {recorded.get(name)}, not {own.get(name)}"
+        for name in dict.fromkeys([*recorded, *own])
+        if recorded.get(name) != own.get(name)
+    ]
+    if differing:
+        errors.append(f"the weights were saved from a network with {'; '.join(differing)}")
 
 
 def _small_resnet(

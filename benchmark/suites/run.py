@@ -19,6 +19,7 @@ from benchmark.core.files import read_json, remove_temporaries, write_json
 from benchmark.core.memory import keep_freed_memory
 from benchmark.core.progress import Progress, duration
 from benchmark.core.ranks import ALONE, Ranks
+from benchmark.core.running import last_words, running
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.panel import Evaluator
@@ -208,6 +209,10 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
     """Train and evaluate a cell whose directory is held; the error that stopped it, if any."""
     data, device, progress = evaluator.data, evaluator.device, evaluator.progress
     directory = cell_directory(job.out, cell)
+    if job.ranks.first:
+        died = last_words(directory)
+        if died:
+            progress.say(f"{head}: {died}")
     try:
         _train_cell(job, cell, data, directory, device, progress, head)
         if job.evaluate:
@@ -245,23 +250,37 @@ def _train_cell(
     if job.ranks.first:
         write_json(directory / "config.json", cell_record(cell, job.suite.name))
         here = environment(str(device), torch.get_num_threads())
+        _say_other_threads(directory, here["threads"], progress)
         write_json(directory / "environment.json", here)
-    trainer = Trainer(
-        cell.config,
-        data,
-        directory,
-        device=device,
-        progress=progress,
-        tensorboard=job.tensorboard,
-        ranks=job.ranks,
-        learner_groups=job.learner_groups,
-    )
-    trainer.run()
+    with running(directory, "training", mark=job.ranks.first):
+        Trainer(
+            cell.config,
+            data,
+            directory,
+            device=device,
+            progress=progress,
+            tensorboard=job.tensorboard,
+            ranks=job.ranks,
+            learner_groups=job.learner_groups,
+        ).run()
     summary = read_training(directory)
     progress.say(
         f"{head}: trained {summary['steps']} steps in {duration(summary['seconds'])}, validation "
         f"clean {100 * summary['val_clean']:.1f} %, pgd {100 * summary['val_pgd']:.1f} %"
     )
+
+
+def _say_other_threads(directory: Path, threads: int, progress: Progress) -> None:
+    """A run that goes on with another number of threads is not bit for bit what it would be."""
+    path = directory / "environment.json"
+    if not (path.exists() and (directory / "checkpoint.pt").exists()):
+        return
+    before = read_json(path).get("threads")
+    if before not in (None, threads):
+        progress.say(
+            f"  {directory.name} was begun with {before} threads and goes on with {threads}: sums "
+            f"are rounded otherwise from here on (--threads {before} keeps the number)"
+        )
 
 
 def _scores(directory: Path) -> str:

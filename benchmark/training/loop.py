@@ -22,6 +22,7 @@ from benchmark.core.batchnorm import synchronise_batchnorm
 from benchmark.core.config import Config, parse
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, DivergenceError
 from benchmark.core.files import write_json, write_text
+from benchmark.core.layout import lay_out
 from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
@@ -123,7 +124,7 @@ def build_method(
             )
         if mesh.data.size > 1 and mesh.data.statistics == "synchronised":
             network = synchronise_batchnorm(network, mesh.data)
-        return network.to(device).to(memory_format=torch.channels_last)
+        return lay_out(network.to(device))
 
     precision = Precision(config.train.precision, device)
     return config.recipe.build(
@@ -358,9 +359,9 @@ class Trainer:
             if self._is_better(rule, scores):
                 self._selected[rule] = known
                 if self._ranks.first:
-                    state = {
-                        name: value.detach().cpu() for name, value in model.state_dict().items()
-                    }
+                    state = model.state_dict()  # with its metadata: the architecture's options
+                    for name, value in state.items():
+                        state[name] = value.detach().cpu()
                     checkpoint.save(weights_path(self.config, self.directory, rule), state)
         return f"val clean {100 * scores['val_clean']:.1f} pgd {100 * scores['val_pgd']:.1f}"
 
