@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -408,6 +409,25 @@ class Measures:
                 return chosen
             self._corrupted[key] = chosen
         return self._corrupted[key]
+
+    def corrupted_hash(self, metric: CorruptionsMetric) -> str:
+        """Of what a figure on corrupted images depends on beside the test images: whose files, or the
+        code that makes them. Looks at one image of each corruption and severity."""
+        root = self.published()
+        digest = hashlib.sha256(b"published" if root else b"generated")
+        first = torch.arange(1)
+        for corruption in corruptions.CORRUPTIONS:
+            for severity in metric.severities:
+                if root:
+                    images, _ = corruptions.load_published(
+                        root, corruption, severity, 1, self.data.name
+                    )
+                else:
+                    assert isinstance(self.data.test, Split)
+                    image = self.data.test.take(first).images
+                    images = corruptions.corrupt(image, corruption, severity, metric.seed)
+                digest.update(images.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
     def published(self) -> Path | None:
         """The folder of the user's published corrupted images, if there are any."""

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmark.core.files import write_text
+from benchmark.evaluation.keys import weights
 from benchmark.report import corruptions, findings, plots, published, tables
 from benchmark.report.records import SuiteRecord, read_suite
 
@@ -128,7 +129,7 @@ def run_rows(suite: SuiteRecord) -> list[list[str]]:
     """One row per cell, in the order of ``RUNS_HEAD``."""
     return [
         [c.label, str(c.seed), c.status, c.config_hash or "-",
-         str(c.evaluation.get("model_hash", "-")), f"cells/{c.slug}"]
+         ", ".join(weights(c.evaluation)) or "-", f"cells/{c.slug}"]
         for c in suite.cells
     ]  # fmt: skip
 

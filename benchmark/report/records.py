@@ -331,7 +331,7 @@ def _drop_stale(cells: list[CellRecord], panel: Any) -> tuple[list[CellRecord], 
         current = {}
         for name, entry in cell.metrics.items():
             if name in wanted:
-                stands = is_current(entry, wanted[name], cell.evaluation)
+                stands = is_current(entry, wanted[name])
             else:
                 stands = name not in mixed
             if stands:
