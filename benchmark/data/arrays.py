@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from benchmark.core.errors import DataError
+from benchmark.core.files import at_home
 from benchmark.data.check import make_split
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split

@@ -1,7 +1,7 @@
 """Figures that others took the place of: measured with other settings, weights, code or images.
 
-Nothing that was measured is deleted. ``earlier/KEY.json`` and ``KEY.parquet`` in a run's folder hold a
-figure with what it was measured on, and its outcome on every image; asked for again under the same
+Nothing that was measured is deleted. ``earlier/KEY.json`` and ``KEY.parquet`` in a run's folder hold
+a figure with what it was measured on, and its outcome on every image; asked for again under the same
 key, it is taken from there.
 """
 
@@ -76,8 +76,8 @@ def find(directory: Path, key: str) -> Kept | None:
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:
-    """What the store of ``directory`` holds, without outcomes, in order of metric; damaged files are
-    left out."""
+    """What the store of ``directory`` holds, without outcomes, in order of metric; damaged files
+    are left out."""
     found = []
     for path in sorted((directory / FOLDER).glob("*.json")):
         try:

@@ -2,7 +2,7 @@
 
 Weights alone do not say what a network computes: its code may have been corrected since. So a few
 fixed images are sent through it, and what comes out, with its gradient, stands in the record. Two
-machines round differently, which is why such probes are compared with a tolerance and not by a hash.
+machines round differently, which is why such probes are compared with a tolerance, not by a hash.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def function_id(found: Probe, known: Mapping[str, Mapping[str, Any]]) -> str:
 def images_hash(data: Dataset) -> str:
     """Sixteen hexadecimal digits over the test images as a network is given them, and labels.
 
-    In memory that is every pixel. Of streamed sets it is the fingerprint of the files, the size, all
-    labels and the pixels of 16 evenly spaced images after decoding and resizing.
+    In memory that is every pixel. Of streamed sets it is the fingerprint of the files, the size,
+    all labels and the pixels of 16 evenly spaced images after decoding and resizing.
     """
     split = data.test
     digest = hashlib.sha256(f"{data.num_classes} classes".encode())

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def metric_key(metric: Mapping[str, Any], model: str, data: str, function: str | None = None) -> str:
+def metric_key(
+    metric: Mapping[str, Any], model: str, data: str, function: str | None = None
+) -> str:
     """The hash of a metric's settings, the weights, their function and the images.
 
     Args:

@@ -203,9 +203,7 @@ class Evaluator(Measures):
                 frame = outcomes[["label", *columns]].reset_index()
             functions = {entry["function"]: record["functions"].get(entry["function"])}
             functions = {key: value for key, value in functions.items() if value}
-            earlier.keep(
-                directory, earlier.Kept(name, entry, record["dataset"], functions, frame)
-            )
+            earlier.keep(directory, earlier.Kept(name, entry, record["dataset"], functions, frame))
             del record["metrics"][name]
             for column in columns:
                 del outcomes[column]

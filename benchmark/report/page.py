@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ CAPTIONS = {
 
 
 def write_report(
-    out: Path, target: Path, reference: Path | None = None, html: bool = False
+    out: Path,
+    target: Path,
+    reference: Path | None = None,
+    html: bool = False,
+    beside: Sequence[Path] = (),
 ) -> list[Path]:
-    """Read the records in ``out`` and write all files of the report to ``target``."""
-    suite = read_suite(out)
+    """Read the records in ``out`` and ``beside`` and write all files of the report to ``target``."""
+    suite = read_suite(out, beside)
     texts = {
         "table.md": tables.markdown_text(suite),
         "table.csv": tables.csv_text(suite),
@@ -136,7 +140,8 @@ def run_rows(suite: SuiteRecord) -> list[list[str]]:
 
 def render_command(suite: SuiteRecord) -> str:
     """What renders this report again."""
-    return f"generalist-bench report {shlex.quote(portable(suite.path))}"
+    folders = (suite.path, *suite.beside)
+    return " ".join(["generalist-bench report", *(shlex.quote(portable(p)) for p in folders)])
 
 
 def provenance(suite: SuiteRecord) -> str:
