@@ -234,8 +234,8 @@ def evaluate_runs(folders: Sequence[Path], how: How, other: OtherImages | None =
 
     Metrics that the suite has keep the suite's settings, so that its table stays one attack per
     column. With ``how.instead``, nothing but AutoAttack's replacement is measured. A run of
-    ``train`` has no suite's panel; it is measured by ``standard``, AutoAttack on 1,000 images unless
-    said.
+    ``train`` has no suite's panel; it is measured by ``standard``, AutoAttack on 1,000 images
+    unless said.
 
     Args:
         other: measure on its test images instead, into ``RUN/evaluations/NAME-HASH``.

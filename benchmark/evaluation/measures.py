@@ -411,8 +411,8 @@ class Measures:
         return self._corrupted[key]
 
     def corrupted_hash(self, metric: CorruptionsMetric) -> str:
-        """Of what a figure on corrupted images depends on beside the test images: whose files, or the
-        code that makes them. Looks at one image of each corruption and severity."""
+        """Of what a figure on corrupted images depends on beside the test images: whose files, or
+        the code that makes them. Looks at one image of each corruption and severity."""
         root = self.published()
         digest = hashlib.sha256(b"published" if root else b"generated")
         first = torch.arange(1)

@@ -1,7 +1,7 @@
 """Numbers of the command line (images, seed, PGD's steps) laid over the metrics of a panel.
 
-Each is honoured or refused in a sentence, metric by metric: an error if no metric takes it, a warning if
-some do not.
+Each is honoured or refused in a sentence, metric by metric: an error if no metric takes it, a
+warning if some do not.
 """
 
 from __future__ import annotations

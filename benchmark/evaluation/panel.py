@@ -193,7 +193,7 @@ class Evaluator(Measures):
     def _take_out(
         self, directory: Path, names: Sequence[str], record: dict[str, Any], outcomes: pd.DataFrame
     ) -> None:
-        """Move figures from the record to ``earlier/``; the record on disk is left to the caller."""
+        """Move figures from the record to ``earlier/``; the caller writes the record."""
         for name in names:
             entry = record["metrics"][name]
             columns = columns_of(outcomes, name)

@@ -208,7 +208,7 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
 
 
 def _read_own_model(path: Path) -> CellRecord:
-    """What ``evaluate --model`` left: an evaluation, and neither a training nor its configuration."""
+    """What ``evaluate --model`` left: an evaluation, no training and no configuration of one."""
     anew = "delete it and evaluate again"
     head = read_shaped(path / "model.json", OwnModel, anew)
     evaluation = read_shaped(path / "evaluation.json", Evaluation, anew)
@@ -309,8 +309,8 @@ def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
         beside: further folders of runs and models of one's own, to stand in the same table.
 
     Raises:
-        BenchmarkError: neither suite.json nor cells, a folder that is no evaluated run, one that was
-            measured on other test images, or a damaged file.
+        BenchmarkError: neither suite.json nor cells, a folder that is no evaluated run, one that
+            was measured on other test images, or a damaged file.
     """
     out = Path(out)
     folders = sorted(p for p in (out / "cells").glob("*") if p.is_dir() and p.name[:1] != ".")
@@ -372,8 +372,8 @@ def _beside(path: Path, cells: Sequence[CellRecord]) -> CellRecord:
     for other in cells:
         if other.metrics and images_of(other.evaluation) != images_of(cell.evaluation):
             raise BenchmarkError(
-                f"{path} was evaluated on other test images than {other.path}; evaluate both on the "
-                "same, or make two reports"
+                f"{path} was evaluated on other test images than {other.path}; evaluate both on "
+                "the same, or make two reports"
             )
     taken = {other.label for other in cells}
     if cell.label in taken:
@@ -394,10 +394,7 @@ def _drop_stale(
     for cell in cells:
         current = {}
         for name, entry in cell.metrics.items():
-            if name in wanted:
-                stands = is_current(entry, wanted[name])
-            else:
-                stands = name not in mixed
+            stands = is_current(entry, wanted[name]) if name in wanted else name not in mixed
             if stands:
                 current[name] = entry
             else:
