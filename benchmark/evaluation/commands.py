@@ -265,6 +265,8 @@ def evaluate_runs(folders: Sequence[Path], how: How, other: OtherImages | None =
                 how.options.check_size(len(data.test), data.name)
                 evaluators[key] = how.evaluator(data, dataset.limit)
             evaluator = evaluators[key]
+            if instead:
+                _check_fits(run, config, evaluator.data)
             model = load_deployed(config, evaluator.data, run, how.device)
             if how.panel or instead:
                 panel = how.possible(panel, evaluator.data)
@@ -288,6 +290,28 @@ def _folder_beside(run: Path, data: Dataset) -> Path:
     if data.fingerprint == read_training(run).get("data"):
         raise ConfigError(f"--dataset gives the images that {run.name} was made with; leave it out")
     return run / "evaluations" / f"{data.name}-{images_hash(data)}"
+
+
+def _check_fits(run: Path, config: CellConfig, data: Dataset) -> None:
+    """Raise ConfigError if the run's network cannot be held against the test images of ``data``."""
+    known = _trained_on(run)
+    classes, size = known.get("classes"), known.get("size") or config.dataset.size
+    if classes and len(classes) != data.num_classes:
+        raise ConfigError(
+            f"the network of {run.name} tells {len(classes)} classes and {data.name} has "
+            f"{data.num_classes} classes"
+        )
+    if size and size != data.image_size:
+        raise ConfigError(
+            f"the network of {run.name} takes images of {size} pixels and {data.name} has "
+            f"{data.image_size} pixels; add --set dataset.size={size}"
+        )
+
+
+def _trained_on(run: Path) -> dict[str, Any]:
+    """What the run's own record says of its data set, as far as it was evaluated."""
+    path = run / "evaluation.json"
+    return dict(read_evaluation(path)["dataset"]) if path.exists() else {}
 
 
 def _write_head(
@@ -325,19 +349,19 @@ def _panel_for(
             "nothing says what to measure: name a panel (--panel standard) or metrics (--metric "
             "clean), or put the run back into cells/ of the suite's folder"
         )
-    usual = _radii(own) if own else _usual(config.dataset.name)
-    radii = how.radii(usual)
     metrics: Sequence[Metric]
-    if how.panel:
+    if own and not (how.panel or given):
+        metrics = own
+    elif how.panel:
+        radii = how.radii(_radii(own) if own else _usual(dataset))
         named = {} if given else {metric.name: metric for metric in own or ()}
         asked = how.panel_at(how.panel, radii, dataset)
         metrics = [named.get(metric.name, metric) for metric in asked]
-    elif own and not given:
-        metrics = own
     elif how.only:
+        radii = how.radii(_usual(dataset))
         metrics = _first_with(how.only, [how.panel_at(name, radii, dataset) for name in _names()])
     else:
-        metrics = how.panel_at("standard", radii, dataset)
+        metrics = how.panel_at("standard", how.radii(_usual(dataset)), dataset)
     if not (own or how.panel):  # hours on a whole test set, so not unasked
         metrics = [
             metric.model_copy(update={"n": _UNASKED})

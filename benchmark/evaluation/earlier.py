@@ -1,8 +1,8 @@
 """Figures that others took the place of: measured with other settings, weights, code or images.
 
 Nothing that was measured is deleted. ``earlier/KEY.json`` and ``KEY.parquet`` in a run's folder
-hold a figure with what it was measured on, and its outcome on every image; asked for again under the
-same key, it is taken from there.
+hold a figure with what it was measured on, and its outcome on every image; asked for again under
+the same key, it is taken from there.
 """
 
 from __future__ import annotations

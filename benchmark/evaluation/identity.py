@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -168,7 +169,7 @@ def images_hash(data: Dataset) -> str:
     else:
         digest.update(f"{data.fingerprint}, {len(split)} at {split.image_size}".encode())
         chosen = torch.linspace(0, len(split) - 1, min(_SAMPLED, len(split))).round().long()
-        images = torch.stack([torch.from_numpy(split.eval_image(int(i))) for i in chosen])
+        images = torch.from_numpy(np.stack([split.eval_image(int(i)) for i in chosen]))
     digest.update(repr(tuple(images.shape)).encode())
     digest.update(images.contiguous().numpy().data)
     digest.update(split.labels.contiguous().numpy().data)

@@ -63,7 +63,7 @@ class Options:
         Raises:
             ConfigError: a number that no metric takes, or an attack that cannot be.
         """
-        notes = _Notes([metric.name for metric in metrics])
+        notes = _Notes([metric.name for metric in metrics], columns)
         changed = [self._counted(metric, metric.name in columns, notes) for metric in metrics]
         names: dict[str, str] = {}
         result: list[Metric] = []
@@ -170,8 +170,9 @@ _OWN = "it is a column of the run's suite, which sets its images and seed"
 class _Notes:
     """Which option was taken by some metric, and refused by which."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], columns: Collection[str]) -> None:
         self._names = names
+        self._only_columns = set(names) <= set(columns)
         self._taken: set[str] = set()
         self._refused: dict[str, dict[str, list[str]]] = {}
 
@@ -182,11 +183,13 @@ class _Notes:
         self._refused.setdefault(option, {}).setdefault(why, []).append(metric.name)
 
     def settle(self, option: str, value: object) -> None:
-        """Warn of what refused the option; raise ConfigError if nothing took it."""
+        """Warn of what refused the option; raise ConfigError if nothing took it, unless the suite's
+        columns alone could have and there are other metrics to measure."""
         reasons = "; ".join(
             f"{', '.join(names)}: {why}" for why, names in self._refused.get(option, {}).items()
         )
-        if option not in self._taken:
+        refused = set(self._refused.get(option, ()))
+        if option not in self._taken and (refused != {_OWN} or self._only_columns):
             reasons = reasons or f"it is for {_FOR.get(option, 'metrics on test images')}"
             raise ConfigError(
                 f"{option} {value} applies to none of the metrics {', '.join(self._names)} "

@@ -34,7 +34,7 @@ def write_report(
     html: bool = False,
     beside: Sequence[Path] = (),
 ) -> list[Path]:
-    """Read the records in ``out`` and ``beside``, and write all files of the report to ``target``."""
+    """Read the records in ``out`` and ``beside``; write all files of the report to ``target``."""
     suite = read_suite(out, beside)
     texts = {
         "table.md": tables.markdown_text(suite),

@@ -16,7 +16,6 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, ThreatModel, check_eps
 from benchmark.data.shifted import SHIFTED
 
-
 # Bytes of a name; a folder's adds seed and hash, a file's kind and ending, and the strictest of
 # common file systems (encrypted home folders) take 143 in all.
 _LONGEST_NAME = 100

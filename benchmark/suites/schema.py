@@ -242,7 +242,7 @@ def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
             raise ValueError(f"{what} {value!r} is given twice{advice}")
         if same in first:
             raise ValueError(
-                f"{what}s {first[same]!r} and {value!r} differ in capital letters or in how accents "
+                f"{what}s {first[same]!r} and {value!r} differ in capitals or in how accents "
                 f"are stored, and would be one folder on some systems{advice}"
             )
         first[same] = value
