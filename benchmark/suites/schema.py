@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from unicodedata import normalize
 
 from pydantic import (
     Field,
@@ -236,14 +235,14 @@ class SuiteConfig(Config):
 def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
     first: dict[Any, Any] = {}
     for value in values:
-        # Names are those of folders and files, which some systems tell apart by letters alone.
-        same = normalize("NFC", value).casefold() if isinstance(value, str) else value
+        # Names are those of folders and files; some systems take capitals for small letters.
+        same = value.casefold() if isinstance(value, str) else value
         if same in first and value == first[same]:
             raise ValueError(f"{what} {value!r} is given twice{advice}")
         if same in first:
             raise ValueError(
-                f"{what}s {first[same]!r} and {value!r} differ in capitals or in how accents "
-                f"are stored, and would be one folder on some systems{advice}"
+                f"{what}s {first[same]!r} and {value!r} differ in capitals alone, and would be "
+                f"one folder on some systems{advice}"
             )
         first[same] = value
 
