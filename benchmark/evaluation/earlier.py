@@ -54,6 +54,11 @@ def keep(directory: Path, kept: Kept) -> None:
     write_json(stem.with_suffix(".json"), content)
 
 
+def examples(directory: Path, key: str) -> Path:
+    """Where the adversarial examples of a figure are, if they were kept."""
+    return directory / FOLDER / f"{key}.pt"
+
+
 def find(directory: Path, key: str) -> Kept | None:
     """The figure under ``key``; None if there is none, or if its files are damaged."""
     path = directory / FOLDER / f"{key}.json"

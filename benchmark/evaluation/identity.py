@@ -116,7 +116,8 @@ def _numbers(values: Tensor) -> list[float | None]:
 
 
 def _source(model: nn.Module) -> str:
-    """A hash over the source of the classes in ``model`` that are neither torch's nor ours.
+    """A hash over the source of the classes in ``model`` that are neither torch's nor ours, and of
+    the code that TorchScript and exported programs bring.
 
     A probe cannot tell what a network does on other images than its own, such as a branch on the
     size of the batch.
@@ -128,6 +129,9 @@ def _source(model: nn.Module) -> str:
                 texts.add(inspect.getsource(cls))
             except (OSError, TypeError):  # made at run time; the probe is all there is
                 texts.add(cls.__qualname__)
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
+            texts.add(str(getattr(module, "code", "")))
     return config_hash(sorted(texts)) if texts else ""
 
 

@@ -118,13 +118,15 @@ class Evaluator(Measures):
         known = record["metrics"].get(metric.name)
         if known and known["key"] == key and self._is_complete(metric, directory):
             return
-        if self._is_complete(metric, directory):
-            kept = self._earlier(metric, directory, key, outcomes)
-            if kept is not None:
-                if self.ranks.first:
-                    measured = _measured(kept, metric.name)
-                    self._write(directory, metric, measured, dict(kept.entry), record, outcomes)
-                return
+        kept = self._earlier(metric, directory, key, outcomes)
+        if self.ranks.first and known:
+            _move(adversarial(directory, metric.name), earlier.examples(directory, known["key"]))
+        if kept is not None:
+            if self.ranks.first:
+                _move(earlier.examples(directory, key), adversarial(directory, metric.name))
+                measured = _measured(kept, metric.name)
+                self._write(directory, metric, measured, dict(kept.entry), record, outcomes)
+            return
         started = time.monotonic()
         same = known and all(known[name] == value for name, value in on.items())
         self._guard_unfinished(directory, metric, of)
@@ -220,6 +222,7 @@ class Evaluator(Measures):
         """Move what was measured on other images, weights or code out of the record."""
         if old is not None:
             names = list(old[0]["metrics"])
+            _move_examples(directory, names, old[0])
             self._take_out(directory, names, *old)
             self._say_set_aside(directory, len(names), "other test images")
             return
@@ -232,6 +235,7 @@ class Evaluator(Measures):
         if not stale:
             return
         others = {record["metrics"][name]["model"] for name in stale} != {of["model"]}
+        _move_examples(directory, stale, record)
         self._take_out(directory, stale, record, outcomes)
         write_json(directory / "evaluation.json", record)
         self._say_set_aside(
@@ -252,6 +256,8 @@ class Evaluator(Measures):
     ) -> earlier.Kept | None:
         """The figure under ``key`` that another took the place of, if it is of these images."""
         kept = earlier.find(directory, key) if self.ranks.first else None
+        if self._keeps_examples(metric) and not earlier.examples(directory, key).exists():
+            kept = None
         if kept is not None and not isinstance(metric, ShiftMetric):
             same = np.array_equal(kept.frame["index"], outcomes.index)
             if not (same and np.array_equal(kept.frame["label"], outcomes["label"])):
@@ -276,9 +282,11 @@ class Evaluator(Measures):
 
     def _is_complete(self, metric: Metric, directory: Path) -> bool:
         """Whether everything that was asked for beside the figure itself is there."""
-        if isinstance(metric, AttackMetric) and not isinstance(metric, AutoAttackPart):
-            return not self.keep_adversarial or adversarial(directory, metric).exists()
-        return True
+        return not self._keeps_examples(metric) or adversarial(directory, metric.name).exists()
+
+    def _keeps_examples(self, metric: Metric) -> bool:
+        attack = isinstance(metric, AttackMetric) and not isinstance(metric, AutoAttackPart)
+        return self.keep_adversarial and attack
 
     def _guard_unfinished(self, directory: Path, metric: Metric, of: Mapping[str, str]) -> None:
         """Unfinished work of another function of the same weights is never gone on with.
@@ -406,6 +414,20 @@ class Evaluator(Measures):
                 *(_finding(finding, function) for finding in findings),
             ],
         }
+
+
+def _move(source: Path, target: Path) -> None:
+    """``source`` becomes ``target``, if it is there."""
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+
+
+def _move_examples(directory: Path, names: Sequence[str], record: Mapping[str, Any]) -> None:
+    """Adversarial examples go to ``earlier/`` with the figures that they belong to."""
+    for name in names:
+        target = earlier.examples(directory, record["metrics"][name]["key"])
+        _move(adversarial(directory, name), target)
 
 
 def _finding(finding: reliability.Finding, function: str) -> dict[str, str]:

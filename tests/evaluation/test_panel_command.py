@@ -158,6 +158,12 @@ def test_examples_are_of_this_measurement(out: Path) -> None:
     assert cli("evaluate", run, "--metric", "aa_linf", "--save-adversarial", "-q").status == 0
     kept = torch.load(path, weights_only=True)
     assert len(kept["index"]) == 6
+    # At the first radius again, its own examples come back with its figure.
+    suite["evaluation"][2]["eps"] = "0.1"
+    (out / "suite.json").write_text(json.dumps(suite))
+    assert cli("evaluate", run, "--metric", "aa_linf", "-q").status == 0
+    again = torch.load(path, weights_only=True)
+    assert not torch.equal(again["x_adv"], kept["x_adv"])
     wrong = cli("evaluate", run, "--aa-budget", 3, "--save-adversarial")
     assert "an estimate has none" in wrong.err
 

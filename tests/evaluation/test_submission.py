@@ -18,8 +18,10 @@ from board_records import autoattack
 from PIL import Image
 from tiny_suites import cli, contents, write_suite
 
+from benchmark.attacks.autoattack import _Observed
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
+from benchmark.evaluation.leaderboard import Board
 
 SHORT = {"epochs": 2, "validations": 1}
 
@@ -270,6 +272,41 @@ def test_other_boards(folder: Path) -> None:
     assert entry.parent.name == "corruptions"
     assert (found["eps"], found["corruptions_acc"]) == (None, "71.24")
     assert "autoattack_acc" not in found
+
+
+def test_a_run_of_train_can_be_submitted(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects: AutoAttack on a thousand images, which no option could change."""
+    monkeypatch.chdir(tmp_path)
+    boards = {("cifar10", "linf"): Board(20, 32, ("8/255",))}
+    monkeypatch.setattr("benchmark.evaluation.leaderboard.BOARDS", boards)
+    monkeypatch.setattr("benchmark.evaluation.submission.BOARDS", boards)
+    monkeypatch.setattr(_Observed, "choose", _first)
+    root = ("--data-root", finished / "data")
+    short = ("--set", "train.epochs=1", "--set", "model.width=8", "--set", "train.batch_size=16")
+    command = ("train", "--dataset", "cifar10", "--method", "natural", "--out", "mine", "-q")
+    called = cli(*command, *short, "--set", "dataset.val_fraction=0.25", *root)
+    assert called.status == 0, called.err
+    names = ("--metric", "clean", "--metric", "aa_linf", "-q")
+    for n in (5, 20):
+        assert cli("evaluate", "mine", *names, *root, "--n-aa", n).status == 0
+    (run,) = Path("mine/cells").iterdir()
+    (tmp_path / "info.yaml").write_text(yaml.safe_dump(PAPER))
+    called = cli("submit", run, *root, "--info", "info.yaml", "--draft")
+    assert called.status == 0, called.err
+    notice = (run / "submission" / "DRAFT-DO-NOT-SUBMIT.txt").read_text()
+    reasons = [line for line in notice.splitlines() if line.startswith("- ")]
+    # What is left is what this test cuts short, and what a net of one epoch deserves.
+    assert "aa_linf is not standard AutoAttack" in notice
+    assert "was measured on" not in notice
+    assert all("not standard" in reason or "finding" in reason for reason in reasons), reasons
+
+
+def _first(self: _Observed, attacks: Any, classes: int) -> list[str]:
+    self.attacks_to_run, self._classes = ["apgd-ce"], classes
+    self.apgd.n_iter = 5
+    return []
 
 
 def _spoil(folder: Path, what: str) -> list[object]:
