@@ -95,7 +95,7 @@ def message(called: Called) -> str:
         ("evaluate nowhere --limit 9", "--limit is for --model"),
         ("evaluate nowhere --out x", "--out is for --model"),
         ("run quick --set seeds=[0] --set seeds=[1]", "--set gives seeds twice"),
-        ("run ~nobody/x.yaml", "there is no such home folder"),
+        ("run ~no-such-user/x.yaml", "there is no such home folder"),
         ("evaluate --model a:b --step 1/255 --metric clean", "--step 1/255 applies to none"),
         ("evaluate --model a:b --dataset digits --n 5000", "has 449 images"),
         ("evaluate --model a:b --set train.epochs=1", "--set train has no place here"),
