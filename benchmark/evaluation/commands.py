@@ -552,6 +552,8 @@ def _dataset_config(
     if foreign:
         kinds = "dataset.KEY=VALUE" + (" or model.KEY=VALUE" if models else "")
         raise ConfigError(f"--set {foreign[0]} has no place here; write {kinds}")
+    if "name" in groups["model"]:
+        raise ConfigError("--set model.name has no place here; --model names the network")
     return parse(DatasetConfig, groups["dataset"], where="--dataset"), groups["model"]
 
 
