@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from benchmark.core.errors import DataError
+from benchmark.core.files import at_home
 from benchmark.data.check import make_split
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
@@ -45,9 +46,11 @@ def read_digits(config: DatasetConfig, data_root: Path) -> Raw:
 
 
 def locate(path: str, data_root: Path) -> Path:
-    """An absolute ``path`` as it is; a relative one below the data root, else as given."""
-    below = data_root / path  # an absolute path replaces data_root
-    return below if below.exists() else Path(path)
+    """An absolute ``path`` as it is, ``~`` being the home folder; a relative one below the data
+    root, else as given."""
+    given = at_home(Path(path))
+    below = data_root / given  # an absolute path replaces data_root
+    return below if below.exists() else given
 
 
 def read_npz(config: DatasetConfig, data_root: Path) -> Raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,6 +95,7 @@ class Measures:
     keep_adversarial: bool = False
     _corrupted: dict[tuple[Any, ...], Split] = field(default_factory=dict, repr=False)
     _shifted: dict[str, Shifted] = field(default_factory=dict, repr=False)
+    _hashes: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False)
 
     def measure(
         self,
@@ -219,7 +221,7 @@ class Measures:
     ) -> Measured:
         part = isinstance(metric, AutoAttackPart)
         if self.ranks.first:  # of another measurement
-            adversarial(directory, metric).unlink(missing_ok=True)
+            adversarial(directory, metric.name).unlink(missing_ok=True)
         result = self._run_autoattack(
             model,
             metric,
@@ -230,7 +232,7 @@ class Measures:
             precision="bf16" if isinstance(metric, AutoAttackScreening) else "fp32",
         )
         if self.keep_adversarial and self.ranks.first and not part:
-            self._keep(result, indices, adversarial(directory, metric))
+            self._keep(result, indices, adversarial(directory, metric.name))
         detail = {
             "norm": metric.norm,
             "eps": str(metric.eps),
@@ -409,6 +411,29 @@ class Measures:
             self._corrupted[key] = chosen
         return self._corrupted[key]
 
+    def corrupted_hash(self, metric: CorruptionsMetric) -> str:
+        """Of what a figure on corrupted images depends on beside the test images: whose files, or
+        the code that makes them. Looks at one image of each corruption and severity."""
+        root = self.published()
+        key = (root, metric.severities, metric.seed)
+        if key in self._hashes:
+            return self._hashes[key]
+        digest = hashlib.sha256(b"published" if root else b"generated")
+        first = torch.arange(1)
+        for corruption in corruptions.CORRUPTIONS:
+            for severity in metric.severities:
+                if root:
+                    images, _ = corruptions.load_published(
+                        root, corruption, severity, 1, self.data.name
+                    )
+                else:
+                    assert isinstance(self.data.test, Split)
+                    image = self.data.test.take(first).images
+                    images = corruptions.corrupt(image, corruption, severity, metric.seed)
+                digest.update(images.contiguous().numpy().data)
+        self._hashes[key] = digest.hexdigest()[:16]
+        return self._hashes[key]
+
     def published(self) -> Path | None:
         """The folder of the user's published corrupted images, if there are any."""
         root = self.data_root
@@ -444,9 +469,9 @@ def journal(directory: Path, metric: Metric) -> Path:
     return directory / f"{metric.name.replace('/', '_')}.unfinished"
 
 
-def adversarial(directory: Path, metric: Metric) -> Path:
+def adversarial(directory: Path, metric: str) -> Path:
     """Where the examples of an attack are kept on request."""
-    return directory / f"adversarial-{metric.name.replace('/', '_')}.pt"
+    return directory / f"adversarial-{metric.replace('/', '_')}.pt"
 
 
 def _whole(metric: Metric, indices: Tensor, outcome: Tensor, detail: dict[str, Any]) -> Measured:

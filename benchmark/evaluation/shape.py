@@ -30,26 +30,39 @@ class _Detail(_Shape):
 
 
 class _Entry(_Shape):
-    model_hash: str | None = None
     n: Annotated[int, Field(ge=1, lt=2**53)]
     correct: Count | None = None
     mean: Share | None = None
     kind: str | None = None
+    key: str | None = None
+    model: str | None = None
+    function: str | None = None
+    data: str | None = None
     detail: _Detail | None = None
+
+
+class _Probe(_Shape):
+    weights: str
+    source: str
+    logits: list[float | None]
+    gradient: list[float | None]
 
 
 class _Images(_Shape):
     name: str | None = None
     fingerprint: str | None = None
+    images_hash: str | None = None
     limit: Count | None = None
 
 
 class _Finding(_Shape):
     name: str
     text: str
+    function: str | None = None
 
 
 class _Reliability(_Shape):
+    checked: list[str] | None = None
     findings: list[_Finding] | None = None
 
 
@@ -58,8 +71,24 @@ class Evaluation(_Shape):
 
     metrics: dict[str, _Entry]
     dataset: _Images | None = None
-    model_hash: str | None = None
+    functions: dict[str, _Probe] | None = None
     reliability: _Reliability | None = None
+
+
+class Superseded(_Shape):
+    """A figure in ``earlier/``."""
+
+    name: str
+    entry: _Entry
+    dataset: _Images
+    functions: dict[str, _Probe]
+
+
+class OwnModel(_Shape):
+    """``model.json`` of an evaluation outside a suite."""
+
+    model: str | None = None
+    checkpoint: str | None = None
 
 
 class Environment(_Shape):

@@ -184,9 +184,7 @@ def _candidates(content: Any, depth: int = 3) -> Iterator[tuple[str, StateDict |
         elif isinstance(value, list | tuple) and any(_state_dict(item) for item in value):
             yield key, None
         elif depth > 1:
-            yield from (
-                (f"{key}.{name}", found) for name, found in _candidates(value, depth - 1)
-            )
+            yield from ((f"{key}.{name}", found) for name, found in _candidates(value, depth - 1))
 
 
 def _under(content: Any, key: str) -> StateDict | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import BenchmarkError
+from benchmark.evaluation.keys import images_of
 from benchmark.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap, required_n
 from benchmark.report.findings import ALPHA
-from benchmark.report.records import CellRecord, nested, outcome_matrices, read_cell
+from benchmark.report.records import CellRecord, outcome_matrices, read_cell
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,12 @@ class Row:
 
 
 def read_run(path: Path) -> CellRecord:
-    """An evaluated run.
+    """An evaluated run, or the evaluation of a model of one's own.
 
     Raises:
         BenchmarkError: no record, or one without outcomes.
     """
     cell = read_cell(path)
-    if cell.status == "missing" and (path / "evaluation.json").exists():
-        raise BenchmarkError(
-            f"{path} is the evaluation of a model of your own; compare takes runs of a suite"
-        )
     if cell.status != "evaluated" or cell.outcomes is None:
         raise BenchmarkError(f"{path} holds no evaluated run; see run and evaluate")
     return cell
@@ -61,9 +58,7 @@ def compare(first: Path, second: Path) -> list[Row]:
         BenchmarkError: a run without records, other test images, or no metric in common.
     """
     a, b = read_run(first), read_run(second)
-    if nested(a.evaluation, "dataset", "fingerprint") != nested(
-        b.evaluation, "dataset", "fingerprint"
-    ):
+    if images_of(a.evaluation) != images_of(b.evaluation):
         raise BenchmarkError(f"{first} and {second} were evaluated on different test images")
     found: list[tuple[str, Any, Any]] = []
     for metric in a.metrics:

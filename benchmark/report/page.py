@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from benchmark.core.files import write_text
+from benchmark.evaluation.keys import weights
 from benchmark.report import corruptions, findings, plots, published, tables
 from benchmark.report.records import SuiteRecord, read_suite
 
@@ -27,10 +28,14 @@ CAPTIONS = {
 
 
 def write_report(
-    out: Path, target: Path, reference: Path | None = None, html: bool = False
+    out: Path,
+    target: Path,
+    reference: Path | None = None,
+    html: bool = False,
+    beside: Sequence[Path] = (),
 ) -> list[Path]:
-    """Read the records in ``out`` and write all files of the report to ``target``."""
-    suite = read_suite(out)
+    """Read the records in ``out`` and ``beside``; write all files of the report to ``target``."""
+    suite = read_suite(out, beside)
     texts = {
         "table.md": tables.markdown_text(suite),
         "table.csv": tables.csv_text(suite),
@@ -128,14 +133,15 @@ def run_rows(suite: SuiteRecord) -> list[list[str]]:
     """One row per cell, in the order of ``RUNS_HEAD``."""
     return [
         [c.label, str(c.seed), c.status, c.config_hash or "-",
-         str(c.evaluation.get("model_hash", "-")), f"cells/{c.slug}"]
+         ", ".join(weights(c.evaluation)) or "-", f"cells/{c.slug}"]
         for c in suite.cells
     ]  # fmt: skip
 
 
 def render_command(suite: SuiteRecord) -> str:
     """What renders this report again."""
-    return f"generalist-bench report {shlex.quote(portable(suite.path))}"
+    folders = (suite.path, *suite.beside)
+    return " ".join(["generalist-bench report", *(shlex.quote(portable(p)) for p in folders)])
 
 
 def provenance(suite: SuiteRecord) -> str:

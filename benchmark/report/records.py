@@ -14,12 +14,13 @@ from pydantic import BaseModel
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_frame
-from benchmark.evaluation.keys import contradiction, is_current
+from benchmark.evaluation.keys import contradiction, images_of, is_current
 from benchmark.evaluation.shape import (
     Configuration,
     Environment,
     Evaluation,
     Figures,
+    OwnModel,
     Plan,
     Training,
     read_shaped,
@@ -110,6 +111,7 @@ class SuiteRecord:
     """A suite and its cells, in order of presentation; planned cells without record included.
 
     Attributes:
+        beside: folders of further runs and of models of one's own, whose rows come last.
         extra: folders under cells/ that are not in the plan (they are named, never shown).
         stale: "metric of method seed s" measured under other settings than the suite's, or than
             other runs; not shown.
@@ -125,6 +127,7 @@ class SuiteRecord:
     model: str
     limit: int | None
     cells: tuple[CellRecord, ...]
+    beside: tuple[Path, ...] = ()
     extra: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
 
@@ -174,6 +177,8 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
     """
     path = Path(path)
     if not (path / "config.json").exists():
+        if (path / "model.json").exists() and (path / "evaluation.json").exists():
+            return _read_own_model(path)
         return CellRecord(path, label or path.name, seed, "missing")
     anew = "delete the run's folder and run again"
     head = read_shaped(path / "config.json", Configuration, anew)
@@ -233,7 +238,7 @@ def _with_checkpoint(
         return own, outcomes  # of other images, so no columns of this table
     metrics = dict(own["metrics"])
     for name, entry in further["metrics"].items():
-        entry = {**entry, "checkpoint": rule, "model_hash": further.get("model_hash")}
+        entry = {**entry, "checkpoint": rule}
         if parts := nested(entry, "detail", "of"):
             entry["detail"] = {**entry["detail"], "of": [f"{part}@{rule}" for part in parts]}
         metrics[f"{name}@{rule}"] = entry
@@ -254,6 +259,29 @@ def _at_checkpoint(column: str, rule: str) -> str:
     """``pgd20_linf`` and ``aa_linf/fab-t`` as ``pgd20_linf@best`` and ``aa_linf@best/fab-t``."""
     metric, slash, part = column.partition("/")
     return f"{metric}@{rule}{slash}{part}"
+
+
+def _read_own_model(path: Path) -> CellRecord:
+    """What ``evaluate --model`` left: an evaluation, no training and no configuration of one."""
+    anew = "delete it and evaluate again"
+    head = read_shaped(path / "model.json", OwnModel, anew)
+    evaluation = read_shaped(path / "evaluation.json", Evaluation, anew)
+    outcomes = read_outcomes(path / "outcomes.parquet")
+    _check_evaluation(path / "evaluation.json", evaluation, outcomes)
+    environment = path / "environment.json"
+    return CellRecord(
+        path=path,
+        label=path.resolve().name,
+        seed=0,
+        status="evaluated",
+        config={
+            "dataset": head.get("dataset") or nested(evaluation, "dataset", "name"),
+            "model": head.get("model"),
+        },
+        environment=read_shaped(environment, Environment, anew) if environment.exists() else {},
+        evaluation=evaluation,
+        outcomes=outcomes,
+    )
 
 
 def _check_evaluation(
@@ -327,14 +355,21 @@ def read_outcomes(path: Path) -> pd.DataFrame | None:
     return frame
 
 
-def read_suite(out: Path) -> SuiteRecord:
+def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
     """Read a suite's folder; without suite.json the suite is derived from the cells.
 
+    Args:
+        out: the suite's folder; or that of a run, or of a model of one's own.
+        beside: further folders of runs and models of one's own, to stand in the same table.
+
     Raises:
-        BenchmarkError: neither suite.json nor cells, or a damaged file.
+        BenchmarkError: neither suite.json nor cells, a folder that is no evaluated run, one that
+            was measured on other test images, or a damaged file.
     """
     out = Path(out)
     folders = sorted(p for p in (out / "cells").glob("*") if p.is_dir() and p.name[:1] != ".")
+    extra: tuple[str, ...] = ()
+    suite: dict[str, Any] = {}
     if (out / "suite.json").exists():
         suite = read_shaped(out / "suite.json", Plan, "delete it and run again")
         plan = suite.get("plan") or []
@@ -345,11 +380,16 @@ def read_suite(out: Path) -> SuiteRecord:
             planned = {p.name for p in folders}
         extra = tuple(p.name for p in folders if p.name not in planned)
     elif folders:
-        suite, extra = {}, ()
         cells = [c for c in map(read_cell, folders) if c.config]
+    elif (out / "config.json").exists() or (out / "model.json").exists():
+        cells = [read_cell(out)]
     else:
-        raise BenchmarkError(f"{out} holds no suite.json and no cells; give the folder of a run")
-    cells, stale = _drop_stale(cells, suite.get("evaluation"))
+        raise BenchmarkError(
+            f"{out} holds no suite.json and no cells, and is no run; give the folder of a run"
+        )
+    for path in beside:
+        cells.append(_beside(path, cells))
+    cells, stale = _drop_stale(cells, suite.get("evaluation") or [])
     first = next((c.config for c in cells if c.config), {})
     order = [str(m) for m in suite.get("methods") or []]
     labels = dict.fromkeys([*order, *(c.label for c in cells)])
@@ -368,16 +408,40 @@ def read_suite(out: Path) -> SuiteRecord:
         model=_named(suite.get("model")) or _named(first.get("model")),
         limit=min(limits) if limits else None,
         cells=tuple(cells),
+        beside=tuple(map(Path, beside)),
         extra=extra,
         stale=stale,
     )
 
 
-def _drop_stale(cells: list[CellRecord], panel: Any) -> tuple[list[CellRecord], tuple[str, ...]]:
+def _beside(path: Path, cells: Sequence[CellRecord]) -> CellRecord:
+    """A further row; its label is told from those of ``cells`` where it is another network's.
+
+    Raises:
+        BenchmarkError: no evaluated run, or one on other test images.
+    """
+    cell = read_cell(path)
+    if cell.status != "evaluated":
+        raise BenchmarkError(f"{path} holds no evaluated run; see run and evaluate")
+    for other in cells:
+        if other.metrics and images_of(other.evaluation) != images_of(cell.evaluation):
+            raise BenchmarkError(
+                f"{path} was evaluated on other test images than {other.path}; evaluate both on "
+                "the same, or make two reports"
+            )
+    taken = {other.label for other in cells}
+    if cell.label in taken:
+        folder = path.resolve()
+        names = [f"{folder.parent.name}/{folder.name}", str(path)]
+        cell = replace(cell, label=next((n for n in names if n not in taken), f"{path} again"))
+    return cell
+
+
+def _drop_stale(
+    cells: list[CellRecord], panel: list[Any]
+) -> tuple[list[CellRecord], tuple[str, ...]]:
     """Leave out metrics whose settings are not those of the suite, or, where the suite has none for
     them, not the same in all runs: one column, one attack."""
-    if not isinstance(panel, list):
-        return cells, ()
     wanted = {m["name"]: m for m in panel if isinstance(m, Mapping) and "name" in m}
     mixed = _mixed(cells, set(wanted))
     kept, stale = [], []
@@ -385,10 +449,7 @@ def _drop_stale(cells: list[CellRecord], panel: Any) -> tuple[list[CellRecord], 
         current = {}
         for name, entry in cell.metrics.items():
             base = name.removesuffix(f"@{entry.get('checkpoint')}")
-            if base in wanted:
-                stands = is_current(entry, wanted[base], cell.evaluation)
-            else:
-                stands = name not in mixed
+            stands = is_current(entry, wanted[base]) if base in wanted else name not in mixed
             if stands:
                 current[name] = entry
             else:
@@ -432,7 +493,7 @@ def outcome_matrices(
         for cell in cells:
             if cell.outcomes is None or metric not in cell.outcomes:
                 return None
-            truth.add(nested(cell.evaluation, "dataset", "fingerprint"))
+            truth.add(images_of(cell.evaluation))
         columns.append([c.outcomes[metric].astype("Float64") for c in cells])  # type: ignore[index]
     if len(truth) > 1:
         return None

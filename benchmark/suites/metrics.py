@@ -16,8 +16,17 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, ThreatModel, check_eps
 from benchmark.data.shifted import SHIFTED
 
+# Bytes of a name; a folder's adds seed and hash, a file's kind and ending, and the strictest of
+# common file systems (encrypted home folders) take 143 in all.
+_LONGEST_NAME = 100
+
 
 def _check_name(name: str) -> str:
+    size = len(name.encode(errors="replace"))
+    if size > _LONGEST_NAME:
+        raise ValueError(
+            f"{name[:20] + '...'!r} names files and has {size} bytes; use at most {_LONGEST_NAME}"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][\w.@+-]*", name):
         raise ValueError(f"{name!r} names files: use letters, digits and . _ - @ + only")
     return name

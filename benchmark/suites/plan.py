@@ -137,7 +137,7 @@ def _is_measured(directory: Path, metric: Metric) -> bool:
         return False
     record = read_evaluation(path)
     entry = record["metrics"].get(metric.name)
-    return entry is not None and is_current(entry, metric.model_dump(mode="json"), record)
+    return entry is not None and is_current(entry, metric.model_dump(mode="json"))
 
 
 def _passes(metric: Metric, available: int) -> float:

@@ -24,6 +24,7 @@ from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.shape import Plan, read_shaped, read_training
+from benchmark.suites.panels import standard_panel
 from benchmark.suites.schema import Cell, CellConfig, SuiteConfig
 from benchmark.training.loop import (
     Trainer,
@@ -194,7 +195,8 @@ def run_suite(
     training_length(suite.train, suite.dataset, len(data.train))
     if ranks.first:
         with locked([cell_directory(out, cell) for cell in cells]):
-            _write_plan(suite, full, out, progress)
+            stated = evaluate or suite.evaluation != standard_panel()
+            _write_plan(suite, full, out, progress, stated)
     ranks.gather(None)  # the folders are there
     job = Job(suite, out, data_root, str(device), evaluate, tensorboard, ranks, learner_groups)
     errors = [error for _, error in engine(job, data, progress) if error]
@@ -321,11 +323,16 @@ def read_cell_config(directory: Path) -> tuple[str, CellConfig]:
         ) from error
 
 
-def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Progress) -> None:
+def _write_plan(
+    suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Progress, stated: bool = True
+) -> None:
     """``suite.json``: the suite and the cells asked for so far, in this call or before.
 
     An earlier cell stays in the plan while the settings of ``full`` still lead to it, so that one
     table never mixes two recipes.
+
+    Args:
+        stated: whether the suite says what is measured; else that is left to ``evaluate``.
 
     Raises:
         BenchmarkError: ``out`` belongs to another suite, or its suite.json is damaged.
@@ -363,7 +370,9 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
                 "dataset": suite.dataset.model_dump(mode="json"),
                 "model": suite.model.model_dump(mode="json"),
                 "train": suite.train.model_dump(mode="json"),
-                "evaluation": [metric.model_dump(mode="json") for metric in suite.evaluation],
+                "evaluation": [
+                    metric.model_dump(mode="json") for metric in suite.evaluation if stated
+                ],
                 "plan": [
                     {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}
                     for cell in plan

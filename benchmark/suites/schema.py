@@ -20,6 +20,7 @@ from pydantic import (
 
 from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
 from benchmark.core.errors import ConfigError
+from benchmark.core.files import at_home
 from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.mesh import BatchStatistics
 from benchmark.core.method import RECIPES, Recipe, SingleLearner, make_recipe
@@ -36,9 +37,18 @@ Selection = Literal["last", "best", "best-sum"]
 
 
 def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{what} {twice!r} is given twice{advice}")
+    first: dict[Any, Any] = {}
+    for value in values:
+        # Names are those of folders and files; some systems take capitals for small letters.
+        same = value.casefold() if isinstance(value, str) else value
+        if same in first and value == first[same]:
+            raise ValueError(f"{what} {value!r} is given twice{advice}")
+        if same in first:
+            raise ValueError(
+                f"{what}s {first[same]!r} and {value!r} differ in capitals alone, and would be "
+                f"one folder on some systems{advice}"
+            )
+        first[same] = value
 
 
 class TrainConfig(Config):
@@ -357,12 +367,12 @@ def load_suite(
 def _read_suite(name: str) -> dict[str, Any]:
     """The mapping in a suite's file, with its name."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path = at_home(Path(name))
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise ConfigError(f"suite file {name} does not exist") from error
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # such as bytes that are no UTF-8
             raise ConfigError(f"suite file {name} cannot be read: {error}") from error
         name = path.stem
     else:
@@ -395,6 +405,12 @@ def build_suite(
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of ``data`` with ``dotted.key=value`` settings applied, values in YAML."""
     settings = copy.deepcopy(dict(data))
+    overrides = list(overrides)
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    for key in keys:
+        if keys.count(key) > 1:
+            both = [text for text, other in zip(overrides, keys, strict=True) if other == key]
+            raise ConfigError(f"--set gives {key} twice ({', '.join(both)}); keep one of them")
     for override in overrides:
         _override(settings, override)
     return settings

@@ -151,7 +151,7 @@ def test_an_interrupted_evaluation_keeps_what_is_finished(
     [
         ("evaluation.json", b'{"metrics": {"clean"'),
         ("evaluation.json", b"[]"),
-        ("evaluation.json", b'{"metrics": {"clean": {"n": 64}}, "model_hash": "x"}'),
+        ("evaluation.json", b'{"metrics": {"clean": {"n": 64}}, "dataset": {"fingerprint": "x"}}'),
         ("outcomes.parquet", b"PAR1 nothing"),
         ("outcomes.parquet", b""),
     ],

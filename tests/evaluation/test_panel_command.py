@@ -135,9 +135,10 @@ def test_screening_from_the_command_line(out: Path) -> None:
 def test_several_radii_with_a_screening_and_an_estimate(out: Path) -> None:
     """Protects: aa_linf@1/255 is no name that a suite could give."""
     model = ["--model", "small-resnet", "--set", "model.stem_stride=1", "--dataset", "digits",
-             "--checkpoint", runs(out)[0] / "deployed.pt", "--limit", 30, "--n-aa", 4, "-q"]  # fmt: skip
+             "--checkpoint", runs(out)[0] / "deployed.pt", "--limit", 30, "-q"]  # fmt: skip
     radii = ["--eps", "0.1", "--eps", "1/20", "--metric", "aa_linf@0.1", "--metric", "aa_linf@1/20"]
-    found = cli("evaluate", *model, *radii, "--precision", "bf16", "--json").json()["small-resnet"]
+    screened = (*model, *radii, "--n-aa", 4, "--precision", "bf16")
+    found = cli("evaluate", *screened, "--json").json()["small-resnet"]
     assert found.keys() == {"aa_linf@0.1_screening", "aa_linf@1/20_screening"}
     found = cli("evaluate", *model, *radii, "--aa-budget", 2, "--json").json()["small-resnet"]
     assert "aa_linf@1/20_estimate" in found
@@ -157,6 +158,12 @@ def test_examples_are_of_this_measurement(out: Path) -> None:
     assert cli("evaluate", run, "--metric", "aa_linf", "--save-adversarial", "-q").status == 0
     kept = torch.load(path, weights_only=True)
     assert len(kept["index"]) == 6
+    # At the first radius again, its own examples come back with its figure.
+    suite["evaluation"][2]["eps"] = "0.1"
+    (out / "suite.json").write_text(json.dumps(suite))
+    assert cli("evaluate", run, "--metric", "aa_linf", "-q").status == 0
+    again = torch.load(path, weights_only=True)
+    assert not torch.equal(again["x_adv"], kept["x_adv"])
     wrong = cli("evaluate", run, "--aa-budget", 3, "--save-adversarial")
     assert "an estimate has none" in wrong.err
 
