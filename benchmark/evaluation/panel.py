@@ -53,7 +53,6 @@ class Evaluator(Measures):
         model: nn.Module,
         metrics: Sequence[Metric],
         directory: Path,
-        *,
     ) -> None:
         """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
 
