@@ -157,7 +157,7 @@ def _read_batches(variant: Variant, root: Path, config: DatasetConfig, *, downlo
 
 
 def _read_folders(variant: Variant, folder: Path, config: DatasetConfig) -> Raw:
-    """Class folders in any words for the classes. Raises DataError: others than the official ones."""
+    """Class folders in any words for the classes. Raises DataError: other classes."""
     parts = find_parts((e.name for e in folder.iterdir() if e.is_dir()), folder.name)
     first = folder / next(iter(parts.values()))
     present = [e.name for e in first.iterdir() if e.is_dir() and not is_hidden(e.name)]

@@ -107,9 +107,10 @@ def open_image(
     name = printable(name or (f"{source.parent.name}/{source.name}" if isinstance(source, Path)
                               else "an image"))  # fmt: skip
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            image: Image.Image = file
             # Phones append further pictures to a JPEG (MPO); they are no animation.
-            if remarks and image.format != "MPO" and getattr(image, "is_animated", False):
+            if remarks and file.format != "MPO" and getattr(file, "is_animated", False):
                 remarks.animated.append(name)
             if image.mode in DEEP_MODES:
                 image = _to_8_bits(image, name, how)
@@ -155,7 +156,7 @@ def _opaque(image: Image.Image, name: str, how: Decoding, remarks: Remarks | Non
     if not transparent:
         return image
     whole = image.convert("RGBA")
-    if whole.getextrema()[3][0] == 255:  # type: ignore[index]  # an alpha channel without effect
+    if whole.getchannel("A").getextrema()[0] == 255:  # an alpha channel without effect
         return whole
     if remarks:
         remarks.transparent.append(name)

@@ -110,7 +110,7 @@ def read_class_folders(
     if "test" not in found:
         if "val" not in found:
             raise DataError(
-                f"{folder.name} has no val folder and no test folder with labels; expected "
+                f"{folder.name} has no val folder or test folder with labels; expected "
                 "{train,val}/<class>/<image>, where val is the test set"
             )
         found["test"] = found.pop("val")
@@ -131,8 +131,12 @@ def read_class_folders(
         test=splits["test"],
         classes=tuple(map(printable, classes)),
         source=f"{kind} {shown} ({count:,} images), {storage.says(splits)}",
-        notes=(f"test: {words['test']}, classes in turn", *notes, *storage.notes, *remarks),
+        notes=(f"test: {_said(found['test'])}, classes in turn", *notes, *storage.notes, *remarks),
     )
+
+
+def _said(files: _Files) -> str:
+    return f"the {files.word} folder" if files.named.folders else files.word
 
 
 @dataclass(frozen=True)
@@ -172,13 +176,18 @@ def _splits_below(folder: Path) -> tuple[dict[str, _Files], list[str]]:
                 + (f": {hint}" if hint else "; expected {train,val}/<class>/<image>")
             )
         return {"test": _class_folders(folder, folder.name)}, notes
+    if list(parts) == ["train"]:
+        raise DataError(
+            f"{folder.name} has no val folder and no test folder beside {parts['train']}; expected "
+            "{train,val}/<class>/<image>, where val is the test set"
+        )
     others = sorted(set(folders) - set(parts.values()))
     if others:
         notes.append(f"{counted(others, 'folder', 'folders')} beside the splits not read")
     found: dict[str, _Files] = {}
     for part, entry in parts.items():
         files = _labelled_part(folder, entry)
-        if files is None and part != "train" and _without_labels(folder / entry, found):
+        if part == "test" and files is None and _without_labels(folder / entry, found):
             notes.append(f"{entry} has no labels and is left out")
             continue
         found[part] = files or _class_folders(folder / entry, entry)
@@ -186,9 +195,10 @@ def _splits_below(folder: Path) -> tuple[dict[str, _Files], list[str]]:
 
 
 def _without_labels(root: Path, found: Mapping[str, _Files]) -> bool:
-    """Whether ``root`` has images but no classes, as competitions hand out test images."""
+    """Whether the test folder has images but no classes, as competitions hand them out, while the
+    validation folder has labels."""
     folders = _folders_in(root)
-    if not found or "train" not in found:
+    if not {"train", "val"} <= set(found):
         return False
     known = set(found["train"].named.names)
     if folders and (folders != ["images"] or "images" in known):

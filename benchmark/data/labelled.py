@@ -243,7 +243,8 @@ def find_files(
     if missing:
         raise DataError(
             f"{table.path.name} names {counted(missing, 'file', 'files')} that "
-            f"{'is' if len(missing) == 1 else 'are'} not there; correct the paths or remove the rows"
+            f"{'is' if len(missing) == 1 else 'are'} not there; correct the paths or remove the "
+            "rows"
         )
     seen: set[str] = set()
     twice = next((path for path in found if path in seen or seen.add(path)), None)  # type: ignore[func-returns-value]

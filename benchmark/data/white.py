@@ -16,7 +16,7 @@ _CHUNK = 1 << 24  # pixels that are converted at once; bounds the float copy
 
 
 class Extremes(NamedTuple):
-    """Lowest and highest pixel of some images; ``kind`` is numpy's letter, ``i``, ``u`` or ``f``."""
+    """Lowest and highest pixel of images; ``kind`` is numpy's letter, ``i``, ``u`` or ``f``."""
 
     kind: str
     low: float
@@ -112,7 +112,7 @@ def to_uint8(images: np.ndarray, white: float) -> np.ndarray:
 
 
 def to_grey(images: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w, 3] to luma [n, h, w, 1], by the weights of ITU-R 601 as Pillow rounds them."""
+    """uint8 [n, h, w, 3] to luma [n, h, w, 1]: ITU-R 601, rounded as Pillow does."""
     out = np.empty((*images.shape[:-1], 1), dtype=np.uint8)
     weights = np.array([19595, 38470, 7471], dtype=np.uint32)
     step = max(1, _CHUNK * len(images) // max(1, images.size))

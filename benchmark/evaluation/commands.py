@@ -329,7 +329,9 @@ def evaluate_external(
     )
     config = parse(DatasetConfig, groups["dataset"], where="--dataset")
     how.progress.say(f"reading {dataset}")
-    data = sources.load(config, how.data_root)
+    data = sources.load(config, how.data_root, training=False)
+    for note in data.notes:
+        how.progress.say(f"  {note}")
     chosen = how.possible(chosen, data)
     own = {key: value for key, value in groups["model"].items() if key != "name"}
     model = load_external(
@@ -337,6 +339,7 @@ def evaluate_external(
         checkpoint,
         data.num_classes,
         image_size=data.image_size,
+        channels=data.channels,
         settings=own,
         device=how.device,
     )

@@ -43,6 +43,7 @@ def load_external(
     num_classes: int,
     *,
     image_size: int = 32,
+    channels: int = 3,
     settings: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
 ) -> nn.Module:
@@ -55,7 +56,7 @@ def load_external(
         checkpoint: file of weights, bare or under one of the usual keys. It may be None for a
             factory that loads its own weights, and must be for a file or an id. Buffers ``mu`` and
             ``sigma`` in the file become the normalisation of a registered architecture.
-        image_size: height and width of the images, for the check of the output shape.
+        image_size, channels: of the images, for the check of the output shape.
         settings: options of a registered architecture that its weights do not tell; ``dataset`` and
             ``threat`` of a ``robustbench:ID``.
         device: where the network will be; default: the CPU.
@@ -85,7 +86,7 @@ def load_external(
     _check_finite(model, str(checkpoint or spec))
     model.to(device).eval()
     for batch in BATCHES if from_file else BATCHES[:1]:
-        images = torch.full((batch, 3, image_size, image_size), 0.5, device=device)
+        images = torch.full((batch, channels, image_size, image_size), 0.5, device=device)
         _check_output(model, spec, num_classes, images, BATCH_ADVICE if from_file else "")
     return model
 
@@ -205,8 +206,12 @@ def _from_registry(
             "network: add --set model.stem_stride=1 or =2 (in a trained run, see config.json)"
         )
     config |= settings
+    stem = plain.get("conv1.weight")
     return build_model(
-        parse(ModelConfig, config, "checkpoint"), num_classes=num_classes, image_size=image_size
+        parse(ModelConfig, config, "checkpoint"),
+        num_classes=num_classes,
+        image_size=image_size,
+        channels=3 if stem is None else stem.shape[1],
     )
 
 
