@@ -136,7 +136,7 @@ def test_palette_cmyk_and_bilevel() -> None:
     buffer = io.BytesIO()
     grey.convert("P").save(buffer, "PNG", transparency=int(GREY[5, 5]))
     found = np.asarray(open_image(buffer.getvalue()))[..., 0]
-    assert np.array_equal(found, np.where(GREY == GREY[5, 5], 255, GREY))
+    assert np.array_equal(found, np.where(GREY[5, 5] == GREY, 255, GREY))
     buffer = io.BytesIO()
     grey.convert("1").save(buffer, "PNG")
     assert set(np.unique(np.asarray(open_image(buffer.getvalue())))) == {0, 255}
@@ -168,7 +168,9 @@ def test_the_first_of_several_frames_is_named(tmp_path: Path) -> None:
     assert any("(a/1.gif)" in n or "train/a/1.gif" in n for n in data.notes if "frames" in n)
 
 
-def test_a_cache_is_not_that_of_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_is_not_that_of_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Protects: files of the same name, length and time elsewhere, as archives unpack them."""
     import os
 
