@@ -394,6 +394,8 @@ def _dry_run(
 
     data = official(suite.dataset) if tflops else None
     data = data or sources.load(suite.dataset, data_root)
+    for note in data.notes:
+        print(note, file=sys.stderr)
     rows = plan(suite, data, out, device, metrics, tflops)
     training = sum(row["train_seconds"] for row in rows)
     evaluation = sum(row["evaluation_seconds_at_most"] for row in rows)

@@ -519,7 +519,9 @@ def evaluate_external(
     chosen = how.options.over(how.instead.of(choose_metrics(panel, how.only)))
     config, own = _dataset_config(dataset, limit, settings, models=True)
     how.progress.say(f"reading {dataset}")
-    data = sources.load(config, how.data_root)
+    data = sources.load(config, how.data_root, training=False)
+    for note in data.notes:
+        how.progress.say(f"  {note}")
     how.options.check_size(len(data.test), data.name)
     chosen = how.possible(chosen, data)
     model = load_external(
@@ -527,6 +529,7 @@ def evaluate_external(
         checkpoint,
         data.num_classes,
         image_size=data.image_size,
+        channels=data.channels,
         settings=own,
         device=how.device,
         batch=min(how.batch_size, how.options.n or len(data.test), len(data.test)),

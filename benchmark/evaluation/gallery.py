@@ -109,6 +109,6 @@ def write_gallery(
 
 
 def _bytes(x: Tensor, stride: int) -> np.ndarray:
-    """Pixels in [0, 1] as uint8."""
-    kept = x[..., ::stride, ::stride]
+    """Pixels in [0, 1] as uint8, grey repeated to three channels."""
+    kept = x[..., ::stride, ::stride].expand(-1, 3, -1, -1)
     return (255 * kept).round().to(torch.uint8).cpu().contiguous().numpy()

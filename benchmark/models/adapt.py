@@ -58,7 +58,7 @@ class Form:
 
 
 class Adapted(nn.Module):
-    """``net`` behind an ordinary interface: float32 images [n, 3, h, w] in [0, 1] in any layout,
+    """``net`` behind an ordinary interface: float32 images [n, c, h, w] in [0, 1] in any layout,
     which stay as they are, to float32 logits [n, num_classes].
 
     The state holds tensors alone: what else ``net`` keeps in its state becomes bytes (uint8).
@@ -100,7 +100,7 @@ def adapted(
     net: nn.Module,
     spec: str,
     num_classes: int,
-    image_size: int,
+    shape: tuple[int, int, int],
     batches: Sequence[int],
     device: torch.device,
     advice: str = "",
@@ -113,6 +113,7 @@ def adapted(
     Args:
         net: on ``device``.
         spec: its name, for messages.
+        shape: of an image: channels, height, width.
         batches: numbers of images; the first is that of an ordinary batch.
         advice: what to do if a batch size does not work.
 
@@ -123,7 +124,7 @@ def adapted(
     form = _modes(net, spec)
     form = replace(form, encodes=any(not isinstance(v, Tensor) for v in net.state_dict().values()))
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        images = [_images(batch, image_size, device) for batch in batches]
+        images = [_images(batch, shape, device) for batch in batches]
         form = replace(form, dtype=_dtype(net, images[0], spec, advice))
         keys = []
         dtypes = []
@@ -230,9 +231,9 @@ def _modes(net: nn.Module, spec: str) -> Form:
         return Form(has_modes=False)
 
 
-def _images(batch: int, size: int, device: torch.device) -> Tensor:
+def _images(batch: int, shape: tuple[int, int, int], device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(batch)
-    return torch.rand(batch, 3, size, size, generator=generator).to(device)
+    return torch.rand(batch, *shape, generator=generator).to(device)
 
 
 def _cast(x: Tensor, form: Form) -> Tensor:

@@ -50,6 +50,7 @@ def load_external(
     num_classes: int,
     *,
     image_size: int = 32,
+    channels: int = 3,
     settings: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
     batch: int | None = None,
@@ -65,7 +66,7 @@ def load_external(
         checkpoint: file of weights, bare or under one of the usual keys. It may be None for a
             factory that loads its own weights, and must be for a file or an id. Buffers ``mu`` and
             ``sigma`` in the file become the normalisation of a registered architecture.
-        image_size: height and width of the images, for the check of the output shape.
+        image_size, channels: of the images, for the check of the output shape.
         settings: options of a registered architecture that its weights do not tell; ``dataset`` and
             ``threat`` of a ``robustbench:ID``; ``checkpoint_key``, see ``read_state_dict``.
         device: where the network will be; default: the CPU.
@@ -97,7 +98,8 @@ def load_external(
         raise ConfigError(f"{spec} is an architecture without weights; name a checkpoint as well")
     else:
         model = _from_registry(spec, state, num_classes, image_size, settings)
-    notes = _initialised(model, spec, image_size)
+    shape = (channels, image_size, image_size)
+    notes = _initialised(model, spec, shape)
     if notes and state is None:
         notes.append("no checkpoint filled the lazy layers: their weights are random")
     if state is not None:
@@ -109,7 +111,7 @@ def load_external(
     largest = (batch,) if batch else ()
     batches = BATCHES if from_file else dict.fromkeys((*_BATCHES, *largest))
     advice = BATCH_ADVICE if from_file else ""
-    return adapted(model, spec, num_classes, image_size, tuple(batches), device, advice)
+    return adapted(model, spec, num_classes, shape, tuple(batches), device, advice)
 
 
 def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any]) -> None:
@@ -140,7 +142,7 @@ def _unwrapped(network: nn.Module) -> nn.Module:
     return network
 
 
-def _initialised(network: nn.Module, spec: str, image_size: int) -> list[str]:
+def _initialised(network: nn.Module, spec: str, shape: tuple[int, int, int]) -> list[str]:
     """Give lazy layers their shapes by one forward pass.
 
     Returns:
@@ -160,11 +162,10 @@ def _initialised(network: nn.Module, spec: str, image_size: int) -> list[str]:
     try:
         network.eval()
         with torch.no_grad():
-            network(torch.rand(2, 3, image_size, image_size))
+            network(torch.rand(2, *shape))
     except Exception as error:  # foreign code may raise anything
         raise ConfigError(
-            f"{spec} has lazy layers and fails on images of shape {[2, 3, image_size, image_size]}:"
-            f" {reason(error)}"
+            f"{spec} has lazy layers and fails on images of shape {[2, *shape]}: {reason(error)}"
         ) from error
     return ["lazy layers got their shapes from one forward pass"]
 
@@ -194,7 +195,10 @@ def _from_registry(
         config["stem_stride"] = recorded["stem_stride"]
     config |= settings
     return build_model(
-        parse(ModelConfig, config, "checkpoint"), num_classes=num_classes, image_size=image_size
+        parse(ModelConfig, config, "checkpoint"),
+        num_classes=num_classes,
+        image_size=image_size,
+        channels=3 if stem is None else stem.shape[1],
     )
 
 

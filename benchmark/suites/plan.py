@@ -84,7 +84,7 @@ def plan(
         if seconds is None:
             model = next(iter(method.learners.values())).model
             if tflops:
-                craft, train = count_flop(model, data.image_size)
+                craft, train = count_flop(model, data.image_size, data.channels)
                 seconds = craft / (tflops * 1e12), train / (tflops * 1e12)
             else:
                 seconds = _time_passes(model, data, suite.train.batch_size, device)
@@ -167,12 +167,12 @@ def _attack_work(*attacks: Attack) -> float:
     return sum(gradients + _FORWARD * forwards for gradients, forwards in passes)
 
 
-def count_flop(model: nn.Module, image_size: int) -> tuple[float, float]:
+def count_flop(model: nn.Module, image_size: int, channels: int = 3) -> tuple[float, float]:
     """Operations per image of a crafting and of a training pass, of a model on ``meta``.
 
     A multiplication and an addition count as two; only convolutions and matrix products count.
     """
-    x = torch.empty(2, 3, image_size, image_size, device="meta")
+    x = torch.empty(2, channels, image_size, image_size, device="meta")
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def count(images: Tensor) -> float:

@@ -192,6 +192,8 @@ def run_suite(
     data = sources.load(suite.dataset, data_root)
     counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
     progress.say(f"  {counts}; {data.source}")
+    for note in data.notes:
+        progress.say(f"  {note}")
     training_length(suite.train, suite.dataset, len(data.train))
     if ranks.first:
         with locked([cell_directory(out, cell) for cell in cells]):

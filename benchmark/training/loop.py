@@ -121,6 +121,7 @@ def build_method(
                 image_size=data.image_size,
                 mean=data.mean,
                 std=data.std,
+                channels=data.channels,
             )
         if mesh.data.size > 1 and mesh.data.statistics == "synchronised":
             network = synchronise_batchnorm(network, mesh.data)

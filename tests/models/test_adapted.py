@@ -135,7 +135,7 @@ class ExtraState(Net):
 
 
 def adapt(net: nn.Module, batches: tuple[int, ...] = (2, 1, 7, 12)) -> nn.Module:
-    return adapted(net, "net", 10, 16, batches, torch.device("cpu"))
+    return adapted(net, "net", 10, (3, 16, 16), batches, torch.device("cpu"))
 
 
 THREAT = ThreatModel.model_validate({"norm": "linf", "eps": "0.1", "step": "0.05", "steps": 2})
