@@ -386,3 +386,41 @@ def outcome_matrices(
         np.stack([s.reindex(index).to_numpy(dtype=float, na_value=np.nan) for s in series])
         for series in columns
     ]
+
+
+def is_estimate(cell: CellRecord, metric: str) -> bool:
+    """Whether the images with an outcome are a sample of survivors, and so none of all images."""
+    return bool(nested(cell.metrics, metric, "kind") == "autoattack-estimate")
+
+
+def images_of(cell: CellRecord, metric: str) -> pd.Index | None:
+    """The test images that a figure is about; None if that is not on record.
+
+    An estimate is about all of them, although most have no outcome.
+    """
+    frame = cell.outcomes
+    if frame is None:
+        return None
+    if is_estimate(cell, metric):
+        return frame.index
+    columns = _outcome_columns(frame, metric)
+    return frame.index[frame[columns].notna().all(axis=1)] if columns else None
+
+
+def _outcome_columns(frame: pd.DataFrame, metric: str) -> list[str]:
+    """The column of a metric, or those of its parts (corruptions by name and severity)."""
+    return [str(c) for c in frame.columns if c == metric or str(c).startswith(f"{metric}/")]
+
+
+def accuracy_on(cell: CellRecord, metric: str, images: pd.Index) -> float | None:
+    """Accuracy in [0, 1] on some of the images of a metric; None if it cannot be told."""
+    own = images_of(cell, metric)
+    if own is None or not len(images) or not images.isin(own).all():
+        return None
+    if len(images) == len(own):
+        return cell.accuracy(metric)
+    if is_estimate(cell, metric):
+        return None
+    assert cell.outcomes is not None
+    part = cell.outcomes.loc[images, _outcome_columns(cell.outcomes, metric)]
+    return float(part.astype(float).to_numpy().mean())

@@ -92,7 +92,7 @@ def test_seed_interval_covers(k: int, regime: str) -> None:
     """Protects: the coverage of the printed intervals, with few seeds too. With degrees of freedom
     after Satterthwaite two seeds covered 0.90 where the spread of seeds rules."""
     rng = np.random.default_rng([k, *regime.encode()])
-    trials, hits = 1000, 0
+    trials, hits = 600, 0
     for _ in range(trials):
         right = outcomes(rng, k, regime)
         interval = seed_interval(list(right.mean(axis=1)), right.shape[1])
@@ -106,7 +106,7 @@ def test_contrast_covers_and_rejects_at_its_level(k: int, regime: str) -> None:
     """Protects: two equal methods are told apart in one case of twenty at most, with two seeds
     too, whichever error rules; and the p-value says the same as the interval."""
     rng = np.random.default_rng([7, k, *regime.encode()])
-    trials, hits = 1000, 0
+    trials, hits = 600, 0
     for _ in range(trials):
         # two methods whose seeds are unlike each other's, on images that are hard for both
         right = outcomes(rng, 2 * k, regime)
