@@ -29,6 +29,7 @@ from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
 from benchmark.evaluation.shape import Plan, read_shaped
+from benchmark.evaluation.statistics import Interval, population_interval
 from benchmark.models.loading import load_external
 from benchmark.suites.metrics import (
     AutoAttackEstimate,
@@ -416,23 +417,39 @@ def _summary(run: Path) -> dict[str, Any]:
             "mean": entry["mean"],
             "n": entry["n"],
             "correct": entry["correct"],
-            **{end: entry["detail"][end] for end in ("low", "high") if end in entry["detail"]},
-            "settings": _settings(entry["detail"])
-            + (f" limit={limit} (a trial run)" if limit else ""),
+            **_ends(entry),
+            "settings": _settings(entry) + (f" limit={limit} (a trial run)" if limit else ""),
         }
         for name, entry in metrics.items()
     }
 
 
-def _settings(detail: dict[str, Any]) -> str:
+def _ends(entry: dict[str, Any]) -> dict[str, float]:
+    """Of an estimate: the interval for these test images, and the one for new images."""
+    detail = entry["detail"]
+    if "low" not in detail:
+        return {}
+    own = Interval(entry["mean"], detail["low"], detail["high"])
+    wide = population_interval(own, entry["n"])
+    return {
+        "low": own.low,
+        "high": own.high,
+        "population_low": wide.low,
+        "population_high": wide.high,
+    }
+
+
+def _settings(entry: dict[str, Any]) -> str:
+    detail = entry["detail"]
     known = {**detail, **detail.get("threat", {})}
     keys = ["norm", "eps", "step", "steps", "version", "source"]
     keys += ["precision"] if detail.get("precision", "fp32") != "fp32" else []
     text = " ".join(f"{key}={known[key]}" for key in keys if key in known)
-    if "low" in detail:
-        low, high = (100 * detail[end] for end in ("low", "high"))
+    if ends := _ends(entry):
+        low, high, wide_low, wide_high = (100 * end for end in ends.values())
         text += (
-            f" ESTIMATE [{low:.1f}, {high:.1f}], {detail['attacked']} of {detail['survivors']} "
-            f"survivors attacked ({detail['interval']})"
+            f" ESTIMATE [{wide_low:.1f}, {wide_high:.1f}] for new images, [{low:.1f}, {high:.1f}] "
+            f"for these, {detail['attacked']} of {detail['survivors']} survivors attacked "
+            f"({detail['interval']})"
         )
     return text

@@ -343,12 +343,14 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 
 
 def selected(p: float, candidates: int) -> float:
-    """``p`` of the best of ``candidates`` against the next, corrected for having been chosen.
+    """Two-sided ``p`` of the best of ``candidates`` against the next, corrected for having been
+    chosen.
 
-    Bonferroni over the candidates - 1 that could have led in its place by chance: were they all
-    equal, one of them would be called better than the next with probability alpha at most.
+    Bonferroni over the methods that could have led: whoever leads must lead, so p / 2, times their
+    number. Were all equal, one would be called better than the next with probability alpha at most,
+    since a leader that is told apart from the next is told apart from any given other as well.
     """
-    return min(1.0, p * max(1, candidates - 1))
+    return min(1.0, p / 2 * candidates) if candidates > 2 else p
 
 
 def hypergeometric_interval(right: int, drawn: int, total: int, level: float = 0.95) -> Interval:

@@ -449,8 +449,8 @@ def find(suite: SuiteRecord) -> Findings:
         return Findings(found, [], [], [])
     line = trade_off(suite)
     caveats = [
-        "Leaders were chosen on the images they are tested on, so their p-values are multiplied by "
-        "the number of methods that could have led instead (Bonferroni)."
+        "Leaders were chosen on the images they are tested on, so their p-values are corrected for "
+        "the number of methods that could have led (Bonferroni)."
     ]
     if any("1 seed" in sentence for sentence in (*found, *leaders, *line)):
         caveats.append(

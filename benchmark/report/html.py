@@ -144,7 +144,7 @@ def table(suite: SuiteRecord) -> Table:
                 findings=tuple(
                     dict.fromkeys(f"{n}: {t}" for c in suite.of(method) for n, t in c.findings)
                 ),
-                undertrained=training.undertrained(suite.evaluated(method)),
+                undertrained=training.all_undertrained(suite).get(method, ""),
                 family=plots.family_of(suite, method),
                 seeds=str(done) if done == planned else f"{done}/{planned}",
                 values=tuple(values),

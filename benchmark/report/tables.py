@@ -25,6 +25,7 @@ from benchmark.report.records import (
     images_of,
     is_estimate,
     nested,
+    once,
 )
 
 CSV_COLUMNS = (
@@ -117,6 +118,7 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
+@once
 def summarise(suite: SuiteRecord) -> dict[tuple[str, str], Summary]:
     """(method, column) to its summary, for all methods and all of ``columns``."""
     pairs = _paired_columns(suite)
@@ -133,6 +135,7 @@ def summarise(suite: SuiteRecord) -> dict[tuple[str, str], Summary]:
     return {(m, key): replace(s, most=most[key]) for (m, key), s in result.items()}
 
 
+@once
 def columns(suite: SuiteRecord) -> dict[str, str]:
     """Key to heading of the table's columns, in order.
 
@@ -185,6 +188,7 @@ def _summary(suite: SuiteRecord, method: str, metric: str) -> Summary:
     )
 
 
+@once
 def same_images(suite: SuiteRecord, method: str, metric: str, other: str) -> Summary:
     """``metric`` on the images that ``other`` was measured on too, by the runs that have both."""
     found = [shared_accuracy(c, metric, other) for c in suite.evaluated(method, metric)]
@@ -559,9 +563,7 @@ def flagged(suite: SuiteRecord, method: str) -> str:
     """The method's name, marked [!] if a reliability check found something in one of its runs, and
     [u] if they are under-trained."""
     doubt = MARK if any(cell.findings for cell in suite.of(method)) else ""
-    return (
-        method + doubt + (training.MARK if training.undertrained(suite.evaluated(method)) else "")
-    )
+    return method + doubt + (training.MARK if method in training.all_undertrained(suite) else "")
 
 
 def reliability_lines(suite: SuiteRecord) -> list[str]:

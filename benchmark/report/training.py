@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_json
-from benchmark.report.records import CellRecord, SuiteRecord, nested
+from benchmark.report.records import CellRecord, SuiteRecord, nested, once
 
 MARK = " [u]"
 
@@ -93,6 +93,7 @@ def _validation_images(cell: CellRecord) -> int:
     return min((int(n) for n in known if n), default=0)
 
 
+@once
 def all_undertrained(suite: SuiteRecord) -> dict[str, str]:
     """Method to the reason, for methods from which no conclusion is drawn."""
     found = {m: undertrained(suite.evaluated(m)) for m in suite.methods}

@@ -130,8 +130,8 @@ def test_the_leader_of_equal_methods_is_seldom_called_better() -> None:
         corrected += selected(p, k) <= 0.05
     assert corrected / trials <= 0.05
     assert corrected < plain or plain == 0
-    assert selected(0.01, 1) == 0.01
-    assert selected(0.2, 10) == 1.0
+    assert [selected(0.01, k) for k in (1, 2, 10)] == [0.01, 0.01, 0.05]
+    assert selected(0.3, 10) == 1.0
 
 
 def test_mcnemar_agrees_with_the_binomial_test() -> None:
