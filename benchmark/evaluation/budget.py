@@ -168,8 +168,8 @@ def estimate(
         halfwidth: of the 95 % interval for these images, as a fraction of them.
 
     Returns:
-        The sample, the interval for these images, and what it is worth: exact for a sample drawn in one go, valid at
-        every look if it was extended, or stopped by its width.
+        The sample, the interval for these images, and what it is worth: exact for a sample drawn in
+        one go, valid at every look if it was extended, or stopped by its width.
     """
     if not len(draw.order):
         return draw, Interval(0.0, 0.0, 0.0), "exact: nothing survives the cheap attack"

@@ -245,8 +245,14 @@ def heats(suite: SuiteRecord) -> list[Heat]:
 
 def cross_norm(suite: SuiteRecord) -> Heat | None:
     """Robust accuracy under attacks in several norms; None where there is one norm only."""
-    norms = {m: norm for m in suite.metrics() if (norm := _norm(suite, m))}
-    shown = [m for m in suite.metrics() if m in norms or m.startswith("union")]
+    # PGD on AutoAttack's images too: the row is read across
+    pairs, headings = tables.paired_columns(suite), tables.columns(suite)
+    norms = {
+        key: norm
+        for key in headings
+        if (norm := _norm(suite, pairs[key][0] if key in pairs else key))
+    }
+    shown = [key for key in headings if key in norms or key.startswith("union")]
     if len(set(norms.values())) < 2:
         return None
     summaries = tables.summarise(suite)
@@ -263,10 +269,10 @@ def cross_norm(suite: SuiteRecord) -> Heat | None:
         "norms",
         "Across norms",
         frame.astype(float),
-        [tables.title(m) for m in shown],
+        [headings[m] for m in shown],
         caption="Robust accuracy (%), mean over seeds. A method trained in one norm is seldom "
         "robust in another.",
-        notes=tuple(_ball(suite, m, norms.get(m)) for m in shown),
+        notes=tuple(_ball(suite, pairs[m][0] if m in pairs else m, norms.get(m)) for m in shown),
     )
 
 

@@ -121,7 +121,7 @@ def title(metric: str) -> str:
 @once
 def summarise(suite: SuiteRecord) -> dict[tuple[str, str], Summary]:
     """(method, column) to its summary, for all methods and all of ``columns``."""
-    pairs = _paired_columns(suite)
+    pairs = paired_columns(suite)
     result = {}
     for method in suite.methods:
         for key in columns(suite):
@@ -143,7 +143,7 @@ def columns(suite: SuiteRecord) -> dict[str, str]:
     column with PGD on AutoAttack's images stands before AutoAttack's.
     """
     found = {}
-    pairs = {attack: (key, pgd) for key, (pgd, attack) in _paired_columns(suite).items()}
+    pairs = {attack: (key, pgd) for key, (pgd, attack) in paired_columns(suite).items()}
     for metric in suite.metrics():
         if metric in pairs:
             key, pgd = pairs[metric]
@@ -152,7 +152,8 @@ def columns(suite: SuiteRecord) -> dict[str, str]:
     return found
 
 
-def _paired_columns(suite: SuiteRecord) -> dict[str, tuple[str, str]]:
+@once
+def paired_columns(suite: SuiteRecord) -> dict[str, tuple[str, str]]:
     """Key to (PGD metric, AutoAttack metric) where AutoAttack met fewer images than PGD did."""
     found = {}
     metrics = suite.metrics()
@@ -437,7 +438,7 @@ def notes(suite: SuiteRecord) -> list[str]:
             "In brackets in a cell: how many of the method's runs have the figure, and of how many "
             "images it is, where that is less than elsewhere."
         )
-    pairs = _paired_columns(suite)
+    pairs = paired_columns(suite)
     for key, heading_ in columns(suite).items():
         if key in pairs:
             pgd, attack = map(title, pairs[key])
