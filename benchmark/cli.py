@@ -678,7 +678,7 @@ def compare(
     json_: AsJson = False,
 ) -> None:
     """Compare two networks on the same images: paired differences and exact tests."""
-    from benchmark.report.compare import as_records
+    from benchmark.report.compare import as_records, warnings
     from benchmark.report.compare import compare as compare_runs
 
     rows = compare_runs(first, second)
@@ -693,13 +693,15 @@ def compare(
             f"{100 * row.second:.1f}",
             f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
             f"{row.only_first}/{row.only_second}",
-            "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
+            "-" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
             row.verdict,
         ]
         for row in rows
     ]
     columns = ["metric", "n", "first %", "second %", "difference", "right alone", "p", "verdict"]
     _print_table(f"{first.name} - {second.name}", columns, shown)
+    for line in warnings(first, second):
+        print(f"WARNING: {line}")
     print(
         "difference: percentage points with 95 % bootstrap interval over images; p: exact McNemar, "
         "adjusted after Holm; one trained network each, so nothing is said about other seeds"

@@ -34,7 +34,7 @@ from benchmark.evaluation.options import Options
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
 from benchmark.evaluation.shape import Plan, read_shaped, read_training
-from benchmark.evaluation.statistics import wilson
+from benchmark.evaluation.statistics import Interval, population_interval, wilson
 from benchmark.models.adapt import notes_of
 from benchmark.models.loading import load_external
 from benchmark.suites.metrics import (
@@ -652,15 +652,12 @@ def summary(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _figure(entry: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
-    detail = entry["detail"]
-    interval = wilson(entry["mean"] * entry["n"], entry["n"])
     return {
         "mean": entry["mean"],
         "n": entry["n"],
         "correct": entry["correct"],
-        "low": detail.get("low", interval.low),
-        "high": detail.get("high", interval.high),
-        "settings": _settings(detail) + (f" limit={limit} (a trial run)" if limit else ""),
+        **_ends(entry),
+        "settings": _settings(entry) + (f" limit={limit} (a trial run)" if limit else ""),
     }
 
 
@@ -673,15 +670,33 @@ def _reason(one: Mapping[str, Any], present: Mapping[str, Any]) -> str:
     return "other settings"
 
 
-def _settings(detail: dict[str, Any]) -> str:
+def _ends(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The 95 % interval; of an estimate, for these test images and for new images."""
+    detail = entry["detail"]
+    if "low" not in detail:
+        interval = wilson(entry["mean"] * entry["n"], entry["n"])
+        return {"low": interval.low, "high": interval.high}
+    own = Interval(entry["mean"], detail["low"], detail["high"])
+    wide = population_interval(own, entry["n"])
+    return {
+        "low": own.low,
+        "high": own.high,
+        "population_low": wide.low,
+        "population_high": wide.high,
+    }
+
+
+def _settings(entry: Mapping[str, Any]) -> str:
+    detail = entry["detail"]
     known = {**detail, **detail.get("threat", {})}
     keys = ["norm", "eps", "step", "steps", "version", "source"]
     keys += ["precision"] if detail.get("precision", "fp32") != "fp32" else []
     text = " ".join(f"{key}={known[key]}" for key in keys if key in known)
-    if "low" in detail:
-        low, high = (100 * detail[end] for end in ("low", "high"))
+    if ends := _ends(entry):
+        low, high, wide_low, wide_high = (100 * end for end in ends.values())
         text += (
-            f" ESTIMATE [{low:.1f}, {high:.1f}], {detail['attacked']} of {detail['survivors']} "
-            f"survivors attacked ({detail['interval']})"
+            f" ESTIMATE [{wide_low:.1f}, {wide_high:.1f}] for new images, [{low:.1f}, {high:.1f}] "
+            f"for these, {detail['attacked']} of {detail['survivors']} survivors attacked "
+            f"({detail['interval']})"
         )
     return text

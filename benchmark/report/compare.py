@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmark.core.errors import BenchmarkError
 from benchmark.evaluation.keys import images_of
-from benchmark.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap, required_n
+from benchmark.evaluation.statistics import (
+    McNemar,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    required_n,
+)
 from benchmark.report.findings import ALPHA
-from benchmark.report.records import CellRecord, outcome_matrices, read_cell
+from benchmark.report.records import CellRecord, is_estimate, nested, outcome_matrices, read_cell
+from benchmark.report.tables import percent
+from benchmark.report.training import undertrained
 
 
 @dataclass(frozen=True)
@@ -22,8 +34,10 @@ class Row:
         first, second: accuracies on those, in [0, 1].
         difference, low, high: first minus second with its 95 % bootstrap interval over images.
         only_first, only_second: images that one run alone has right.
-        p: exact McNemar test, adjusted after Holm over the metrics of the comparison.
+        p: exact McNemar test, adjusted after Holm over the metrics of the comparison; None for a
+            row that repeats another on fewer images, to be read beside the next one.
         verdict: in words, with the n that a difference of this size would need.
+        limit: the fewest images that a trial run was restricted to; None if neither was.
     """
 
     metric: str
@@ -35,8 +49,9 @@ class Row:
     high: float
     only_first: int
     only_second: int
-    p: float
+    p: float | None
     verdict: str
+    limit: int | None = None
 
 
 def read_run(path: Path) -> CellRecord:
@@ -60,44 +75,104 @@ def compare(first: Path, second: Path) -> list[Row]:
     a, b = read_run(first), read_run(second)
     if images_of(a.evaluation) != images_of(b.evaluation):
         raise BenchmarkError(f"{first} and {second} were evaluated on different test images")
-    found: list[tuple[str, Any, Any]] = []
+    found: dict[str, tuple[Any, Any]] = {}
     for metric in a.metrics:
-        if metric not in b.metrics or a.metrics[metric].get("kind") == "autoattack-estimate":
-            continue  # a sample of the survivors is no sample of the images
+        if metric not in b.metrics or is_estimate(a, metric) or is_estimate(b, metric):
+            continue
         if _settings(a, metric) != _settings(b, metric):
             raise BenchmarkError(
                 f"{metric} was measured under other settings in {first} than in {second}"
             )
-        matrices = outcome_matrices([([a], metric), ([b], metric)])
-        if matrices is None:  # a mean over several outcomes per image
-            continue
-        one, other = (matrix[0] for matrix in matrices)
-        both = ~(one != one) & ~(other != other)  # NaN: not attacked
-        if both.any():
-            found.append((metric, one[both], other[both]))
+        pair = _shared(a, b, metric)
+        if pair is not None:
+            found[metric] = pair
     if not found:
         raise BenchmarkError(f"{first} and {second} have no metric in common")
-    tests = [mcnemar_exact(one, other) for _, one, other in found]
-    adjusted = holm([test.p for test in tests])
+    tests = [mcnemar_exact(one, other) for one, other in found.values()]
+    adjusted = dict(zip(found, holm([test.p for test in tests]), strict=True))
+    doubts = [f"{place} is under-trained: {why}" for place, why in _undertrained(a, b)]
+    limit = min((n for n in (limit_of(a), limit_of(b)) if n is not None), default=None)
     rows = []
-    for (metric, one, other), test, p in zip(found, tests, adjusted, strict=True):
-        spread = paired_bootstrap(one, other)
-        rows.append(
-            Row(
-                metric=metric,
-                n=test.n,
-                first=float(one.mean()),
-                second=float(other.mean()),
-                difference=test.difference,
-                low=spread.low,
-                high=spread.high,
-                only_first=test.only_a,
-                only_second=test.only_b,
-                p=p,
-                verdict=_verdict(p, test.difference, test.only_a + test.only_b, test.n),
+    for metric, (one, other) in found.items():
+        beside = _pgd_beside(metric, found)
+        if beside is not None:
+            p_one, p_other = _shared(a, b, beside, metric) or (one, other)
+            rows.append(
+                _row(f"{beside} on the images of {metric}", p_one, p_other, None, [], limit)
             )
-        )
+        rows.append(_row(metric, one, other, adjusted[metric], doubts, limit))
     return rows
+
+
+def _shared(a: CellRecord, b: CellRecord, *metrics: str) -> tuple[Any, Any] | None:
+    """Outcomes of the first of ``metrics`` in both runs on the images that both have by all of
+    them; None without such images, or for a mean over several outcomes per image."""
+    matrices = outcome_matrices([([run], metric) for metric in metrics for run in (a, b)])
+    if matrices is None:
+        return None
+    both = ~np.isnan(np.stack(matrices)).any(axis=(0, 1))
+    return (matrices[0][0][both], matrices[1][0][both]) if both.any() else None
+
+
+def _pgd_beside(attack: str, found: Mapping[str, tuple[Any, Any]]) -> str | None:
+    """The PGD metric that an AutoAttack on fewer images must be read beside."""
+    ball = attack.removeprefix("aa_")
+    for metric, (one, _) in found.items():
+        if ball != attack and re.fullmatch(rf"pgd\d+_{re.escape(ball)}", metric):
+            return metric if len(one) > len(found[attack][0]) else None
+    return None
+
+
+def _row(
+    metric: str, one: Any, other: Any, p: float | None, doubts: list[str], limit: int | None
+) -> Row:
+    test, spread = mcnemar_exact(one, other), paired_bootstrap(one, other)
+    if p is None:
+        verdict = "for comparison with the next row"
+    elif doubts:
+        verdict = f"withheld: {'; '.join(doubts)}"
+    else:
+        verdict = _verdict(p, float(one.mean()), float(other.mean()), test)
+    return Row(
+        metric=metric,
+        n=test.n,
+        first=float(one.mean()),
+        second=float(other.mean()),
+        difference=test.difference,
+        low=spread.low,
+        high=spread.high,
+        only_first=test.only_a,
+        only_second=test.only_b,
+        p=p,
+        verdict=verdict,
+        limit=limit,
+    )
+
+
+def _undertrained(a: CellRecord, b: CellRecord) -> list[tuple[str, str]]:
+    """("first", why), ("second", why) of runs from which nothing is concluded."""
+    found = (("first", undertrained([a])), ("second", undertrained([b])))
+    return [(place, why) for place, why in found if why]
+
+
+def limit_of(cell: CellRecord) -> int | None:
+    """How many images a trial run was restricted to by ``--limit``."""
+    limit = nested(cell.config, "dataset", "limit")
+    return limit if limit is not None else nested(cell.evaluation, "dataset", "limit")
+
+
+def warnings(first: Path, second: Path) -> list[str]:
+    """What a reader of the comparison must know of each run: trial runs, under-trained ones, and
+    findings of the reliability checks."""
+    lines = []
+    for path in dict.fromkeys((first, second)):
+        cell = read_run(path)
+        if (limit := limit_of(cell)) is not None:
+            lines.append(f"{path.name}: limit = {limit}, a trial run, not a result")
+        if why := undertrained([cell]):
+            lines.append(f"{path.name} is under-trained: {why}")
+        lines += [f"{path.name} is doubtful: {name}: {text}" for name, text in cell.findings]
+    return lines
 
 
 def _settings(cell: CellRecord, metric: str) -> dict[str, Any]:
@@ -110,12 +185,15 @@ def _settings(cell: CellRecord, metric: str) -> dict[str, Any]:
     return {key: detail[key] for key in kept if key in detail}
 
 
-def _verdict(p: float, difference: float, discordant: int, n: int) -> str:
+def _verdict(p: float, first: float, second: float, test: McNemar) -> str:
     if p <= ALPHA:
-        return "first is better" if difference > 0 else "second is better"
-    text = f"no difference detected at n = {n}"
-    if difference:
-        text += f", would need n = {required_n(difference, discordant / n):,}"
+        if percent(first) == percent(second):
+            return "no difference within the digits shown"
+        return "first is better" if first > second else "second is better"
+    text = f"no difference detected at n = {test.n}"
+    if test.difference:
+        needed = required_n(test.difference, (test.only_a + test.only_b) / test.n)
+        text += f", would need n = {needed:,}"
     return text
 
 

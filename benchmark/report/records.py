@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,7 @@ class SuiteRecord:
         extra: folders under cells/ that are not in the plan (they are named, never shown).
         stale: "metric of method seed s" measured under other settings than the suite's, or than
             other runs; not shown.
+        known: what ``once`` keeps.
     """
 
     path: Path
@@ -130,6 +132,7 @@ class SuiteRecord:
     beside: tuple[Path, ...] = ()
     extra: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, label: str) -> list[CellRecord]:
         """The cells of a method, by seed."""
@@ -155,6 +158,27 @@ class SuiteRecord:
     def missing(self) -> list[CellRecord]:
         """Planned cells that are not evaluated."""
         return [c for c in self.cells if c.status != "evaluated"]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def once(
+    function: Callable[Concatenate[SuiteRecord, P], T],
+) -> Callable[Concatenate[SuiteRecord, P], T]:
+    """Compute ``function(suite, ...)`` once per suite: tables, words, plots and the page ask for
+    the same figures. Results are shared, so they must not be changed."""
+
+    @functools.wraps(function)
+    def kept(suite: SuiteRecord, *args: P.args, **options: P.kwargs) -> T:
+        key = (function.__module__, function.__qualname__, args, tuple(sorted(options.items())))
+        if key not in suite.known:
+            suite.known[key] = function(suite, *args, **options)
+        found: T = suite.known[key]
+        return found
+
+    return kept
 
 
 def nested(data: Any, *keys: str) -> Any:
@@ -502,3 +526,41 @@ def outcome_matrices(
         np.stack([s.reindex(index).to_numpy(dtype=float, na_value=np.nan) for s in series])
         for series in columns
     ]
+
+
+def is_estimate(cell: CellRecord, metric: str) -> bool:
+    """Whether the images with an outcome are a sample of survivors, and so none of all images."""
+    return bool(nested(cell.metrics, metric, "kind") == "autoattack-estimate")
+
+
+def images_of(cell: CellRecord, metric: str) -> pd.Index | None:
+    """The test images that a figure is about; None if that is not on record.
+
+    An estimate is about all of them, although most have no outcome.
+    """
+    frame = cell.outcomes
+    if frame is None:
+        return None
+    if is_estimate(cell, metric):
+        return frame.index
+    columns = _outcome_columns(frame, metric)
+    return frame.index[frame[columns].notna().all(axis=1)] if columns else None
+
+
+def _outcome_columns(frame: pd.DataFrame, metric: str) -> list[str]:
+    """The column of a metric, or those of its parts (corruptions by name and severity)."""
+    return [str(c) for c in frame.columns if c == metric or str(c).startswith(f"{metric}/")]
+
+
+def accuracy_on(cell: CellRecord, metric: str, images: pd.Index) -> float | None:
+    """Accuracy in [0, 1] on some of the images of a metric; None if it cannot be told."""
+    own = images_of(cell, metric)
+    if own is None or not len(images) or not images.isin(own).all():
+        return None
+    if len(images) == len(own):
+        return cell.accuracy(metric)
+    if is_estimate(cell, metric):
+        return None
+    assert cell.outcomes is not None
+    part = cell.outcomes.loc[images, _outcome_columns(cell.outcomes, metric)]
+    return float(part.astype(float).to_numpy().mean())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmark.attacks.autoattack import _Observed
 from benchmark.evaluation.budget import LOOK, Draw, estimate, survivors_of
 from benchmark.evaluation.panel import Evaluator
-from benchmark.evaluation.statistics import hypergeometric_interval
+from benchmark.evaluation.statistics import hypergeometric_interval, population_interval
 from benchmark.suites.metrics import Metric
 from benchmark.suites.schema import build_suite
 
@@ -93,6 +93,33 @@ def test_coverage_over_a_thousand_samples() -> None:
             cache[right] = estimate(1000, draw, lambda i: left[i], budget=40)[1]
         covered += cache[right].low <= 0.21 + 1e-12 and cache[right].high >= 0.21 - 1e-12
     assert covered >= 940
+
+
+@pytest.mark.parametrize("budget", [40, None])
+@pytest.mark.parametrize(("images", "cheap", "robust"), [(1000, 0.24, 0.21), (300, 0.6, 0.57)])
+def test_the_population_interval_covers(
+    images: int, cheap: float, robust: float, budget: int | None
+) -> None:
+    """Protects: the interval that estimates are ranked by holds the accuracy on *new* images.
+
+    Test images are drawn anew each time, then the sample among their survivors; with a half-width
+    in place of a budget the sample grows until it is narrow enough. The interval for these images
+    alone misses the truth far more often, which is why it must not be compared with others.
+    """
+    rng = np.random.default_rng([images, budget or 0])
+    trials, covered, alone, cache = 1000, 0, 0, {}
+    for _ in range(trials):
+        survivors = int(rng.binomial(images, cheap))
+        verdicts = torch.from_numpy(rng.random(survivors) < robust / cheap)
+        draw = Draw(torch.arange(survivors), verdicts[:0])
+        amount: dict[str, Any] = {"budget": budget} if budget else {"halfwidth": 0.03}
+        drawn, own, _ = estimate(images, draw, lambda i, v=verdicts: v[i], **amount)
+        key = (survivors, len(drawn.verdicts), int(drawn.verdicts.sum()))
+        wide = cache.setdefault(key, population_interval(own, images))
+        covered += wide.low <= robust <= wide.high
+        alone += own.low <= robust <= own.high
+    assert covered / trials >= 0.95
+    assert alone / trials < 0.9 or images == 300
 
 
 def cost(gradients: float, forwards: float) -> float:

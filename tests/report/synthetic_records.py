@@ -133,6 +133,7 @@ def write_cell(
         metrics[metric] = {
             "n": len(known),
             "correct": int(known.sum()),
+            "model": "beef",
             "kind": metric.split("_")[0],
             "seconds": 1.0,
             "detail": detail,
@@ -142,6 +143,7 @@ def write_cell(
             "n": n,
             "correct": None,
             "mean": float(np.mean(list(per_corruption.values()))),
+            "model": "beef",
             "kind": "corruptions",
             "detail": {
                 "source": "generated",
@@ -213,7 +215,6 @@ def write_cell(
         {
             "metrics": metrics,
             "dataset": {"fingerprint": "f00d", "source": "made up", "split": "test"},
-            "model_hash": "beef",
         },
     )
     frame.to_parquet(folder / "outcomes.parquet")
