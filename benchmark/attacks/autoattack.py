@@ -175,6 +175,7 @@ def run_autoattack(
             crafted_on = Autocast(crafted_on, device.type)
         meter = _Meter(crafted_on, progress)
         objects = attack_objects(meter, norm, eps, seed, version, device)
+        objects.apgd.logger = objects.apgd_targeted.logger = warnings
         names = _choose(objects, attacks, classes, warnings)
         kept = None
         if journal is not None:
