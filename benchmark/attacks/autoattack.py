@@ -189,7 +189,6 @@ def run_autoattack(
                 "version": version,
                 "batch_size": batch_size,
                 "folded": view is not None,
-                "fused": view is not None and view.fused,
                 "precision": precision,
                 "versions": _versions(),
             }
@@ -477,10 +476,7 @@ def _view(model: nn.Module, x: Tensor, logits: Tensor) -> FoldedView | None:
     # Foreign models may fail to be copied in any way they like; the model itself always works.
     try:
         view = FoldedView(model, channels_last=x.device.type == "cpu")
-        if not view.agrees(x, logits):
-            return None
-        view.fuse(x)
-        return view
+        return view if view.agrees(x, logits) else None
     except Exception:
         return None
 
