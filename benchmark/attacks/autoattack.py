@@ -1,9 +1,10 @@
-"""AutoAttack (2003.01690; l_1: 2103.01208) through ``pyautoattack``, whose code stays the judge.
+"""AutoAttack (2003.01690; l_1: 2103.01208): the attacks of ``pyautoattack`` in a loop of our own.
 
-What is added around it: the state of the model, of the random generators and of the library's own
-counters is the same before and after; class counts below ten; progress; batches that survive a
-kill or are shared among processes; and every success is judged again. Images lie in [0, 1], eps is
-in the same unit.
+The loop makes the same batches with the same seeds as the library's, so verdicts are those of its
+``run_standard_evaluation``. It adds: the state of the model, of the random generators and of the
+library's own counters is the same before and after; class counts below ten; progress; batches that
+survive a kill or are shared among processes; and every success is judged again. Images lie in
+[0, 1], eps is in the same unit.
 
 pyautoattack keeps module-level counters and reseeds the global generators: one call at a time.
 """
@@ -55,7 +56,7 @@ class AutoAttackResult:
     """What AutoAttack found, per image. Tensors are on the device of ``x``.
 
     Attributes:
-        robust: bool [n], pyautoattack's own verdict; an image that is wrong when clean is False.
+        robust: bool [n], the verdict that pyautoattack gives; False if wrong when clean.
         clean: bool [n], right when clean.
         disputed: bool [n], fooled but not confirmed afterwards: the stored example is right when
             judged in another batch, or it lies outside the ball or the box. Should be all False;
@@ -105,8 +106,8 @@ def run_autoattack(
 ) -> AutoAttackResult:
     """Attack ``model`` on ``x`` with AutoAttack.
 
-    This is one plain call of pyautoattack on all images, so batches stay full while images fall,
-    and an image that is wrong when clean is attacked by nothing. Differences from the bare library:
+    Before each attack the images that are left are put into full batches, as pyautoattack does, and
+    an image that is wrong when clean is not attacked. Differences from the bare library:
 
     - Targeted attacks use min(9, K - 1) target classes (l_1: APGD-T min(5, K - 1)).
     - With K = 3 classes APGD-T and with K = 2 also APGD-DLR are left out: the DLR losses are
@@ -131,8 +132,8 @@ def run_autoattack(
         progress: called a few times per second with work done, the most work that can be left
             plus done (as if no further image fell), and the attack's name.
         journal: folder in which every finished batch is kept. With the same folder, a call that
-            was killed goes on behind the last finished batch, and ends with the very result of an
-            uninterrupted one: the library's loop runs again and is given the batches on file.
+            was killed reads the finished batches, makes the others, and ends with the result of an
+            uninterrupted one, bit by bit.
         ranks: processes that share the batches of each attack; all of them call this with the same
             arguments and get the same result, that of one process. pyautoattack seeds every batch
             anew, so the batches of an attack do not depend on one another.
@@ -450,25 +451,24 @@ def _prepared(objects: AutoAttack, name: str) -> Callable[[Tensor, Tensor], Tens
 
 
 def _cost(objects: AutoAttack, name: str, classes: int) -> int:
-    """Forward passes per image that survives the attack."""
+    """Forward passes per image that survives the attack, at most."""
     apgd, targeted, fab, square = (
         objects.apgd, objects.apgd_targeted, objects.fab, objects.square
     )  # fmt: skip
-    if name == "square":
-        return int(square.n_restarts * square.n_queries) + 3
-    if name in ("apgd-ce", "apgd-dlr"):
-        phases = 3 if apgd.use_largereps else 1
-        steps = (apgd.n_iter_orig + phases) * apgd.eot_iter
-        return int(apgd.n_restarts * steps) * _GRADIENT_PASS + 1
-    if name == "apgd-t":
-        phases = 3 if targeted.use_largereps else 1
-        steps = (targeted.n_iter_orig + phases) * _GRADIENT_PASS + 1
-        return int(targeted.n_target_classes * targeted.n_restarts * steps) + 1
-    if name == "fab-t":
-        steps = fab.n_iter * (_GRADIENT_PASS + 1) + 3
-        return int(fab.n_target_classes * steps) + 1
-    # Untargeted FAB takes one backward pass per class.
-    return int(fab.n_restarts * fab.n_iter * (2 + classes)) + 1
+    # A phase takes one gradient more than steps; with large radii first there are three phases.
+    once, to_class = (
+        _GRADIENT_PASS * (attack.n_iter_orig + (3 if attack.use_largereps else 1))
+        for attack in (apgd, targeted)
+    )
+    passes = {
+        "apgd-ce": apgd.n_restarts * apgd.eot_iter * once,
+        "apgd-dlr": apgd.n_restarts * apgd.eot_iter * once,
+        "apgd-t": targeted.n_target_classes * targeted.n_restarts * (to_class + 1),
+        "fab-t": fab.n_target_classes * (fab.n_iter * (_GRADIENT_PASS + 1) + 3),
+        "fab": fab.n_restarts * fab.n_iter * (2 + classes),  # a backward pass per class
+        "square": square.n_restarts * square.n_queries + 2,
+    }
+    return int(passes[name]) + 1  # the labels before the attack
 
 
 def _view(model: nn.Module, x: Tensor, logits: Tensor) -> FoldedView | None:
