@@ -533,7 +533,7 @@ def is_estimate(cell: CellRecord, metric: str) -> bool:
     return bool(nested(cell.metrics, metric, "kind") == "autoattack-estimate")
 
 
-def images_of(cell: CellRecord, metric: str) -> pd.Index | None:
+def measured_on(cell: CellRecord, metric: str) -> pd.Index | None:
     """The test images that a figure is about; None if that is not on record.
 
     An estimate is about all of them, although most have no outcome.
@@ -554,7 +554,7 @@ def _outcome_columns(frame: pd.DataFrame, metric: str) -> list[str]:
 
 def accuracy_on(cell: CellRecord, metric: str, images: pd.Index) -> float | None:
     """Accuracy in [0, 1] on some of the images of a metric; None if it cannot be told."""
-    own = images_of(cell, metric)
+    own = measured_on(cell, metric)
     if own is None or not len(images) or not images.isin(own).all():
         return None
     if len(images) == len(own):

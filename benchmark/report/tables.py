@@ -22,8 +22,8 @@ from benchmark.report.records import (
     CellRecord,
     SuiteRecord,
     accuracy_on,
-    images_of,
     is_estimate,
+    measured_on,
     nested,
     once,
 )
@@ -231,7 +231,7 @@ def shared_accuracy(cell: CellRecord, metric: str, other: str) -> tuple[float, i
         return None
     n = int(cell.metrics[metric]["n"])
     kinds = {nested(cell.metrics, m, "kind") for m in (metric, other)}
-    own, theirs = images_of(cell, metric), images_of(cell, other)
+    own, theirs = measured_on(cell, metric), measured_on(cell, other)
     if "shift" in kinds:
         return value, n
     if own is None or theirs is None:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from short_attacks import shorten
 from test_reliability import build, train
 from tiny_suites import cli, tiny_data, write_suite
 from torch import Tensor, nn
 
-from benchmark.attacks.autoattack import _Observed
 from benchmark.evaluation.budget import LOOK, Draw, estimate, survivors_of
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.statistics import hypergeometric_interval, population_interval
@@ -223,11 +223,6 @@ def net() -> nn.Module:
     return train(build("small-resnet"), robust=True)
 
 
-def _two_attacks(self: _Observed, attacks: Any, classes: int) -> list[str]:
-    self.attacks_to_run, self._classes = ["apgd-ce", "apgd-t"], classes
-    return []
-
-
 def metric(**settings: Any) -> tuple[Metric, ...]:
     entry = {"kind": "autoattack-estimate", "name": "aa_linf_estimate", "eps": 0.12, **settings}
     return build_suite({"name": "x", "dataset": {"name": "digits"}, "model": {"name": "small-resnet"},
@@ -249,7 +244,7 @@ def test_the_cheap_attack_is_verified_and_drops_what_it_fools(net: nn.Module) ->
 def test_the_record_of_an_estimate(
     net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    shorten(monkeypatch, "apgd-ce", "apgd-t")
     data = tiny_data(120)
     evaluator = Evaluator(data, CPU)
     evaluator.evaluate(net, metric(budget=8), tmp_path)
@@ -292,7 +287,7 @@ def test_the_record_of_an_estimate(
 
 
 def test_estimates_are_labelled_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    shorten(monkeypatch, "apgd-ce", "apgd-t")
     entry = {"kind": "autoattack-estimate", "name": "aa_linf_estimate", "eps": 0.01, "budget": 3}
     suite = write_suite(
         tmp_path, evaluation=[{"kind": "clean"}, entry], methods=["natural", "pgd-at"]
@@ -317,7 +312,7 @@ def test_estimates_are_labelled_everywhere(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_options_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    shorten(monkeypatch, "apgd-ce", "apgd-t")
     entry = {"kind": "autoattack", "name": "aa_linf", "norm": "linf", "eps": 0.01, "n": 4}
     suite = write_suite(tmp_path, evaluation=[{"kind": "clean"}, entry])
     assert cli("run", suite, "--out", tmp_path / "out").status == 0

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from short_attacks import shorten
 from tiny_suites import cli, write_suite
 
-from benchmark.attacks.autoattack import _Observed
 from benchmark.core.errors import ConfigError
 from benchmark.evaluation.commands import _radii
 from benchmark.suites.metrics import Metric
@@ -31,16 +31,8 @@ METRIC: TypeAdapter[Metric] = TypeAdapter(Metric)
 @pytest.fixture(scope="module", autouse=True)
 def _short_attacks() -> Iterator[None]:
     """Ten steps of AutoAttack's first attack stand for all of it."""
-    choose = _Observed.choose
-
-    def first(self: _Observed, attacks: Any, classes: int) -> list[str]:
-        left_out = choose(self, attacks, classes)
-        self.attacks_to_run = self.attacks_to_run[:1]
-        self.apgd.n_iter = 10
-        return left_out
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Observed, "choose", first)
+        shorten(patch, "apgd-ce", steps=10)
         yield
 
 

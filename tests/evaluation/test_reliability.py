@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from short_attacks import shorten
 from tiny_suites import tiny, tiny_data
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.attacks.autoattack import _Observed
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
 from benchmark.data.dataset import Split
@@ -310,13 +309,6 @@ def test_a_gap_of_ten_points_is_enough(honest: nn.Module) -> None:
     assert "normalisation-outside" in names(check(model, x, y))
 
 
-def _two_attacks(self: _Observed, attacks: Any, classes: int) -> list[str]:
-    self.attacks_to_run, self._classes = ["apgd-ce", "apgd-t"], classes
-    self.apgd.n_iter = self.apgd_targeted.n_iter = 10
-    self.apgd_targeted.n_target_classes = 1
-    return []
-
-
 @pytest.mark.parametrize(("defence", "named"), PLANTED)
 def test_no_planted_defence_ends_the_evaluation(
     defence: type[Defence],
@@ -327,7 +319,7 @@ def test_no_planted_defence_ends_the_evaluation(
 ) -> None:
     """Protects: a one-hot output has no gradient, and ended PGD and AutoAttack in a traceback. The
     finding is in the record, beside a figure for every metric."""
-    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    shorten(monkeypatch, "apgd-ce", "apgd-t", steps=10, targets=1)
     threat = {"norm": "linf", "eps": "0.1", "step": "0.05", "steps": 3}
     suite = build_suite(tiny(evaluation=[
         {"kind": "clean"},
