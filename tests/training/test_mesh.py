@@ -220,9 +220,11 @@ def test_draws_are_the_rows_of_the_whole_batch(layout_: torch.memory_format) -> 
 @pytest.mark.slow
 def test_killed_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
     """Learners on one axis: SIGTERM to the launcher, SIGKILL of a process, and the same command
-    again; weights, curves and outcomes are those of an uninterrupted run of two processes."""
-    recipe = {"name": "generalist-t", "warmup": "20%", "every": "20%"}
-    suite = write_suite(tmp_path, methods=[recipe], train={"epochs": 30, "validations": 10})
+    again; weights, curves and outcomes are those of an uninterrupted run of two processes. The
+    natural learner rests until 60 % of training, and two rules choose a checkpoint."""
+    recipe = {"name": "generalist-t", "warmup": "20%", "every": "20%", "optimizer_state": "reset"}
+    train = {"epochs": 30, "validations": 10, "selection": ["last", "best"]}
+    suite = write_suite(tmp_path, methods=[recipe], train=train)
     arguments = ("run", suite, "--learner-groups", 2, "-q", "--out")
     assert torchrun(2, *arguments, tmp_path / "whole").wait(timeout=600) == 0
 
