@@ -131,6 +131,7 @@ def write_cell(
         if metric == "aa_linf":
             detail |= {"threat": {"norm": "linf", "eps": "8/255"}, "version": "standard"}
         metrics[metric] = {
+            "model": "beef",
             "n": len(known),
             "correct": int(known.sum()),
             "model": "beef",
@@ -140,6 +141,7 @@ def write_cell(
         }
     if corruptions:
         metrics["corruptions"] = {
+            "model": "beef",
             "n": n,
             "correct": None,
             "mean": float(np.mean(list(per_corruption.values()))),
