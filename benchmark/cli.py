@@ -211,7 +211,9 @@ def run(
         return
     where = _engine(engine, address, cpus_per_cell, gpus_per_cell)
     if where and threads:
-        raise ConfigError("with --engine ray, --cpus-per-cell sets the threads; leave --threads out")
+        raise ConfigError(
+            "with --engine ray, --cpus-per-cell sets the threads; leave --threads out"
+        )
     _set_threads(threads, quiet)
     _execute(
         chosen,

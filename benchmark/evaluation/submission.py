@@ -36,9 +36,9 @@ from benchmark.evaluation.leaderboard import (
 )
 from benchmark.evaluation.record import read_evaluation
 from benchmark.evaluation.shape import read_training
-from benchmark.models.weights import read_state_dict
 from benchmark.models.robustbench import imagenet_files
 from benchmark.models.standalone import standalone_source
+from benchmark.models.weights import read_state_dict
 from benchmark.suites.run import read_cell_config
 from benchmark.suites.schema import CellConfig
 from benchmark.training.checkpoint import file_digest

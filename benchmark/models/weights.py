@@ -51,7 +51,7 @@ _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoi
 _COUNTERS = frozenset(
     {"n_averaged", "num_updates", "initted", "step", "total_ops", "total_params", "__flops__"}
 )
-# Optional in every checkpoint: torch fills the first in, and the second is the network's own affair.
+# Optional in every checkpoint: torch fills the first in, the second is the network's own affair.
 _OPTIONAL = ("num_batches_tracked", "_extra_state")
 _CHOOSE = "--set model.checkpoint_key=NAME chooses"
 # What stands before the names when the network was an attribute of what was saved.
@@ -108,8 +108,8 @@ def read_state_dict(path: Path, key: str | None = None) -> StateDict:
         return next(iter(states.values()))
     if lists:
         raise CheckpointError(
-            f"checkpoint {path} has no state dict but a list of them ({', '.join(lists)}); save the "
-            "one that belongs to this network alone"
+            f"checkpoint {path} has no state dict but a list of them ({', '.join(lists)}); save "
+            "the one that belongs to this network alone"
         )
     raise CheckpointError(
         f"checkpoint {path} has no state dict, neither bare nor under {', '.join(KEYS)}; its keys: "
@@ -184,9 +184,7 @@ def _candidates(content: Any, depth: int = 3) -> Iterator[tuple[str, StateDict |
         elif isinstance(value, list | tuple) and any(_state_dict(item) for item in value):
             yield key, None
         elif depth > 1:
-            yield from (
-                (f"{key}.{name}", found) for name, found in _candidates(value, depth - 1)
-            )
+            yield from ((f"{key}.{name}", found) for name, found in _candidates(value, depth - 1))
 
 
 def _under(content: Any, key: str) -> StateDict | None:

@@ -15,9 +15,7 @@ from benchmark.models.zoo import build_model
 
 
 def network(width: int) -> nn.Module:
-    return build_model(
-        ModelConfig(name="small-resnet", width=width), num_classes=10, image_size=16
-    )
+    return build_model(ModelConfig(name="small-resnet", width=width), num_classes=10, image_size=16)
 
 
 @pytest.mark.parametrize("width", [4, 8, 15, 16])

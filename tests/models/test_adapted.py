@@ -223,7 +223,11 @@ class NeedsTwo(Net):
 
 class NeedsEven(Net):
     def forward(self, x: Tensor) -> Any:
-        return self.logits(x.reshape(2, -1, *x.shape[1:]).flatten(0, 1)) if len(x) > 1 else self.logits(x)
+        return (
+            self.logits(x.reshape(2, -1, *x.shape[1:]).flatten(0, 1))
+            if len(x) > 1
+            else self.logits(x)
+        )
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def under(prefix: str, state: dict[str, Tensor] | None = None) -> dict[str, Tens
     return {prefix + name: value for name, value in (state or STATE).items()}
 
 
-def loaded(content: Any, tmp_path: Path, net: nn.Module | None = None, key: str | None = None) -> Any:
+def loaded(
+    content: Any, tmp_path: Path, net: nn.Module | None = None, key: str | None = None
+) -> Any:
     torch.save(content, tmp_path / "w.pt")
     net = net or plain()
     load_weights(net, read_state_dict(tmp_path / "w.pt", key), "w.pt")
