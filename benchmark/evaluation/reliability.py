@@ -50,9 +50,9 @@ _NORMALISATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "in [-1, 1]": ((0.5,) * 3, (0.5,) * 3),
     "in [0, 255]": ((0.0,) * 3, (1 / 255,) * 3),
 }
-# By so much must accuracy rise with one of them, and so unlikely must the images that turn right
-# and wrong be by chance (one-sided sign test). A network with BatchNorm gets a fair part of such images
-# right in either range, so a large gap cannot be waited for.
+# By so much must accuracy rise with one of them, and so unlikely must it be that as many images
+# turn right rather than wrong by chance (one-sided sign test). A network with BatchNorm gets a part
+# of its images right in either range, so a large gap cannot be waited for.
 _BETTER, _CHANCE = 0.05, 1e-4
 
 

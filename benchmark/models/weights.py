@@ -125,7 +125,7 @@ def _read(path: Path) -> Any:
         with allowed(_HARMLESS) if allowed else nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+        if "GLOBAL" in str(error):
             raise CheckpointError(
                 f"checkpoint {path} holds Python objects that could run code, so it is not opened; "
                 "save model.state_dict() alone and use that file"
