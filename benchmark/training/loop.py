@@ -34,7 +34,7 @@ from benchmark.data.loader import batch_bounds, evaluation_batches, train_loader
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.evaluation.shape import read_training
 from benchmark.models.config import ModelConfig
-from benchmark.models.zoo import build_model
+from benchmark.models.zoo import build_model, recorded_state
 from benchmark.suites.schema import CellConfig, TrainConfig
 from benchmark.training import checkpoint
 from benchmark.training.random_state import RandomState
@@ -352,7 +352,7 @@ class Trainer:
             self._best = score
             self._selected = {"selected_epoch": epoch, **scores}
             if self._ranks.first:
-                state = model.state_dict()  # with its metadata, which records the architecture
+                state = recorded_state(model)
                 for name, value in state.items():
                     state[name] = value.detach().cpu()
                 checkpoint.save(self.directory / "deployed.pt", state)
