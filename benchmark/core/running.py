@@ -68,6 +68,6 @@ def last_words(folder: Path) -> str | None:
     who = f"process {pid}" if pid else "a process"
     return (
         f"{folder.name}: {who} died here without a word during {stage}: it was killed, had too "
-        "little memory (look into dmesg), or a library crashed. Going on from what was saved; if it "
-        "dies there again, try a smaller batch size or one thread (--threads 1)"
+        "little memory (look into dmesg), or a library crashed. Going on from what was saved; "
+        "if it dies there again, try a smaller batch size or one thread (--threads 1)"
     )

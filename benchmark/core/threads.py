@@ -38,10 +38,11 @@ def choose(asked: int | None = None) -> Threads:
     """The threads that this process should use.
 
     Threads that outnumber the free cores wait for each other at every operation: beside one other
-    busy process on two cores, two threads take up to 16 times as long as one. So unless somebody
-    said otherwise (``asked``, or OMP_NUM_THREADS in the environment), it is the number of cores that
-    affinity and cgroup quota allow, less those that other processes keep busy, shared among the
-    processes that torchrun started on this machine; at least 1, and never more than torch is set to.
+    busy process on two cores, two threads took up to 16 times as long as one. So unless somebody
+    said otherwise (``asked``, or OMP_NUM_THREADS in the environment), it is the number of cores
+    that affinity and cgroup quota allow, less those that other processes keep busy, shared among
+    the processes that torchrun started on this machine; at least 1, and never more than torch is
+    set to.
     """
     here = torch.get_num_threads()
     if asked is not None:

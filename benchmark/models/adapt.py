@@ -219,8 +219,8 @@ def _modes(net: nn.Module, spec: str) -> Form:
     """Switch ``net`` to eval mode, in whatever way it can be."""
     if not hasattr(net, "training"):
         raise ConfigError(
-            f"{spec} returns frozen TorchScript, which has no modes; save it as a .ts file and give "
-            "that as --model"
+            f"{spec} returns frozen TorchScript, which has no modes; save it as a .ts file and "
+            "give that as --model"
         )
     # An exported program refuses; foreign code fails in any way it likes.
     try:
@@ -340,8 +340,8 @@ def _notes(
     if form.casts:
         types = " and ".join(dict.fromkeys(map(_short, dtypes)))
         notes.append(
-            f"the network's logits are {types}; they are cast to float32, and gradients are as fine "
-            "as the network's own types"
+            f"the network's logits are {types}; they are cast to float32, and gradients are as "
+            "fine as the network's own types"
         )
     return notes
 

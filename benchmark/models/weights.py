@@ -51,7 +51,7 @@ _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoi
 _COUNTERS = frozenset(
     {"n_averaged", "num_updates", "initted", "step", "total_ops", "total_params", "__flops__"}
 )
-# Optional in every checkpoint: torch fills the first in, and the second is the network's own affair.
+# Optional in every checkpoint: torch fills the first in, the second is the network's own affair.
 _OPTIONAL = ("num_batches_tracked", "_extra_state")
 _CHOOSE = "--set model.checkpoint_key=NAME chooses"
 # What stands before the names when the network was an attribute of what was saved.
@@ -108,8 +108,8 @@ def read_state_dict(path: Path, key: str | None = None) -> StateDict:
         return next(iter(states.values()))
     if lists:
         raise CheckpointError(
-            f"checkpoint {path} has no state dict but a list of them ({', '.join(lists)}); save the "
-            "one that belongs to this network alone"
+            f"checkpoint {path} has no state dict but a list of them ({', '.join(lists)}); save "
+            "the one that belongs to this network alone"
         )
     raise CheckpointError(
         f"checkpoint {path} has no state dict, neither bare nor under {', '.join(KEYS)}; its keys: "
@@ -125,7 +125,7 @@ def _read(path: Path) -> Any:
         with allowed(_HARMLESS) if allowed else nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+        if "GLOBAL" in str(error):
             raise CheckpointError(
                 f"checkpoint {path} holds Python objects that could run code, so it is not opened; "
                 "save model.state_dict() alone and use that file"

@@ -99,7 +99,6 @@ def build_model(
     call = architecture.constructor(num_classes, image_size=image_size, mean=mean, std=std, **given)
     network = call()
     network.__dict__[_MADE_BY] = call
-    network._register_state_dict_hook(_record_options)
     network.register_load_state_dict_pre_hook(_compare_options)
     return network
 
@@ -113,10 +112,9 @@ def made_by(network: nn.Module) -> Call | None:
 def options_of(network: nn.Module) -> dict[str, Any] | None:
     """What ``network`` was made with, as plain values; None if ``build_model`` did not make it.
 
-    Its state dict carries this in torch's ``_metadata``, where ``torch.save`` keeps it, since the
-    shapes of weights do not tell everything (the stride of a convolution, for one). Loading a state
-    dict into a network with other options is an error. The normalisation is left out: it is part of
-    the state.
+    The shapes of weights do not tell everything (the stride of a convolution, for one), so this
+    travels with the weights that we write (``recorded_state``), and loading them into a network
+    with other options is an error. The normalisation is left out: it is part of the state.
     """
     call = made_by(network)
     if call is None:
@@ -129,12 +127,15 @@ def options_of(network: nn.Module) -> dict[str, Any] | None:
     }
 
 
-def _record_options(
-    network: nn.Module, state: Any, prefix: str, local_metadata: dict[str, Any]
-) -> None:
-    options = options_of(network)
-    if options is not None:
-        local_metadata["architecture"] = options
+def recorded_state(network: nn.Module) -> dict[str, Any]:
+    """The state dict of ``network``, with the options of every network of ``build_model`` in it in
+    torch's ``_metadata``, where ``torch.save`` keeps them. The file stays an ordinary state dict."""
+    state = network.state_dict()
+    for name, module in network.named_modules():
+        options = options_of(module)
+        if options is not None:
+            state._metadata.setdefault(name, {})["architecture"] = options
+    return state
 
 
 def _compare_options(

@@ -34,7 +34,7 @@ from benchmark.data.loader import batch_bounds, evaluation_batches, train_loader
 from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.evaluation.shape import read_training
 from benchmark.models.config import ModelConfig
-from benchmark.models.zoo import build_model
+from benchmark.models.zoo import build_model, recorded_state
 from benchmark.suites.schema import CellConfig, Selection, TrainConfig
 from benchmark.training import checkpoint
 from benchmark.training.random_state import RandomState
@@ -360,7 +360,7 @@ class Trainer:
             if self._is_better(rule, scores):
                 self._selected[rule] = known
                 if self._ranks.first:
-                    state = model.state_dict()  # with its metadata: the architecture's options
+                    state = recorded_state(model)
                     for name, value in state.items():
                         state[name] = value.detach().cpu()
                     checkpoint.save(weights_path(self.config, self.directory, rule), state)

@@ -282,20 +282,21 @@ def test_registered_architectures_trained_on_normalised_images_are_found(
     split = tiny_data(None).test
     assert isinstance(split, Split)
     x, y = split.images[:256].float() / 255, split.labels[:256]
-    model = train(build("small-resnet"), robust=False, steps=12, mean=mean, std=std)
+    model = train(build("small-resnet"), robust=False, steps=30, mean=mean, std=std)
     found = [finding for finding in check(model, x, y) if finding.name == "normalisation-outside"]
     assert len(found) == 1
     assert "put the normalisation into the model" in found[0].text
 
 
 class Partly(Defence):
-    """On some images it is as good in [0, 1] as on normalised ones; on the others it guesses."""
+    """On most images it is as good in [0, 1] as in [-1, 1]; of the others it sees the least likely
+    class."""
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.model(x.clamp(0, 1))
-        seen = (x.amin((1, 2, 3)) < -0.05).float()[:, None]
-        weak = (x.mean((1, 2, 3)) * 1000).floor().remainder(10).lt(1).float()[:, None]
-        return logits * (1 - weak * (1 - seen)) - logits * weak * (1 - seen)
+        other = x.amin((1, 2, 3), keepdim=True) < -0.05
+        pixels = torch.where(other, 0.5 * x + 0.5, x).clamp(0, 1)
+        weak = (pixels.mean((1, 2, 3)) * 1000).floor().remainder(8) < 1
+        return self.model(pixels) * torch.where(weak & ~other.flatten(), -1.0, 1.0)[:, None]
 
 
 def test_a_gap_of_ten_points_is_enough(honest: nn.Module) -> None:

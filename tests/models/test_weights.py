@@ -18,7 +18,7 @@ from benchmark.models.adapt import notes_of
 from benchmark.models.config import ModelConfig
 from benchmark.models.loading import load_external
 from benchmark.models.weights import load_weights, read_state_dict
-from benchmark.models.zoo import build_model
+from benchmark.models.zoo import build_model, recorded_state
 from benchmark.training import checkpoint
 
 
@@ -132,7 +132,7 @@ def small(**options: Any) -> nn.Module:
 def test_the_options_of_an_architecture_travel_with_its_weights(tmp_path: Path) -> None:
     """Protects: the same weights with another stride are another network, and load without error."""
     source, path = small(stem_stride=1).eval(), tmp_path / "net.pt"
-    checkpoint.save(path, source.state_dict())
+    checkpoint.save(path, recorded_state(source))
     model = load_external("small-resnet", path, 10)
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(model(x), source(x))
@@ -144,7 +144,7 @@ def test_the_options_of_an_architecture_travel_with_its_weights(tmp_path: Path) 
 
 
 def test_bare_weights_say_that_they_cannot_tell(tmp_path: Path) -> None:
-    torch.save(dict(small().state_dict()), tmp_path / "net.pt")
+    torch.save(small().state_dict(), tmp_path / "net.pt")
     with pytest.raises(ConfigError, match="do not tell its stem_stride"):
         load_external("small-resnet", tmp_path / "net.pt", 10)
     model = load_external("small-resnet", tmp_path / "net.pt", 10, settings={"stem_stride": 2})
