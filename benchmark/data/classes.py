@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -108,7 +109,7 @@ def _are_labels(splits: Mapping[str, Named], order: Order) -> bool:
     names = {name for split in splits.values() for name in split.names}
     if isinstance(order, tuple) and names <= set(order):
         return False
-    return all(name.isascii() and name.isdecimal() and str(int(name)) == name for name in names)
+    return all(re.fullmatch("0|[1-9][0-9]{0,19}", name) for name in names)
 
 
 def _numbered(split: Named, where: str, order: Order, training: bool) -> tuple[str, ...]:

@@ -245,11 +245,10 @@ def _add_streamed(digest: hashlib._Hash, split: StreamedSplit) -> list[str]:
     names = list(split.files)
     order = sorted(range(len(names)), key=names.__getitem__)
     digest.update(repr((split.image_size, split.decoding, split.small)).encode())
-    total = 0
+    labels, root, total = split.labels.numpy(), str(split.root), 0
     for index in order:
-        file = split.root / names[index]
         try:
-            size = file.stat().st_size
+            size = os.stat(os.path.join(root, names[index])).st_size
         except OSError as error:
             raise DataError(
                 f"{printable(f'{split.root.name}/{names[index]}')} cannot be read "
@@ -257,7 +256,7 @@ def _add_streamed(digest: hashlib._Hash, split: StreamedSplit) -> list[str]:
             ) from error
         total += size
         digest.update(os.fsencode(names[index]))
-        digest.update(f"\0{size} {int(split.labels[index])}\n".encode())
+        digest.update(f"\0{size} {labels[index]}\n".encode())
     if total > WHOLE_BYTES and len(order) > SAMPLED_FILES:
         steps = np.linspace(0, len(order) - 1, SAMPLED_FILES).round().astype(int)
         chosen = [split.root / names[order[step]] for step in steps]

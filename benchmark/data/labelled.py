@@ -169,6 +169,8 @@ def _column(names: Sequence[str], wanted: Sequence[str]) -> int | None:
 
 
 def _checked(path: Path, files: list[str], labels: list[str], splits: list[str] | None) -> Table:
+    if not files:
+        raise DataError(f"{path.name} names no image; write one row per image")
     empty = [
         i for i, (file, label) in enumerate(zip(files, labels, strict=True)) if not (file and label)
     ]

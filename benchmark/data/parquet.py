@@ -24,7 +24,7 @@ from benchmark.data.decode import (
     decode_all,
     find_white,
 )
-from benchmark.data.layout import PARTS, find_parts, foreign_format, is_hidden
+from benchmark.data.layout import PARTS, find_parts, foreign_format, is_hidden, part_of
 from benchmark.data.raw import Raw
 
 IMAGE_COLUMNS = ("img", "image", "images", "jpg", "png", "webp")
@@ -131,7 +131,12 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     prefix = {path: re.split(r"[-.]", path.name)[0] for path in files}
     loose = find_parts(set(prefix.values()), folder.name)
     below = find_parts(
-        (e.name for e in folder.iterdir() if e.is_dir() and any(e.glob("*.parquet"))), folder.name
+        (
+            e.name
+            for e in folder.iterdir()
+            if part_of(e.name) and e.is_dir() and any(e.glob("*.parquet"))
+        ),
+        folder.name,
     )
     shards: dict[str, list[Path]] = {}
     for part in PARTS:
@@ -150,7 +155,8 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
 
 def _check_complete(part: str, files: Sequence[Path]) -> None:
     numbered = [re.search(r"(\d+)(?:-of-(\d+))?", path.stem) for path in files]
-    if len(files) == 1 and (numbered[0] is None or numbered[0][2] is None):
+    alone = numbered[0] is None or (numbered[0][2] is None and not files[0].stem.isdecimal())
+    if len(files) == 1 and alone:
         return
     if any(number is None for number in numbered):
         raise DataError(

@@ -454,12 +454,17 @@ def test_parquet_copies_and_gaps(tmp_path: Path) -> None:
         ("train-00000-of-00001-b42d.parquet", "both parquet file 0 of the train split"),
         ("train/0000.parquet", "the train split twice"),
         ("train-00002-of-00003.parquet", "found 2 of 3"),
+        ("test/0003.parquet", "the test split twice"),
     ):
         for file in ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet", name):
             write_parquet(tmp_path / "cifar10" / file, images, labels)
         with pytest.raises(DataError, match=message):
             load(DatasetConfig(name="cifar10"), tmp_path)
         (tmp_path / "cifar10" / name).unlink()
+    write_parquet(tmp_path / "cifar10" / "test" / "0001.parquet", images, labels)
+    (tmp_path / "cifar10" / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(DataError, match="found 1 of 2 parquet files of the test split"):
+        load(DatasetConfig(name="cifar10"), tmp_path)
 
 
 # In memory or streamed
