@@ -16,9 +16,9 @@ import torch
 import yaml
 from board_records import autoattack
 from PIL import Image
+from short_attacks import shorten
 from tiny_suites import cli, contents, write_suite
 
-from benchmark.attacks.autoattack import _Observed
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
 from benchmark.evaluation.leaderboard import Board
@@ -282,7 +282,7 @@ def test_a_run_of_train_can_be_submitted(
     boards = {("cifar10", "linf"): Board(20, 32, ("8/255",))}
     monkeypatch.setattr("benchmark.evaluation.leaderboard.BOARDS", boards)
     monkeypatch.setattr("benchmark.evaluation.submission.BOARDS", boards)
-    monkeypatch.setattr(_Observed, "choose", _first)
+    shorten(monkeypatch, "apgd-ce", steps=5)
     root = ("--data-root", finished / "data")
     short = ("--set", "train.epochs=1", "--set", "model.width=8", "--set", "train.batch_size=16")
     command = ("train", "--dataset", "cifar10", "--method", "natural", "--out", "mine", "-q")
@@ -301,12 +301,6 @@ def test_a_run_of_train_can_be_submitted(
     assert "aa_linf is not standard AutoAttack" in notice
     assert "was measured on" not in notice
     assert all("not standard" in reason or "finding" in reason for reason in reasons), reasons
-
-
-def _first(self: _Observed, attacks: Any, classes: int) -> list[str]:
-    self.attacks_to_run, self._classes = ["apgd-ce"], classes
-    self.apgd.n_iter = 5
-    return []
 
 
 def _spoil(folder: Path, what: str) -> list[object]:
