@@ -134,7 +134,6 @@ def write_cell(
             "model": "beef",
             "n": len(known),
             "correct": int(known.sum()),
-            "model": "beef",
             "kind": metric.split("_")[0],
             "seconds": 1.0,
             "detail": detail,
@@ -145,7 +144,6 @@ def write_cell(
             "n": n,
             "correct": None,
             "mean": float(np.mean(list(per_corruption.values()))),
-            "model": "beef",
             "kind": "corruptions",
             "detail": {
                 "source": "generated",
