@@ -112,13 +112,14 @@ def options_of(network: nn.Module) -> dict[str, Any] | None:
 
 def recorded_state(network: nn.Module) -> dict[str, Any]:
     """The state dict of ``network``, with the options of every network of ``build_model`` in it in
-    torch's ``_metadata``, where ``torch.save`` keeps them. The file stays an ordinary state dict."""
-    state = network.state_dict()
+    torch's ``_metadata``, where ``torch.save`` keeps them. A file of it is an ordinary one."""
+    state: Any = network.state_dict()
     for name, module in network.named_modules():
         options = options_of(module)
         if options is not None:
             state._metadata.setdefault(name, {})["architecture"] = options
-    return state
+    recorded: dict[str, Any] = state
+    return recorded
 
 
 def _compare_options(
