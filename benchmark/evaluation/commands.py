@@ -692,8 +692,8 @@ def _settings(entry: Mapping[str, Any]) -> str:
     keys = ["norm", "eps", "step", "steps", "version", "source"]
     keys += ["precision"] if detail.get("precision", "fp32") != "fp32" else []
     text = " ".join(f"{key}={known[key]}" for key in keys if key in known)
-    if ends := _ends(entry):
-        low, high, wide_low, wide_high = (100 * end for end in ends.values())
+    if "low" in detail:
+        low, high, wide_low, wide_high = (100 * end for end in _ends(entry).values())
         text += (
             f" ESTIMATE [{wide_low:.1f}, {wide_high:.1f}] for new images, [{low:.1f}, {high:.1f}] "
             f"for these, {detail['attacked']} of {detail['survivors']} survivors attacked "
