@@ -62,7 +62,7 @@ def test_a_suite_end_to_end(suite: Path, tmp_path: Path) -> None:
     assert (dry["train_seconds"], dry["evaluation_seconds_at_most"]) == (0, 0)
     assert contents(tmp_path / "out") == before
     plain = cli("run", suite, "--dry-run", "--out", "out")
-    assert plain.out.splitlines()[0].startswith("cell\tstate\tsteps")
+    assert plain.out.splitlines()[0].startswith("cell\trecipe\tstate\tsteps")
 
     assert "page: elsewhere/report.html" in cli("report", "out", "--out", "elsewhere", "--html").out
     report = cli("report", "out", "--out", "elsewhere", "--json").json()
