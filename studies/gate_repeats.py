@@ -1,6 +1,6 @@
 """How often the gate raises an alarm where nothing changed: clean repeats with other seeds.
 
-python -m benchmark.gate.repeats --baseline results/gate/quick.json > repeats.json
+python -m studies.gate_repeats --baseline results/gate/quick.json > repeats.json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether training in bf16 ends where training in fp32 does.
 
-    python -m benchmark.speed.precision --data-root DIR --out FOLDER > precision.json
+    python -m studies.precision --data-root DIR --out FOLDER > precision.json
 
 Trains methods of a suite in both precisions with the same seeds, evaluates all of them in fp32,
 and compares accuracies on the same images. Run again after an interruption, it goes on.

@@ -1,6 +1,6 @@
 """Kill a run at random moments, start it again each time, and compare it with one left alone.
 
-    python -m benchmark.faults --kills 20 > kills.json
+    python -m studies.faults --kills 20 > kills.json
 
 Exit status 1 if a weight, a curve, an outcome or a record differs in anything but seconds.
 """

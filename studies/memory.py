@@ -1,6 +1,6 @@
 """Peak memory of a suite's run, beyond that of an interpreter that has imported torch.
 
-    python -m benchmark.speed.memory cifar10-cpu --data-root DIR --method generalist-t
+    python -m studies.memory cifar10-cpu --data-root DIR --method generalist-t
 
 The method is trained for some steps, evaluated and reported in a process of its own, in the way
 ``generalist-bench run`` does it: data, learners, optimisers, views and activations are all there

@@ -1,6 +1,6 @@
 """Training by two processes beside training by one, one thread each, in turns in one run.
 
-    python -m benchmark.speed.processes --data-root DIR > processes.json
+    python -m studies.processes --data-root DIR > processes.json
 
 Wall-clock time of the whole command, start-up and validation included, and of its training steps
 alone: it wants an idle machine.

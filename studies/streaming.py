@@ -1,6 +1,6 @@
 """Memory of the streaming loader for few and for many images, in processes of their own.
 
-    python -m benchmark.speed.streaming compare FOLDER > streaming.json
+    python -m studies.streaming compare FOLDER > streaming.json
 
 FOLDER holds class folders, {train,val}/<class>/<image>. Their training images are repeated in the
 list of files, never on disk, until there are as many entries as asked for.
@@ -64,7 +64,7 @@ def compare(
     rows = []
     for count in entries or [10_000, 1_000_000]:
         arguments = [str(folder), str(count), str(batches), str(batch_size), str(workers)]
-        command = [sys.executable, "-m", "benchmark.speed.streaming", "one", *arguments]
+        command = [sys.executable, "-m", "studies.streaming", "one", *arguments]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, **_MALLOC}
         )

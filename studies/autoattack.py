@@ -1,7 +1,7 @@
 """AutoAttack's cost beside the bare library's, on the same images, interleaved in one run.
 
-    python -m benchmark.speed.autoattack judged RUN --data-root DIR --repeats 3 > autoattack.json
-    python -m benchmark.speed.autoattack parts --precision bf16 > parts.json
+    python -m studies.autoattack judged RUN --data-root DIR --repeats 3 > autoattack.json
+    python -m studies.autoattack parts --precision bf16 > parts.json
 
 Process CPU time, one thread: other work on the machine hardly moves it. ``shared`` compares
 wall-clock time of one and of two processes, so it wants an idle machine.
@@ -109,7 +109,7 @@ def judged(
 def _once_elsewhere(run: Path, data_root: Path, way: str, eps: str, n: int) -> dict[str, Any]:
     command = ["once", str(run), "--data-root", str(data_root), "--way", way]
     called = subprocess.run(
-        [sys.executable, "-m", "benchmark.speed.autoattack", *command, "--eps", eps, "--n", str(n)],
+        [sys.executable, "-m", "studies.autoattack", *command, "--eps", eps, "--n", str(n)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         check=True,
