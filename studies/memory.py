@@ -1,46 +1,56 @@
-"""Peak memory of a suite's run, beyond that of an interpreter that has imported torch.
+"""How much memory a suite's run takes, beyond what an interpreter takes that has imported torch.
 
-    python -m studies.memory cifar10-cpu --data-root DIR --method generalist-t
+    python -m studies.memory cifar10-cpu --data-root DIR > memory.json
 
-The method is trained for some steps, evaluated and reported in a process of its own, in the way
-``generalist-bench run`` does it: data, learners, optimisers, views and activations are all there
-after the first step, so a longer training needs no more. CPU only: the peak is the resident set.
+Trains one method for some steps, evaluates it and writes the report, as ``generalist-bench run``
+does, in a process of its own. Data, learners, optimisers, views and activations are all in memory
+after the first step, so a longer training needs no more. CPU only: the peak is that of the resident
+set. The record is results/speed/memory-cifar10-cpu.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-# Nothing of torch is imported here: a child's peak, as the system counts it, is at least the size
-# of the process that started it.
+import typer
+
+from benchmark.core.errors import BenchmarkError
+from studies.command import new_app, one_thread_environment, start
+
+# Nothing here may import torch. The peak of a child, as the system counts it, is at least the size
+# of the process that started it, so this process must be smaller than what it measures.
+
+app = new_app()
 
 
 def peak(arguments: Sequence[str]) -> int:
     """The largest resident set, in bytes, of a Python process with these arguments.
 
     Raises:
-        RuntimeError: it failed.
+        BenchmarkError: the process failed.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
-        [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL
+        [sys.executable, *arguments], env=one_thread_environment(), stdout=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise RuntimeError(f"python {' '.join(arguments)} ended with status {child.returncode}")
+        command = " ".join(arguments)
+        raise BenchmarkError(f"python {command} ended with status {child.returncode}; see above")
     # Linux counts in KiB, macOS in bytes.
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def beyond_torch(suite: str, method: str, data_root: str, epochs: str, limit: int | None) -> dict:
-    """What is printed."""
+def beyond_torch(
+    suite: str, method: str, data_root: str, epochs: float, limit: int | None
+) -> dict[str, Any]:
+    """What is printed: peaks of the run and of ``import torch``, and their difference, in GiB."""
     with tempfile.TemporaryDirectory() as out:
         command = ["-m", "benchmark", "run", suite, "--method", method, "--seed", "0", "--quiet"]
         command += ["--data-root", data_root, "--device", "cpu", "--out", out]
@@ -51,7 +61,7 @@ def beyond_torch(suite: str, method: str, data_root: str, epochs: str, limit: in
     return {
         "suite": suite,
         "method": method,
-        "epochs": float(epochs),
+        "epochs": epochs,
         "limit": limit,
         "peak_gib": round(run / 2**30, 3),
         "torch_gib": round(torch / 2**30, 3),
@@ -59,18 +69,17 @@ def beyond_torch(suite: str, method: str, data_root: str, epochs: str, limit: in
     }
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("suite")
-    parser.add_argument("--method", default="generalist-t")
-    parser.add_argument("--data-root", default="data")
-    parser.add_argument("--epochs", default="0.1")
-    parser.add_argument("--limit", type=int, help="as in generalist-bench run")
-    given = parser.parse_args()
-    found = beyond_torch(given.suite, given.method, given.data_root, given.epochs, given.limit)
-    print(json.dumps(found, indent=2))
+@app.command()
+def main(
+    suite: Annotated[str, typer.Argument(help="Name or file of a suite.")],
+    method: Annotated[str, typer.Option()] = "generalist-t",
+    data_root: Annotated[str, typer.Option()] = "data",
+    epochs: Annotated[float, typer.Option(help="Of training.")] = 0.1,
+    limit: Annotated[int | None, typer.Option(help="As in generalist-bench run.")] = None,
+) -> None:
+    """Run a method of a suite and measure its peak memory; prints JSON."""
+    print(json.dumps(beyond_torch(suite, method, data_root, epochs, limit), indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    start(app)
