@@ -19,7 +19,8 @@ PAGES = [
     *(ROOT / name / "README.md" for name in ("results", "studies")),
     *(ROOT / "studies" / f"{name}.py" for name in STUDIES),
 ]
-CALL = re.compile(r"python -m studies\.([^`\n]+)")
+# a small letter, since NAME stands for any of them
+CALL = re.compile(r"python -m studies\.([a-z][^`\n]*)")
 
 
 def commands() -> list[tuple[str, str]]:
