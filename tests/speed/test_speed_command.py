@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_suites import cli, write_suite
+from tiny_suites import cli
 
 from benchmark.core.registry import did_you_mean
 from benchmark.models.config import ModelConfig
@@ -152,17 +148,3 @@ def test_a_table_for_people() -> None:
     first = called.out.splitlines()
     assert first[0].startswith("task\tmodel\tours ms")
     assert first[1].startswith("natural\tsmall-resnet\t")
-
-
-def test_peak_memory_is_that_of_the_run(tmp_path: Path) -> None:
-    """The whole command runs in the process that is looked at, and weighs more than torch alone.
-    Called in a process of its own: a child's peak is at least its parent's size."""
-    suite = write_suite(tmp_path)
-    command = [sys.executable, "-m", "benchmark.speed.memory", str(suite), "--method", "natural"]
-    done = subprocess.run([*command, "--epochs", "0.5"], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    assert found["torch_gib"] > 0.05
-    assert found["beyond_torch_gib"] > 0.02
-    assert found["peak_gib"] == pytest.approx(
-        found["torch_gib"] + found["beyond_torch_gib"], abs=2e-3
-    )

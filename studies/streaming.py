@@ -1,9 +1,11 @@
-"""Memory of the streaming loader for few and for many images, in processes of their own.
+"""How much memory the streaming loader takes for few and for many images.
 
-    python -m benchmark.speed.streaming compare FOLDER > streaming.json
+    python -m studies.streaming compare FOLDER --batches 600 > streaming.json
 
-FOLDER holds class folders, {train,val}/<class>/<image>. Their training images are repeated in the
-list of files, never on disk, until there are as many entries as asked for.
+FOLDER holds class folders, {train,val}/<class>/<image>. The list of training files is repeated
+until it has as many entries as asked for; nothing is copied on disk. Each number of entries is
+measured in processes of its own. Needs Linux, which says how much memory processes share. The
+record is results/speed/streaming.json.
 """
 
 from __future__ import annotations
@@ -26,21 +28,23 @@ from benchmark.core.errors import BenchmarkError
 from benchmark.data.dataset import StreamedSplit
 from benchmark.data.folders import list_images
 from benchmark.data.streaming import StreamedTrainLoader
+from studies.command import new_app, start
 
-# Batches of floats go back to the system when freed. Left alone, glibc 2.36 keeps 0 to 300 MiB of
-# them, differently in every run, which hides what is looked for.
+# Makes glibc give the memory of freed batches back to the system. By default glibc 2.36 keeps 0 to
+# 300 MiB of it, another amount in every run, which hides the growth that is looked for.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @dataclass(frozen=True)
-class Row:
+class LoaderMemory:
     """One run of the loader; memory in MiB.
 
     Attributes:
-        peak_rss_mib: highest resident memory of the main process and of every worker, added up, so
-            that what they share counts once for each.
-        pss_mib: the same processes at the end, what they share counted once.
+        entries: files in the list.
+        peak_rss_mib: highest resident memory of the main process and of every worker, added up:
+            memory that they share is counted once for each of them.
+        pss_mib: memory of the same processes at the end: what they share is counted once.
     """
 
     entries: int
@@ -64,28 +68,28 @@ def compare(
     rows = []
     for count in entries or [10_000, 1_000_000]:
         arguments = [str(folder), str(count), str(batches), str(batch_size), str(workers)]
-        command = [sys.executable, "-m", "benchmark.speed.streaming", "one", *arguments]
+        command = [sys.executable, "-m", "studies.streaming", "one", *arguments]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, **_MALLOC}
         )
         if done.returncode:
             raise BenchmarkError(done.stderr.strip())
-        rows.append(Row(**json.loads(done.stdout)))
+        rows.append(LoaderMemory(**json.loads(done.stdout)))
     few, many = rows[0], rows[-1]
     grown = (many.pss_mib - few.pss_mib) * 2**20 / max(1, many.entries - few.entries)
     document = {
         "environment": environment("cpu", torch.get_num_threads()),
         "batch_size": batch_size,
         "rows": [asdict(row) for row in rows],
-        # of the processes together, as pss counts them
+        # growth of pss_mib, of all processes together
         "bytes_per_entry": round(grown, 1),
     }
     print(json.dumps(document, indent=2))
 
 
-@app.command()
+@app.command(hidden=True)
 def one(folder: Path, entries: int, batches: int, batch_size: int, workers: int) -> None:
-    """A single row, for ``compare``."""
+    """One measurement of ``compare``; prints JSON."""
     torch.set_num_threads(1)
     loader = StreamedTrainLoader(
         repeated(folder, entries), batch_size, seed=0, flip=True, workers=workers
@@ -95,7 +99,7 @@ def one(folder: Path, entries: int, batches: int, batch_size: int, workers: int)
         pass
     pids = [child.pid for child in multiprocessing.active_children() if child.pid]
     main, *others = (_mib(pid, "status", "VmHWM") for pid in (os.getpid(), *pids))
-    row = Row(
+    row = LoaderMemory(
         entries=entries,
         batches=batches,
         workers=workers,
@@ -108,14 +112,14 @@ def one(folder: Path, entries: int, batches: int, batch_size: int, workers: int)
 
 
 def repeated(folder: Path, entries: int) -> StreamedSplit:
-    """The training images of ``folder`` again and again."""
+    """The training images of ``folder``, listed again and again until there are ``entries``."""
     listing = list_images(folder / "train", "train")
     split = StreamedSplit(listing.root, listing.files, torch.from_numpy(listing.labels), 64)
     return split.take(torch.arange(entries) % len(split))
 
 
 def _mib(pid: int, file: str, key: str) -> float:
-    """A figure of Linux about a process, in MiB."""
+    """What Linux says about a process in /proc/PID/FILE, in MiB."""
     for line in Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{key}:"):
             return round(int(line.split()[1]) / 1024, 1)
@@ -123,7 +127,4 @@ def _mib(pid: int, file: str, key: str) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except BenchmarkError as problem:
-        sys.exit(f"error: {problem}")
+    start(app)

@@ -1,15 +1,15 @@
-"""Training by two processes beside training by one, one thread each, in turns in one run.
+"""How much time two processes save in training, one thread each.
 
-    python -m benchmark.speed.processes --data-root DIR > processes.json
+    python -m studies.processes --data-root DIR > processes.json
 
-Wall-clock time of the whole command, start-up and validation included, and of its training steps
-alone: it wants an idle machine.
+Trains with one process and with two, in turns, and takes the wall-clock time of the whole command
+(with start-up and validation) and of its training steps alone. Run it on an idle machine. The
+records are results/speed/processes.json and processes-amx.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,10 +25,11 @@ from benchmark.core.environment import environment
 from benchmark.core.files import read_json
 from benchmark.core.progress import Progress
 from benchmark.core.registry import did_you_mean
+from studies.command import new_app, one_thread_environment, start
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
-# Four learners that attack: as even a load as several processes can hope for.
+# Four learners that attack cost about the same, so the processes have equal shares of the work.
 FOUR = [
     {"name": "linf", "objective": "pgd-at"},
     {"name": "l2", "objective": {"name": "pgd-at", "threat": "l2"}},
@@ -43,13 +44,13 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ProcessRatio:
     """One method; seconds are medians over repeats.
 
     Attributes:
         ratio: two_s / one_s, the median of the ratios of single repeats.
-        train_ratio: the same of the seconds spent in training steps.
-        grid: learners x data, of the two processes.
+        train_ratio: the same ratio of the seconds spent in training steps.
+        grid: how the two processes divide the work: by learners, by data.
     """
 
     task: str
@@ -88,7 +89,7 @@ def main(
                 grid = summary["processes"]
                 progress.say(f"{name}, repeat {repeat + 1}: {way} {wall:.0f} s")
         rows.append(
-            Row(
+            ProcessRatio(
                 task=name,
                 one_s=median(seconds["one"]),
                 two_s=median(seconds["two"]),
@@ -137,7 +138,7 @@ def _trained(
         started = time.monotonic()
         subprocess.run(
             [sys.executable, *(launch if processes > 1 else []), *command, "--out", folder],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=one_thread_environment(),
             stdout=subprocess.DEVNULL,
             check=True,
         )
@@ -147,4 +148,4 @@ def _trained(
 
 
 if __name__ == "__main__":
-    app()
+    start(app)

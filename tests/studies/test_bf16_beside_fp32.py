@@ -21,7 +21,7 @@ def test_both_precisions_are_trained_and_compared(tmp_path: Path) -> None:
         {"kind": "pgd", "name": "pgd20_linf",
          "threat": {"norm": "linf", "eps": 0.1, "step": 0.025, "steps": 20}},
     ])  # fmt: skip
-    command = ["-m", "benchmark.speed.precision", "--suite", str(suite), "--method", "pgd-at"]
+    command = ["-m", "studies.precision", "--suite", str(suite), "--method", "pgd-at"]
     command += ["--seed", "0", "--seed", "1", "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,12 +1,14 @@
-"""How often the gate raises an alarm where nothing changed: clean repeats with other seeds.
+"""How often the regression gate raises an alarm although nothing changed.
 
-python -m benchmark.gate.repeats --baseline results/gate/quick.json > repeats.json
+    python -m studies.gate_repeats --baseline results/gate/quick.json > repeats.json
+
+Checks unchanged code against the baseline again and again, each time with a seed that the baseline
+has not seen. The record is results/gate/repeats.json.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -15,25 +17,26 @@ import torch
 import typer
 
 from benchmark.core.environment import environment
-from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.errors import ConfigError
 from benchmark.core.progress import Progress
 from benchmark.gate.baseline import read_baseline
 from benchmark.gate.check import check
 from benchmark.suites.run import pick_device
+from studies.command import new_app, start
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()
 def main(
     baseline: Annotated[Path, typer.Option(help="The recorded baseline (.json).")],
     repeats: Annotated[int, typer.Option(min=1)] = 20,
-    first_seed: Annotated[int, typer.Option(min=0, help="Not one of the baseline's.")] = 100,
+    first_seed: Annotated[int, typer.Option(min=0, help="None may be the baseline's.")] = 100,
     data_root: Annotated[Path, typer.Option()] = Path("data"),
 ) -> None:
     """Check the code as it is against the baseline, a seed at a time; prints JSON.
 
-    The reference network is the same in every repeat: what is repeated is training.
+    Every repeat trains again. The reference network is read from disk, so it is always the same.
     """
     progress, device, rows = Progress(), pick_device("cpu"), []
     known = set(read_baseline(baseline).scope.seeds) & set(range(first_seed, first_seed + repeats))
@@ -72,7 +75,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except BenchmarkError as problem:
-        sys.exit(f"error: {problem}")
+    start(app)

@@ -19,7 +19,7 @@ def test_repeats_are_counted_and_the_baseline_s_seeds_refused(tmp_path: Path) ->
     assert cli("check", "--baseline", baseline, *record, *seeds).status == 0
 
     def repeated(first: int) -> subprocess.CompletedProcess[str]:
-        command = ["-m", "benchmark.gate.repeats", "--baseline", str(baseline)]
+        command = ["-m", "studies.gate_repeats", "--baseline", str(baseline)]
         command += ["--repeats", "2", "--first-seed", str(first)]
         return subprocess.run(
             [sys.executable, *command], capture_output=True, text=True, check=False

@@ -17,7 +17,7 @@ def test_verdicts_are_compared_and_ratios_are_of_the_seconds(tmp_path: Path) -> 
     called = cli("run", write_suite(tmp_path), "--out", out, "-q")
     assert called.status == 0, called.err
     (run,) = (out / "cells").iterdir()
-    command = ["-m", "benchmark.speed.autoattack", "judged", str(run), "--n", "6", "--repeats", "1"]
+    command = ["-m", "studies.autoattack", "judged", str(run), "--n", "6", "--repeats", "1"]
     done = subprocess.run(
         # a radius at which everything falls to the first attack
         [sys.executable, *command, "--eps", "0.5"],

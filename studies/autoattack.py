@@ -1,17 +1,23 @@
-"""AutoAttack's cost beside the bare library's, on the same images, interleaved in one run.
+"""What AutoAttack costs, beside a plain call of pyautoattack on the same images.
 
-    python -m benchmark.speed.autoattack judged RUN --data-root DIR --repeats 3 > autoattack.json
-    python -m benchmark.speed.autoattack parts --precision bf16 > parts.json
+    python -m studies.autoattack judged RUN --data-root DIR --n 256 --repeats 2 > judged.json
+    python -m studies.autoattack shared RUN --data-root DIR --repeats 2 > shared.json
+    python -m studies.autoattack parts --precision bf16 > parts.json
 
-Process CPU time, one thread: other work on the machine hardly moves it. ``shared`` compares
-wall-clock time of one and of two processes, so it wants an idle machine.
+``judged`` compares our AutoAttack, in fp32 and screened in bf16, with the plain call: seconds and
+verdicts. Its records are results/speed/autoattack-judged.json and autoattack-judged-avx512.json.
+``shared`` compares two processes that share an evaluation with one; its record is
+results/speed/autoattack-shared.json. ``parts`` compares each of the four attacks, as long as in an
+evaluation, with the fastest that its passes through the network could be; it has no record yet.
+
+``judged`` and ``parts`` take the CPU time of the process with one thread, which other work on the
+machine hardly changes. ``shared`` takes wall-clock time, so run it on an idle machine.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +35,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import AutoAttackResult, run_autoattack
 from benchmark.core.environment import environment
-from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.errors import ConfigError
 from benchmark.core.progress import Progress
 from benchmark.core.threat import Pixels
 from benchmark.data import sources
@@ -43,22 +49,24 @@ from benchmark.speed.setting import Amount
 from benchmark.speed.tasks import PARTS
 from benchmark.suites.run import pick_device, read_cell_config
 from benchmark.training.loop import load_deployed
+from studies.command import new_app, one_thread_environment, start
 
 BATCH_SIZE = 256
-# The bare library on the network as networks come, and on one whose weights are in channels_last
-# layout, which alone is much of what the adapter does for it on a CPU.
+# The plain call on the network as it is, and on a copy whose weights are in channels_last layout:
+# on a CPU, much of our gain comes from that layout alone.
 PLAIN = {"plain": "pyautoattack", "plain-channels-last": "pyautoattack, channels_last weights"}
 OURS = ("autoattack", "autoattack-screening")
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @dataclass(frozen=True)
-class Row:
-    """One comparison; seconds are medians over repeats.
+class TimedPair:
+    """One way of attacking beside its reference; seconds are medians over repeats.
 
     Attributes:
         ratio: reference_s / ours_s, the median of the ratios of single repeats.
-        flags_equal, disagree: whether every verdict is the reference's, and on how many images not.
+        flags_equal: whether every image has the reference's verdict.
+        disagree: on how many images the verdicts differ.
     """
 
     task: str
@@ -81,10 +89,10 @@ def judged(
     n: Annotated[int, typer.Option(min=1)] = 256,
     repeats: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """The adapter and its bf16 screening against a plain call of pyautoattack; prints JSON.
+    """Our AutoAttack and its bf16 screening against a plain call of pyautoattack; prints JSON.
 
-    Each measurement is a process of its own: an evaluation sets the C library's memory as it likes
-    it, which would serve the plain call too.
+    Each measurement is a process of its own, because an evaluation changes how the C library keeps
+    freed memory, which would make the plain call faster too.
     """
     progress = Progress()
     ways = (*PLAIN, *OURS)
@@ -93,10 +101,10 @@ def judged(
     details: dict[str, dict[str, Any]] = {}
     for repeat in range(repeats):
         for way in ways:
-            told = _once_elsewhere(run, data_root, way, eps, n)
-            seconds[way].append(told["seconds"])
-            found[way], details[way] = torch.tensor(told["robust"]), told["detail"]
-            progress.say(f"repeat {repeat + 1} of {repeats}: {way} {told['seconds']:.0f} s")
+            measured = _once_in_a_process(run, data_root, way, eps, n)
+            seconds[way].append(measured["seconds"])
+            found[way], details[way] = torch.tensor(measured["robust"]), measured["detail"]
+            progress.say(f"repeat {repeat + 1} of {repeats}: {way} {measured['seconds']:.0f} s")
     _, config = read_cell_config(run)
     rows = [
         _row(way, config.model.name, seconds, found, details[way], reference)
@@ -106,16 +114,16 @@ def judged(
     _print(rows, repeats)
 
 
-def _once_elsewhere(run: Path, data_root: Path, way: str, eps: str, n: int) -> dict[str, Any]:
+def _once_in_a_process(run: Path, data_root: Path, way: str, eps: str, n: int) -> dict[str, Any]:
     command = ["once", str(run), "--data-root", str(data_root), "--way", way]
     called = subprocess.run(
-        [sys.executable, "-m", "benchmark.speed.autoattack", *command, "--eps", eps, "--n", str(n)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "studies.autoattack", *command, "--eps", eps, "--n", str(n)],
+        env=one_thread_environment(),
         stdout=subprocess.PIPE,
         check=True,
     )
-    told: dict[str, Any] = json.loads(called.stdout)
-    return told
+    measured: dict[str, Any] = json.loads(called.stdout)
+    return measured
 
 
 @app.command(hidden=True)
@@ -126,7 +134,7 @@ def once(
     eps: Annotated[str, typer.Option()] = "8/255",
     n: Annotated[int, typer.Option(min=1)] = 256,
 ) -> None:
-    """One measurement of ``judged``: processor seconds, and verdicts."""
+    """One measurement of ``judged``: CPU seconds and verdicts; prints JSON."""
     cpu = torch.device("cpu")
     if way in OURS:
         pick_device("cpu")  # as the command line does
@@ -169,9 +177,9 @@ def parts(
     repeats: Annotated[int, typer.Option(min=1)] = 1,
     batch_size: Annotated[int, typer.Option(min=4)] = 128,
 ) -> None:
-    """Each part of AutoAttack against its limit alone, as long as in an evaluation; prints JSON.
+    """Each attack of AutoAttack at full length against its limit; prints JSON.
 
-    On ResNet-18 an image that survives takes a minute or two in fp32: an hour for each 32 to 64.
+    On ResNet-18 in fp32 an image that no attack fools takes a minute or two, so 64 take hours.
     """
     amount = Amount(
         attacked=n, attacked_large=n, part_steps=steps, part_targets=targets, part_queries=queries,
@@ -196,9 +204,9 @@ def shared(
     data_root: Annotated[Path, typer.Option()] = Path("data"),
     metric: Annotated[str, typer.Option(help="An AutoAttack metric of its suite.")] = "aa_linf",
     repeats: Annotated[int, typer.Option(min=1)] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="A batch is what is shared.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Processes share out batches.")] = 16,
 ) -> None:
-    """Two processes against one, one thread each, start-up included; prints JSON."""
+    """Evaluation by two processes against one, one thread each, start-up included; prints JSON."""
     seconds: dict[str, list[float]] = {"one process": [], "shared": []}
     found: dict[str, Tensor] = {}
     arguments = ["-m", "benchmark", "evaluate", "--data-root", str(data_root), "-q"]
@@ -223,7 +231,7 @@ def _evaluated(run: Path, command: list[str], task: str, found: dict[str, Tensor
         started = time.monotonic()
         subprocess.run(
             [sys.executable, *command, str(here)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=one_thread_environment(),
             stdout=subprocess.DEVNULL,
             check=True,
         )
@@ -242,14 +250,14 @@ def _setting(run: Path, data_root: Path, n: int) -> tuple[nn.Module, Tensor, Ten
     indices = sample(len(data.test), n, seed=0)
     batches = list(evaluation_batches(data.test, BATCH_SIZE, indices=indices, device="cpu"))
     x, y = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
-    # the library views images as vectors
+    # pyautoattack flattens images with view(), which needs this layout
     x = x.contiguous()
     return model, x, y
 
 
 def _rejudged(model: nn.Module, result: AutoAttackResult, y: Tensor) -> dict[str, Any]:
-    """How many successes there are, and how many of them ``model`` in fp32 does not confirm in
-    batches of another size."""
+    """How many images are fooled, and how many of them ``model`` classifies correctly after all
+    when asked again in fp32 with another batch size."""
     fooled = result.clean & ~result.robust
     with torch.no_grad():
         parts = [model(part).argmax(1) for part in result.x_adv[fooled].split(37)]
@@ -264,10 +272,10 @@ def _row(
     found: dict[str, Tensor],
     detail: dict[str, Any],
     reference: str,
-) -> Row:
+) -> TimedPair:
     disagree = int((found[task] != found[reference]).sum())
     ratios = [b / a for a, b in zip(seconds[task], seconds[reference], strict=True)]
-    return Row(
+    return TimedPair(
         task=task,
         model=model,
         n=len(found[task]),
@@ -281,14 +289,11 @@ def _row(
     )
 
 
-def _print(rows: list[Row], repeats: int) -> None:
+def _print(rows: list[TimedPair], repeats: int) -> None:
     surroundings = environment("cpu", torch.get_num_threads())
     document = {"repeats": repeats, "environment": surroundings, "rows": [asdict(r) for r in rows]}
     print(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except BenchmarkError as problem:
-        sys.exit(f"error: {problem}")
+    start(app)

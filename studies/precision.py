@@ -1,15 +1,15 @@
-"""Whether training in bf16 ends where training in fp32 does.
+"""Whether training in bf16 gives the same accuracies as training in fp32.
 
-    python -m benchmark.speed.precision --data-root DIR --out FOLDER > precision.json
+    python -m studies.precision --data-root DIR --out FOLDER > precision.json
 
 Trains methods of a suite in both precisions with the same seeds, evaluates all of them in fp32,
-and compares accuracies on the same images. Run again after an interruption, it goes on.
+and compares accuracies on the same images. The same command goes on after an interruption. The
+records are results/speed/precision.json and precision-amx.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,24 +21,27 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.core.environment import environment
-from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.errors import ConfigError
 from benchmark.evaluation.statistics import holm, paired_contrast
 from benchmark.report.records import SuiteRecord, outcome_matrices, read_suite
+from benchmark.suites.schema import load_suite
+from studies.command import new_app, one_thread_environment, start
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 PRECISIONS = ("fp32", "bf16")
 METRICS = ("clean", "pgd20_linf")
 
 
 @dataclass(frozen=True)
-class Row:
+class PrecisionGap:
     """One method under one metric; accuracies in per cent, one per seed.
 
     Attributes:
-        difference, low, high: bf16 minus fp32 with its 95 % interval, which holds the spread over
-            seeds and the choice of images.
-        p: of that difference, adjusted after Holm for all rows.
+        n: test images.
+        difference: bf16 minus fp32, in points.
+        low, high: its 95 % interval, over seeds and over the choice of test images.
+        p: p-value of the difference, corrected after Holm for the number of rows.
         seed_sd: standard deviation over the seeds of fp32.
     """
 
@@ -70,12 +73,11 @@ def main(
     arguments += [part for number in seeds for part in ("--seed", str(number))]
     arguments += ["--limit", str(limit)] if limit else []
     arguments += ["--device", "cpu", "--set", f"evaluation={_metrics(suite)}"]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     records: dict[str, SuiteRecord] = {}
     for precision in PRECISIONS:
         own = ["--precision", precision, "--out", str(out / precision)]
         command = [sys.executable, "-m", "benchmark", "run", *arguments, *own]
-        subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=one_thread_environment(), stdout=subprocess.DEVNULL, check=True)
         records[precision] = read_suite(out / precision)
     rows = [_row(records, seeds, name, metric) for name in methods for metric in METRICS]
     adjusted = holm([row.p for row in rows])
@@ -91,16 +93,16 @@ def main(
 
 
 def _metrics(suite: str) -> str:
-    """The suite's own ``METRICS``, as YAML that is JSON."""
-    from benchmark.suites.schema import load_suite
-
+    """The suite's settings of ``METRICS``, as JSON, which is YAML too."""
     chosen = [m for m in load_suite(suite).evaluation if m.name in METRICS]
     if len(chosen) < len(METRICS):
         raise ConfigError(f"{suite} does not measure {' and '.join(METRICS)}; choose another suite")
     return json.dumps([metric.model_dump(mode="json") for metric in chosen])
 
 
-def _row(records: dict[str, SuiteRecord], seeds: Sequence[int], method: str, metric: str) -> Row:
+def _row(
+    records: dict[str, SuiteRecord], seeds: Sequence[int], method: str, metric: str
+) -> PrecisionGap:
     cells = {
         name: [cell for cell in records[name].of(method) if cell.seed in seeds]
         for name in PRECISIONS
@@ -109,7 +111,7 @@ def _row(records: dict[str, SuiteRecord], seeds: Sequence[int], method: str, met
     bf16, fp32 = pair
     found = paired_contrast([(1.0, bf16), (-1.0, fp32)])
     accuracies = [[round(100 * v, 2) for v in part.mean(axis=1)] for part in (fp32, bf16)]
-    return Row(
+    return PrecisionGap(
         method=method,
         metric=metric,
         n=found.n,
@@ -124,7 +126,4 @@ def _row(records: dict[str, SuiteRecord], seeds: Sequence[int], method: str, met
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except BenchmarkError as problem:
-        sys.exit(f"error: {problem}")
+    start(app)

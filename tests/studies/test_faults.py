@@ -1,4 +1,4 @@
-"""Kill, resume and compare: what ``python -m benchmark.faults`` does, with three kills."""
+"""Kill, resume and compare: what ``python -m studies.faults`` does, with three kills."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tiny_suites import tiny
 
 from benchmark.core.files import read_frame, write_frame
 from benchmark.core.progress import Progress
-from benchmark.faults import differing, kill_and_compare
 from benchmark.training import checkpoint
+from studies.faults import differing, kill_and_compare
 
 SUITE = tiny(
     methods=["generalist-t", {"name": "ema", "decay": 0.9}],

@@ -1,14 +1,15 @@
-"""Kill a run at random moments, start it again each time, and compare it with one left alone.
+"""Whether a run that is killed again and again ends with the same result as an undisturbed run.
 
-    python -m benchmark.faults --kills 20 > kills.json
+    python -m studies.faults --kills 20 > kills.json
 
-Exit status 1 if a weight, a curve, an outcome or a record differs in anything but seconds.
+Kills a run with SIGKILL at random moments, starts it again each time, and compares weights, curves,
+outcomes and records with those of a run that was left alone. The exit status is 1 if anything but
+seconds differs. The record is results/faults/kills.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -32,9 +33,11 @@ from benchmark.core.files import read_frame, read_json
 from benchmark.core.progress import Progress
 from benchmark.suites.run import read_plan
 from benchmark.training import checkpoint
+from studies.command import new_app, one_thread_environment, start
 
-# Methods with state beside weights and optimiser: a global learner that is handed back, weights
-# that are displaced in a step, an average.
+# Methods that keep more than weights and an optimiser, which a checkpoint must hold too:
+# generalist-t hands its global learner back to the others, awp displaces weights within a step, ema
+# keeps an average.
 SUITE: dict[str, Any] = {
     "name": "faults",
     "dataset": {"name": "digits", "limit": 200},
@@ -57,8 +60,8 @@ SUITE: dict[str, Any] = {
         {"kind": "union", "of": ["pgd20_linf", "aa_linf"]},
     ],
 }
-# A life that says nothing for so long hangs.
-_PATIENCE = 1800.0
+# Seconds after which a process that should have ended counts as hanging.
+_LONGEST_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,15 @@ class Kill:
     """One kill and what it cost.
 
     Attributes:
-        round: number of the run, from 1; a run that ends before the last kill is followed by one
-            from nothing.
-        after_s: age of the process.
-        where: start-up, reading, ``train CELL``, ``evaluate CELL: METRIC`` or report.
-        writing: whether a file was being written.
-        checkpoint_step, logged_step: in training, what is on disk; steps since the checkpoint are
-            made again.
-        lost_s: seconds since the process started or last finished a file: work to be repeated.
+        round: number of the run, from 1. If a run ends before all kills are made, another one
+            starts from nothing.
+        after_s: seconds that the process had lived.
+        where: what it was doing: start-up, reading, ``train CELL``, ``evaluate CELL: METRIC`` or
+            report.
+        writing: whether it was writing a file.
+        checkpoint_step, logged_step: steps of the checkpoint and of the log on disk, if it was
+            training. Steps after the checkpoint are made again.
+        lost_s: seconds since the process started or last finished a file: work that is done again.
     """
 
     round: int
@@ -99,14 +103,13 @@ class Outcome:
 def kill_and_compare(
     suite: Mapping[str, Any], folder: Path, *, kills: int, seed: int, progress: Progress
 ) -> Outcome:
-    """Run ``suite`` below ``folder`` once undisturbed, and again with SIGKILLs, each time to the
-    end.
+    """Run ``suite`` below ``folder`` once undisturbed, then with SIGKILLs, and compare the results.
 
-    A process lives for a random time; every second one is then killed as soon as it has a file
-    half written.
+    A process is killed after a random time, every second one not before it is in the middle of
+    writing a file.
 
     Raises:
-        BenchmarkError: a run that fails or hangs of itself.
+        BenchmarkError: a run failed or hung without being killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "suite.yaml"
@@ -122,9 +125,9 @@ def kill_and_compare(
         round_ += 1
         out = folder / f"killed-{round_}"
         while len(done) < kills:
-            # Mostly short, so that a run is killed several times, but nothing is too long for all.
+            # Mostly short, so that a run is killed several times; at times as long as a whole run.
             seconds = random_.triangular(0, alone_s, 0)
-            kill = _life(path, out, seconds, len(done) % 2 == 1, round_)
+            kill = _run_and_kill(path, out, seconds, len(done) % 2 == 1, round_)
             if kill is None:
                 break
             done.append(kill)
@@ -143,14 +146,14 @@ def _start(suite: Path, out: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=one_thread_environment(),
     )
 
 
 def _end(process: subprocess.Popen[str], suite: Path) -> str:
-    """What the process said. Raises BenchmarkError: it failed or hangs."""
+    """What the process wrote to stderr. Raises BenchmarkError if it failed or hangs."""
     try:
-        _, said = process.communicate(timeout=_PATIENCE)
+        _, said = process.communicate(timeout=_LONGEST_S)
     except subprocess.TimeoutExpired as error:
         process.kill()
         raise BenchmarkError(f"the run of {suite} hangs; see --folder") from error
@@ -165,8 +168,10 @@ def _to_the_end(suite: Path, out: Path) -> float:
     return time.monotonic() - started
 
 
-def _life(suite: Path, out: Path, seconds: float, in_a_write: bool, round_: int) -> Kill | None:
-    """Run for so long, then kill; None if the run was over sooner."""
+def _run_and_kill(
+    suite: Path, out: Path, seconds: float, in_a_write: bool, round_: int
+) -> Kill | None:
+    """Run for ``seconds``, then kill; None if the run ended first."""
     left = _half_written(out)
     started = time.time()
     process = _start(suite, out)
@@ -202,7 +207,7 @@ def _half_written(out: Path) -> set[Path]:
 
 
 def _where(out: Path, said: str) -> tuple[str, Path | None]:
-    """What a killed process was doing, and in which cell."""
+    """What the killed process was doing, and the folder of the cell."""
     if "cells ->" not in said:
         return "start-up", None
     if not (out / "suite.json").exists() or "test images;" not in said:
@@ -234,7 +239,7 @@ def _logged_step(cell: Path) -> int:
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """In which records of two suite folders there is more than seconds between them."""
+    """One sentence for each record of two suite folders that differs in more than seconds."""
     names = sorted({_relative(path, root) for root in (one, other) for path in _recorded(root)})
     found = []
     for name in names:
@@ -242,7 +247,7 @@ def differing(one: Path, other: Path) -> list[str]:
             found.append(f"{name} is missing in one of them")
         elif not _equal(_content(one / name), _content(other / name)):
             found.append(f"{name} differs")
-    # Not of a report, which any number of processes may render at once.
+    # Reports are left out: several processes may render the same one at the same time.
     leftovers = [
         path.name
         for path in _files(other)
@@ -256,11 +261,12 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _recorded(root: Path) -> Iterator[Path]:
-    """The records; the environment states dates, and the report is made of the rest."""
+    """The files that are compared: all records but environment.json, which holds dates. The report
+    is made from them."""
     kept = (".json", ".jsonl", ".parquet", ".pt")
     for path in _files(root):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        # how often a checkpoint was replaced depends on the time, see _CHECKPOINT_SECONDS
+        # when a checkpoint replaces the one before depends on the clock
         previous = path.stem.endswith("-previous")
         if path.suffix in kept and not hidden and path.name != "environment.json" and not previous:
             yield path
@@ -277,7 +283,7 @@ def _content(path: Path) -> Any:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Bit for bit, seconds left out."""
+    """Whether both are the same bit for bit, but for entries named ``seconds``."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(
             _equal(one[key], other[key]) for key in one if key != "seconds"
@@ -291,13 +297,13 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()
 def main(
     kills: Annotated[int, typer.Option(min=1)] = 20,
-    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
     folder: Annotated[
         Path | None, typer.Option(help="Empty folder that keeps the runs; default: a temporary.")
     ] = None,
@@ -319,7 +325,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except BenchmarkError as problem:
-        sys.exit(f"error: {problem}")
+    start(app)

@@ -1,0 +1,1 @@
+"""Benchmarks that made a recorded figure of this project; see README.md."""
