@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -38,17 +38,33 @@ def _no_calibration() -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Step:
-    """What an objective may know about the moment.
+    """What an objective may know about the step of training that it is part of.
+
+    The images and labels given to an objective may be a part of the batch, since several processes
+    can share one. Draws per image from ``core.draws``, means over the images at hand and the methods
+    below are then right for the whole batch.
 
     Attributes:
         progress: fraction of training done.
-        generator: source of random draws; those per image through ``core.mesh.batch_like``.
-        data: the processes that share the batch, of which images and labels at hand are a part.
+        generator: source of random draws; for those per image see ``core.draws``.
+        data: the processes that share the batch; for the learner, an objective does not need it.
     """
 
     progress: float = 0.0
     generator: torch.Generator | None = None
     data: DataAxis = field(default_factory=DataAxis)
+
+    def gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The gradients to ``weights`` of a loss that is a mean over the batch."""
+        gradients = torch.autograd.grad(self.data.share * loss, weights)
+        self.data.add_up_(gradients)
+        return gradients
+
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum over the batch of what was counted on the images at hand."""
+        total = counts.clone()
+        self.data.add_up_([total])
+        return total
 
 
 class NewModel(Protocol):

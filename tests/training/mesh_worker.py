@@ -65,7 +65,7 @@ def trained(job: Mapping[str, Any], together: Ranks = ALONE) -> dict[str, Any]:
     grid = layout(
         together.world,
         passes,
-        apart=probe.apart,
+        independent_learners=probe.independent_learners,
         cuttable=probe.cuttable,
         groups=job.get("groups"),
     )
