@@ -14,8 +14,8 @@ from benchmark.attacks.norms import FewPixelsL1, Norm, norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient
 from benchmark.core.config import Config
 from benchmark.core.crafting import BatchNormMode
-from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
 from benchmark.core.draws import uniform_like
+from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Objective, Step
 from benchmark.core.schedule import Schedule

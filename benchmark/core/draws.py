@@ -1,12 +1,12 @@
 """Random draws per image that do not depend on how many processes share a batch.
 
-Where processes train together, each has a part of every batch. ``normal_like`` and its siblings make
-the draws for the whole batch in every process, from generators in the same state, and return the rows
-that belong to the images at hand. So an objective is written as if it had the batch to itself, and
-the result is that of one process.
+Where processes train together, each has a part of every batch. Their generators are in the same
+state, and in every process ``normal_like`` and the others draw numbers for the whole batch, then
+return the rows of that process's images. So an objective can be written as if there were one
+process, and the numbers are those that one process would draw.
 
-Draws of which a batch needs one (an index, a coefficient) need none of this: torch's own functions
-give every process the same value.
+A single draw for the whole batch, such as a coefficient or an index, can be made with torch's own
+functions: from generators in the same state, every process gets the same value.
 """
 
 from __future__ import annotations
@@ -30,14 +30,20 @@ class WholeBatchGenerator(torch.Generator):
 
 
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws from N(0, 1) of the shape, dtype, device and memory layout of ``x`` ([n, ...], one row per
-    image). ``generator``: None for torch's global one."""
+    """Draws from N(0, 1).
+
+    Args:
+        x: [n, ...], one row per image; the draws have its shape, dtype, device and memory layout.
+        generator: the step's; None for torch's global one.
+    """
     return _rows_of_whole(x, generator, lambda whole: whole.normal_(generator=generator))
 
 
 def uniform_like(x: Tensor, generator: torch.Generator | None, low: float, high: float) -> Tensor:
     """As ``normal_like``, from U(``low``, ``high``)."""
-    return _rows_of_whole(x, generator, lambda whole: whole.uniform_(low, high, generator=generator))
+    return _rows_of_whole(
+        x, generator, lambda whole: whole.uniform_(low, high, generator=generator)
+    )
 
 
 def exponential_like(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -165,7 +165,8 @@ def deal(passes: Mapping[str, float], positions: int) -> dict[str, int]:
 
 
 def layout(
-    world: int, passes: Mapping[str, float],
+    world: int,
+    passes: Mapping[str, float],
     *,
     independent_learners: bool,
     cuttable: bool,

@@ -40,14 +40,15 @@ def _no_calibration() -> Iterator[Tensor]:
 class Step:
     """What an objective may know about the step of training that it is part of.
 
-    The images and labels given to an objective may be a part of the batch, since several processes
-    can share one. Draws per image from ``core.draws``, means over the images at hand and the methods
-    below are then right for the whole batch.
+    Several processes can share a batch, and an objective is then given a part of its images. What
+    it computes is still right for the whole batch, if its loss is a mean over the images it is
+    given, its draws per image come from ``core.draws``, and everything else that is summed over
+    images goes through the methods below.
 
     Attributes:
         progress: fraction of training done.
         generator: source of random draws; for those per image see ``core.draws``.
-        data: the processes that share the batch; for the learner, an objective does not need it.
+        data: the processes that share the batch. It is there for ``Learner``.
     """
 
     progress: float = 0.0
@@ -61,7 +62,7 @@ class Step:
         return gradients
 
     def total(self, counts: Tensor) -> Tensor:
-        """The sum over the batch of what was counted on the images at hand."""
+        """Counts over the batch, from ``counts`` over the images that were given."""
         total = counts.clone()
         self.data.add_up_([total])
         return total

@@ -42,7 +42,7 @@ from benchmark.speed.passes import Precision
 from benchmark.speed.setting import Amount
 from benchmark.speed.tasks import PARTS
 from benchmark.suites.run import pick_device, read_cell_config
-from benchmark.training.loop import load_deployed
+from benchmark.training.selection import load_deployed
 
 BATCH_SIZE = 256
 # The bare library on the network as networks come, and on one whose weights are in channels_last

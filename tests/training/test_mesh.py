@@ -172,7 +172,9 @@ def test_layout_prefers_what_ends_first() -> None:
     """Learners side by side where their work is even, else the batch is cut; as asked where asked."""
     even = {"natural": 1.0, "linf": 11.0, "l2": 11.0}
     assert layout(2, even, independent_learners=True, cuttable=True, groups=None) == (2, 1)
-    assert layout(2, {"natural": 1.0, "linf": 11.0}, independent_learners=True, cuttable=True, groups=None) == (
+    assert layout(
+        2, {"natural": 1.0, "linf": 11.0}, independent_learners=True, cuttable=True, groups=None
+    ) == (
         1,
         2,
     )
@@ -193,7 +195,13 @@ def test_layouts_that_cannot_be(
     world: int, independent_learners: bool, cuttable: bool, groups: int | None, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        layout(world, {"a": 1, "b": 1}, independent_learners=independent_learners, cuttable=cuttable, groups=groups)
+        layout(
+            world,
+            {"a": 1, "b": 1},
+            independent_learners=independent_learners,
+            cuttable=cuttable,
+            groups=groups,
+        )
 
 
 def test_methods_that_mix_images_say_so() -> None:
@@ -203,7 +211,9 @@ def test_methods_that_mix_images_say_so() -> None:
     assert not cuttable({"recipe": {"name": "awp", "objective": "mixup"}})
 
 
-@pytest.mark.parametrize("draw", [normal_like, exponential_like, partial(uniform_like, low=-2, high=3)])
+@pytest.mark.parametrize(
+    "draw", [normal_like, exponential_like, partial(uniform_like, low=-2, high=3)]
+)
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_draws_are_the_rows_of_the_whole_batch(
     memory: torch.memory_format, draw: Callable[..., Tensor]
@@ -221,7 +231,8 @@ def test_draws_are_the_rows_of_the_whole_batch(
         parts.append(draw(like[generator.data.start : generator.data.stop], generator))
         generator.data.take(5)
         assert torch.equal(
-            draw(like[:5], generator.manual_seed(2)), draw(like[:5], torch.Generator().manual_seed(2))
+            draw(like[:5], generator.manual_seed(2)),
+            draw(like[:5], torch.Generator().manual_seed(2)),
         )
     assert torch.equal(torch.cat(parts), whole)
     assert parts[0].is_contiguous(memory_format=memory)
