@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks.spatial import warp
-from benchmark.core.mesh import batch_like, own_rows
+from benchmark.core.draws import normal_like, uniform_like
 from benchmark.core.objective import Objective, Step
 
 
@@ -124,9 +124,7 @@ class GaussianNoise(_Natural):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The images with noise."""
-        noise = batch_like(x, step.generator).normal_(generator=step.generator)
-        noise = own_rows(noise, step.generator)
-        return (x + self.sigma * noise).clamp_(0, 1)
+        return (x + self.sigma * normal_like(x, step.generator)).clamp_(0, 1)
 
 
 class Rotation(_Natural):
@@ -143,6 +141,5 @@ class Rotation(_Natural):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The rotated images."""
-        angle = batch_like(x.new_empty(len(x)), step.generator)
-        angle.uniform_(-1, 1, generator=step.generator)
-        return warp(x, own_rows(angle, step.generator) * math.radians(self.degrees))
+        angle = uniform_like(x.new_empty(len(x)), step.generator, -1, 1)
+        return warp(x, angle * math.radians(self.degrees))

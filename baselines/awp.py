@@ -91,8 +91,7 @@ class AWP(Objective):
     ) -> Iterator[None]:
         weights = [p for name, p in model.named_parameters() if p.dim() > 1 and "weight" in name]
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        gradients = torch.autograd.grad(step.data.share * loss(), weights)
-        step.data.add_up_(gradients)
+        gradients = step.gradients(loss(), weights)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)

@@ -86,9 +86,8 @@ class _EAT(Method):
                 return F.cross_entropy(model(x_adv), y)
 
         value = self._learner.descend(loss, step)
-        tally = torch.stack([resisted.sum(), torch.ones_like(y).sum()]).float()
-        step.data.add_up_([tally])
-        right, seen = tally.tolist()
+        counts = torch.stack([resisted.sum(), torch.ones_like(y).sum()]).float()
+        right, seen = step.total(counts).tolist()
         self.correct[k] += right
         self.seen[k] += int(seen)
         return {f"loss/{self._learner.config.name}": value}

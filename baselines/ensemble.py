@@ -76,7 +76,7 @@ class OutputEnsemble(_Pair):
 
 class _OutputEnsemble(Method):
     inference_passes = 2
-    apart = True
+    independent_learners = True
 
     def __init__(self, recipe: OutputEnsemble, setting: Setting) -> None:
         self.recipe = recipe
@@ -106,7 +106,7 @@ class WeightInterpolation(_Pair):
 
 
 class _WeightInterpolation(Method):
-    apart = True
+    independent_learners = True
 
     def __init__(self, recipe: WeightInterpolation, setting: Setting) -> None:
         self.recipe = recipe
@@ -174,7 +174,7 @@ def _average(members: Sequence[nn.Module]) -> AverageProbabilities:
 
 
 class _SeedEnsemble(_Members):
-    apart = True
+    independent_learners = True
 
 
 class JointEnsemble(Recipe):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from benchmark.attacks import pgd
 from benchmark.attacks.pgd import attack_loss, input_gradient
 from benchmark.core.crafting import BatchNormMode
-from benchmark.core.mesh import batch_like, own_rows
+from benchmark.core.draws import uniform_like
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.threat import Pixels
 
@@ -83,8 +83,6 @@ class NFGSM(_SingleStep):
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """Noise and one step, clipped to [0, 1] alone."""
         width = self.noise * self.threat.eps
-        noise = batch_like(x, step.generator).uniform_(-width, width, generator=step.generator)
-        noise = own_rows(noise, step.generator)
-        start = (x + noise).clamp_(0, 1)
+        start = (x + uniform_like(x, step.generator, -width, width)).clamp_(0, 1)
         grad = input_gradient(model, start, attack_loss("ce", y))
         return (start + self.alpha * self.threat.eps * grad.sign()).clamp_(0, 1)

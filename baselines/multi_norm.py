@@ -14,8 +14,8 @@ from benchmark.attacks.norms import FewPixelsL1, Norm, norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient
 from benchmark.core.config import Config
 from benchmark.core.crafting import BatchNormMode
+from benchmark.core.draws import uniform_like
 from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
-from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Objective, Step
 from benchmark.core.schedule import Schedule
@@ -108,7 +108,7 @@ def _climb(
 def _unit_l1(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     """The start of the l_1 restarts: uniform in the cube of eps, divided by its l_1 length (by eps,
     if it is shorter), which leaves a length of about 1 whatever eps is."""
-    noise = own_rows(batch_like(x, generator).uniform_(-eps, eps, generator=generator), generator)
+    noise = uniform_like(x, generator, -eps, eps)
     return noise / norm_of("l1").length(noise).clamp_min(eps).view(-1, 1, 1, 1)
 
 

@@ -106,7 +106,7 @@ class Generalist(Recipe):
 class GeneralistMethod(Method):
     """The state of a Generalist in training; the equations are those of ``Generalist``."""
 
-    apart = True
+    independent_learners = True
 
     def __init__(self, recipe: Generalist, setting: Setting) -> None:
         self.recipe = recipe

@@ -48,7 +48,7 @@ from benchmark.speed.passes import Precision
 from benchmark.speed.setting import Amount
 from benchmark.speed.tasks import PARTS
 from benchmark.suites.run import pick_device, read_cell_config
-from benchmark.training.loop import load_deployed
+from benchmark.training.selection import load_deployed
 from studies.command import new_app, one_thread_environment, start
 
 BATCH_SIZE = 256

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmark.core.draws import exponential_like, normal_like, uniform_like
 from benchmark.core.errors import ConfigError
-from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.registry import did_you_mean
 
 # Keeps a division by the length of a zero perturbation finite.
@@ -40,9 +40,7 @@ def _unit(delta: Tensor) -> Tensor:
 
 def _radius(like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     """Uniform in [0, eps] for each example, [n, 1, 1, 1]."""
-    per_image = like.new_empty(len(like))
-    drawn = batch_like(per_image, generator).uniform_(0, eps, generator=generator)
-    return _per_example(own_rows(drawn, generator), like)
+    return _per_example(uniform_like(like.new_empty(len(like)), generator, 0, eps), like)
 
 
 class Norm(ABC):
@@ -90,8 +88,7 @@ class Linf(Norm):
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
         """Uniform in the cube (Madry et al., 1706.06083)."""
-        drawn = batch_like(like, generator).uniform_(-eps, eps, generator=generator)
-        return own_rows(drawn, generator)
+        return uniform_like(like, generator, -eps, eps)
 
 
 class L2(Norm):
@@ -111,8 +108,7 @@ class L2(Norm):
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
         """Normal direction, radius uniform in [0, eps] (robust_overfitting, 2002.11569)."""
-        normal = batch_like(like, generator).normal_(generator=generator)
-        return _unit(own_rows(normal, generator)) * _radius(like, eps, generator)
+        return _unit(normal_like(like, generator)) * _radius(like, eps, generator)
 
 
 class L1(Norm):
@@ -156,9 +152,8 @@ class L1(Norm):
 
     def random_start(self, like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
         """Laplace direction (uniform on the l_1 sphere's faces), radius uniform in [0, eps]."""
-        sign = batch_like(like, generator).uniform_(-1, 1, generator=generator).sign()
-        size = batch_like(like, generator).exponential_(generator=generator)
-        sign, size = own_rows(sign, generator), own_rows(size, generator)
+        sign = uniform_like(like, generator, -1, 1).sign()
+        size = exponential_like(like, generator)
         direction = sign * size / _per_example(self.length(size).clamp_min(_TINY), size)
         return direction * _radius(like, eps, generator)
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.attacks.norms import norm_of
+from benchmark.core.draws import normal_like
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.threat import ThreatModel
 
 Loss = Literal["ce", "kl", "cw"]
@@ -78,8 +78,7 @@ def random_start(
     if start == "uniform":
         x_adv = x + norm.random_start(x, eps, generator)
     elif start == "gaussian":
-        noise = own_rows(batch_like(x, generator).normal_(generator=generator), generator)
-        x_adv = x + norm.project(GAUSSIAN_START * noise, eps)
+        x_adv = x + norm.project(GAUSSIAN_START * normal_like(x, generator), eps)
     else:
         x_adv = x.clone()
     return x_adv.clamp_(0, 1)

@@ -122,31 +122,6 @@ class DataAxis(Axis):
             self.sum_(tensors)
 
 
-class Draws(torch.Generator):
-    """A generator whose draws per image are rows of those for the whole batch: all processes of the
-    axis draw the same numbers, and each takes its own."""
-
-    data: DataAxis
-
-
-def batch_like(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """An empty tensor for draws of the whole batch, of which ``like`` has this process's rows."""
-    if not (isinstance(generator, Draws) and generator.data.cut):
-        return torch.empty_like(like)
-    whole = like.new_empty((generator.data.total, *like.shape[1:]))
-    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
-        # numbers are drawn in the order of memory, which empty_like takes over as well
-        whole = whole.contiguous(memory_format=torch.channels_last)
-    return whole
-
-
-def own_rows(drawn: Tensor, generator: torch.Generator | None) -> Tensor:
-    """This process's rows of draws for the whole batch."""
-    if not (isinstance(generator, Draws) and generator.data.cut):
-        return drawn
-    return drawn[generator.data.start : generator.data.stop]
-
-
 @dataclass(frozen=True)
 class Mesh:
     """The grid, seen from one process.
@@ -190,20 +165,25 @@ def deal(passes: Mapping[str, float], positions: int) -> dict[str, int]:
 
 
 def layout(
-    world: int, passes: Mapping[str, float], *, apart: bool, cuttable: bool, groups: int | None
+    world: int,
+    passes: Mapping[str, float],
+    *,
+    independent_learners: bool,
+    cuttable: bool,
+    groups: int | None,
 ) -> tuple[int, int]:
     """(positions of learners, processes per position) for ``world`` processes.
 
     Args:
         passes: gradient passes per step of each learner.
-        apart: the learners step independently of each other.
-        cuttable: the loss of a batch is the mean of those of its parts.
+        independent_learners: see ``Method.independent_learners``.
+        cuttable: see ``Objective.cuttable``.
         groups: positions of learners asked for; None for the fastest by a rough estimate.
 
     Raises:
         ConfigError: so many processes cannot share this training.
     """
-    most = len(passes) if apart else 1
+    most = len(passes) if independent_learners else 1
     if groups is not None and (groups > most or world % groups):
         raise ConfigError(
             f"--learner-groups {groups} does not fit: {world} processes must be a multiple of it, "

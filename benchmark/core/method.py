@@ -25,13 +25,13 @@ class Method(ABC):
     Attributes:
         learners: by name, in the recipe's order.
         inference_passes: forward passes that the deployed model makes per image.
-        apart: ``update`` steps the learners independently of each other, so that processes can
-            share them out.
+        independent_learners: ``update`` steps each learner without looking at the others, so
+            that several processes can divide the learners among themselves.
     """
 
     learners: dict[str, Learner]
     inference_passes: int = 1
-    apart: bool = False
+    independent_learners: bool = False
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One step on the batch of every learner that is here.
@@ -70,7 +70,7 @@ class Method(ABC):
 
     @property
     def cuttable(self) -> bool:
-        """Whether processes can share a batch; see ``Objective.cuttable``."""
+        """Whether several processes may share a batch; see ``Objective.cuttable``."""
         return all(learner.objective.cuttable for learner in self.learners.values())
 
     def share(self, mesh: Mesh) -> None:

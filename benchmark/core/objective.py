@@ -88,8 +88,13 @@ class Objective(Config, ABC):
 
     @property
     def cuttable(self) -> bool:
-        """Whether images keep to themselves, so that processes can share a batch. Then the loss is
-        the mean of those of its parts, and draws per image come from ``core.mesh``."""
+        """Whether several processes may share a batch, each with a part of the images.
+
+        True needs two things: the loss of a batch is the mean of each image's own loss (BatchNorm
+        aside, whose statistics can be those of the whole batch), and draws per image are made by
+        ``core.draws``. Say False if images are mixed with each other, or if how much is drawn
+        depends on them: such a method is then never given a part of a batch.
+        """
         return True
 
     def displaced(self, model: nn.Module, loss: Callable[[], Tensor], step: Step) -> Displacement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -38,17 +38,34 @@ def _no_calibration() -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Step:
-    """What an objective may know about the moment.
+    """What an objective may know about the step of training that it is part of.
+
+    Several processes can share a batch, and an objective is then given a part of its images. What
+    it computes is still right for the whole batch, if its loss is a mean over the images it is
+    given, its draws per image come from ``core.draws``, and everything else that is summed over
+    images goes through the methods below.
 
     Attributes:
         progress: fraction of training done.
-        generator: source of random draws; those per image through ``core.mesh.batch_like``.
-        data: the processes that share the batch, of which images and labels at hand are a part.
+        generator: source of random draws; for those per image see ``core.draws``.
+        data: the processes that share the batch. It is there for ``Learner``.
     """
 
     progress: float = 0.0
     generator: torch.Generator | None = None
     data: DataAxis = field(default_factory=DataAxis)
+
+    def gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The gradients to ``weights`` of a loss that is a mean over the batch."""
+        gradients = torch.autograd.grad(self.data.share * loss, weights)
+        self.data.add_up_(gradients)
+        return gradients
+
+    def total(self, counts: Tensor) -> Tensor:
+        """Counts over the batch, from ``counts`` over the images that were given."""
+        total = counts.clone()
+        self.data.add_up_([total])
+        return total
 
 
 class NewModel(Protocol):

@@ -52,7 +52,7 @@ from benchmark.suites.metrics import (
 from benchmark.suites.panels import PANELS, Amount, Radii
 from benchmark.suites.run import locked, read_cell_config, read_plan
 from benchmark.suites.schema import CellConfig, apply_overrides
-from benchmark.training.loop import load_deployed, record_directories, weights_path
+from benchmark.training.selection import load_deployed, record_directories, weights_path
 
 Results = dict[str, dict[str, Any]]
 

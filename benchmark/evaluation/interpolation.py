@@ -18,7 +18,8 @@ from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
 from benchmark.suites.metrics import Metric
 from benchmark.suites.run import locked, read_cell_config
-from benchmark.training.loop import calibration_batches, load_deployed
+from benchmark.training.build import calibration_batches
+from benchmark.training.selection import load_deployed
 
 
 def interpolate(

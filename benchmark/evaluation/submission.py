@@ -42,7 +42,8 @@ from benchmark.models.weights import read_state_dict
 from benchmark.suites.run import read_cell_config
 from benchmark.suites.schema import CellConfig
 from benchmark.training.checkpoint import file_digest
-from benchmark.training.loop import check_same_data, load_deployed
+from benchmark.training.selection import load_deployed
+from benchmark.training.state import check_same_data
 
 _DRAFT = "DRAFT-DO-NOT-SUBMIT.txt"
 _FILES = {

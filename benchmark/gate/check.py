@@ -33,7 +33,7 @@ from benchmark.report.records import read_suite
 from benchmark.suites.run import cell_directory, run_suite
 from benchmark.suites.schema import SuiteConfig, load_suite
 from benchmark.training import checkpoint
-from benchmark.training.loop import build_method
+from benchmark.training.build import build_method
 
 
 def check(

@@ -101,7 +101,7 @@ def in_training(bench: Bench, method: str, steps: int, clock: Clock) -> list[Ove
         trainer._loader = _Loaded(trainer._loader, watch)
         with watch.part("all"):
             trainer.run()
-        done = trainer._step
+        done = trainer.state.step
     seconds = watch.seconds
     whole = seconds["all"] - seconds["aside"]
     parts = {

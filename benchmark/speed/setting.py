@@ -18,7 +18,7 @@ from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import evaluation_batches
 from benchmark.speed.passes import Precision
 from benchmark.suites.schema import CellConfig, build_suite
-from benchmark.training.loop import Length, build_method
+from benchmark.training.build import Length, build_method
 
 # Networks above this many parameters are attacked on fewer images, measured for overheads in one
 # step, and not for growth: they would show what the small ones do, at a hundred times the cost.

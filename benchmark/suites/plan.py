@@ -35,7 +35,8 @@ from benchmark.suites.metrics import (
 )
 from benchmark.suites.run import cell_directory
 from benchmark.suites.schema import CellConfig, SuiteConfig
-from benchmark.training.loop import build_method, record_directories, training_length
+from benchmark.training.build import build_method, training_length
+from benchmark.training.selection import record_directories
 
 # Gradient and forward passes per image that survives, counted on pyautoattack 0.2 with 10 classes.
 _ATTACK_PASSES: dict[Attack, tuple[int, int]] = {

@@ -22,7 +22,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.suites.plan import is_finished
 from benchmark.suites.run import Ended, Job, cell_directory, locked, pick_device, run_cell
 from benchmark.suites.schema import Cell
-from benchmark.training.loop import check_same_data
+from benchmark.training.state import check_same_data
 
 # How often a cell may lose its worker; each time it goes on from its checkpoint.
 _LOSSES = 10

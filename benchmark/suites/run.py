@@ -26,13 +26,10 @@ from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.shape import Plan, read_shaped, read_training
 from benchmark.suites.panels import standard_panel
 from benchmark.suites.schema import Cell, CellConfig, SuiteConfig
-from benchmark.training.loop import (
-    Trainer,
-    check_same_data,
-    load_deployed,
-    record_directories,
-    training_length,
-)
+from benchmark.training.build import training_length
+from benchmark.training.loop import Trainer
+from benchmark.training.selection import load_deployed, record_directories
+from benchmark.training.state import check_same_data
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.core.mesh import DataAxis, Draws, Mesh
+from benchmark.core.draws import WholeBatchGenerator
+from benchmark.core.mesh import DataAxis, Mesh
 from benchmark.data.loader import seed_of
 
 
@@ -26,15 +27,15 @@ class RandomState:
 
     def __init__(self, seed: int, device: torch.device, data: DataAxis | None = None) -> None:
         self._seed, self._device, self._data = seed, device, data or DataAxis()
-        self._generators: dict[int, Draws] = {}
+        self._generators: dict[int, WholeBatchGenerator] = {}
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
 
-    def generator(self, number: int = 0) -> Draws:
+    def generator(self, number: int = 0) -> WholeBatchGenerator:
         """The generator of learner ``number``; the first has the run's seed itself."""
         if number not in self._generators:
-            generator = Draws(device=self._device)
+            generator = WholeBatchGenerator(device=self._device)
             generator.data = self._data
             generator.manual_seed(seed_of(self._seed, number) if number else self._seed)
             self._generators[number] = generator

@@ -320,7 +320,7 @@ def test_a_full_disk(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         if where == "checkpoint":
             patch.setattr(torch, "save", fails)
         else:
-            patch.setattr("benchmark.training.loop.open", fails, raising=False)
+            patch.setattr("benchmark.training.log.open", fails, raising=False)
         said = message(cli("run", path, "--out", "out"))
     assert "No space left on device; free some space" in said
     assert not list(tmp_path.rglob("training.json"))

@@ -17,10 +17,10 @@ from benchmark.core.learner import Learner
 from benchmark.core.method import SingleLearner
 from benchmark.core.setting import PlainView
 from benchmark.core.threat import DEFAULT_THREATS
-from benchmark.training.views import Precision
+from benchmark.training.views import TrainingPrecision
 
 MODES: tuple[BatchNormMode, ...] = ("eval", "batch")
-FP32 = Precision("fp32", torch.device("cpu"))
+FP32 = TrainingPrecision("fp32", torch.device("cpu"))
 
 
 def mixed_net() -> nn.Module:

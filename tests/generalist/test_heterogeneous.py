@@ -9,7 +9,7 @@ from tiny_suites import tiny, tiny_data
 
 from benchmark.core.errors import ConfigError
 from benchmark.suites.schema import build_suite
-from benchmark.training.loop import build_method
+from benchmark.training.build import build_method
 
 WIDE = {"name": "linf", "objective": "pgd-at", "model": {"width": 7}}
 LEARNERS = [{"name": "natural", "objective": "natural"}, WIDE]

@@ -12,7 +12,7 @@ from tiny_suites import cli
 
 from benchmark.data.official import official
 from benchmark.suites.schema import load_suite
-from benchmark.training.loop import training_length
+from benchmark.training.build import training_length
 
 
 @pytest.mark.parametrize("suite", ["cifar10-resnet18", "cifar100-resnet18", "cifar10-wrn32"])

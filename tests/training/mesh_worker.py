@@ -24,7 +24,7 @@ from benchmark.core.method import Method, make_recipe
 from benchmark.core.ranks import ALONE, Ranks, ranks
 from benchmark.core.setting import Setting
 from benchmark.training.random_state import RandomState
-from benchmark.training.views import Precision
+from benchmark.training.views import TrainingPrecision
 
 CPU = torch.device("cpu")
 # Uneven parts, and batches too small for four processes or two: those are not cut.
@@ -52,7 +52,7 @@ def build(
             generator=generators(0),
             generators=generators,
             calibration=lambda: calibration(torch.float64),
-            crafting_view=Precision("fp32", CPU).view,
+            crafting_view=TrainingPrecision("fp32", CPU).view,
             mesh=mesh,
         )
     )
@@ -65,7 +65,7 @@ def trained(job: Mapping[str, Any], together: Ranks = ALONE) -> dict[str, Any]:
     grid = layout(
         together.world,
         passes,
-        apart=probe.apart,
+        independent_learners=probe.independent_learners,
         cuttable=probe.cuttable,
         groups=job.get("groups"),
     )

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from tiny_learners import CONTEXT
 from tiny_suites import assert_same_result, children, cli, tiny_data, torchrun, write_suite
 from torch import Tensor
 
+from benchmark.core.draws import WholeBatchGenerator, exponential_like, normal_like, uniform_like
 from benchmark.core.errors import ConfigError
-from benchmark.core.mesh import DataAxis, Draws, batch_like, deal, layout, own_rows
+from benchmark.core.mesh import DataAxis, deal, layout
 from benchmark.core.method import SingleLearner, make_recipe
 from benchmark.core.objective import METHODS
 from benchmark.data.loader import train_loader
@@ -168,17 +171,19 @@ def test_learners_are_dealt_out_evenly() -> None:
 def test_layout_prefers_what_ends_first() -> None:
     """Learners side by side where their work is even, else the batch is cut; as asked where asked."""
     even = {"natural": 1.0, "linf": 11.0, "l2": 11.0}
-    assert layout(2, even, apart=True, cuttable=True, groups=None) == (2, 1)
-    assert layout(2, {"natural": 1.0, "linf": 11.0}, apart=True, cuttable=True, groups=None) == (
+    assert layout(2, even, independent_learners=True, cuttable=True, groups=None) == (2, 1)
+    assert layout(
+        2, {"natural": 1.0, "linf": 11.0}, independent_learners=True, cuttable=True, groups=None
+    ) == (
         1,
         2,
     )
-    assert layout(4, even, apart=True, cuttable=True, groups=2) == (2, 2)
-    assert layout(2, even, apart=False, cuttable=True, groups=None) == (1, 2)
+    assert layout(4, even, independent_learners=True, cuttable=True, groups=2) == (2, 2)
+    assert layout(2, even, independent_learners=False, cuttable=True, groups=None) == (1, 2)
 
 
 @pytest.mark.parametrize(
-    ("world", "apart", "cuttable", "groups", "message"),
+    ("world", "independent_learners", "cuttable", "groups", "message"),
     [
         (3, True, False, None, "use 1 or 2 processes"),
         (2, False, False, None, "mixes the images of a batch"),
@@ -187,10 +192,16 @@ def test_layout_prefers_what_ends_first() -> None:
     ],
 )
 def test_layouts_that_cannot_be(
-    world: int, apart: bool, cuttable: bool, groups: int | None, message: str
+    world: int, independent_learners: bool, cuttable: bool, groups: int | None, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        layout(world, {"a": 1, "b": 1}, apart=apart, cuttable=cuttable, groups=groups)
+        layout(
+            world,
+            {"a": 1, "b": 1},
+            independent_learners=independent_learners,
+            cuttable=cuttable,
+            groups=groups,
+        )
 
 
 def test_methods_that_mix_images_say_so() -> None:
@@ -200,21 +211,31 @@ def test_methods_that_mix_images_say_so() -> None:
     assert not cuttable({"recipe": {"name": "awp", "objective": "mixup"}})
 
 
-@pytest.mark.parametrize("layout_", [torch.contiguous_format, torch.channels_last])
-def test_draws_are_the_rows_of_the_whole_batch(layout_: torch.memory_format) -> None:
-    """Also in channels_last layout, where numbers lie otherwise in memory."""
-    like = torch.empty(10, 3, 4, 4).contiguous(memory_format=layout_)
-    whole = torch.empty_like(like).normal_(generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(
+    "draw", [normal_like, exponential_like, partial(uniform_like, low=-2, high=3)]
+)
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_draws_are_the_rows_of_the_whole_batch(
+    memory: torch.memory_format, draw: Callable[..., Tensor]
+) -> None:
+    """Three processes draw together what one draws alone, also in channels_last layout, where
+    numbers lie otherwise in memory; a batch too small to be cut is drawn whole by each."""
+    like = torch.empty(10, 3, 4, 4).contiguous(memory_format=memory)
+    whole = draw(like, torch.Generator().manual_seed(1))
     parts = []
     for position in range(3):
-        generator = Draws()
+        generator = WholeBatchGenerator()
         generator.data = DataAxis(position, 3)
         generator.data.take(10)
         generator.manual_seed(1)
-        part = like[generator.data.start : generator.data.stop]
-        drawn = batch_like(part, generator).normal_(generator=generator)
-        parts.append(own_rows(drawn, generator))
+        parts.append(draw(like[generator.data.start : generator.data.stop], generator))
+        generator.data.take(5)
+        assert torch.equal(
+            draw(like[:5], generator.manual_seed(2)),
+            draw(like[:5], torch.Generator().manual_seed(2)),
+        )
     assert torch.equal(torch.cat(parts), whole)
+    assert parts[0].is_contiguous(memory_format=memory)
 
 
 @pytest.mark.slow

@@ -16,7 +16,9 @@ from benchmark.core.method import make_recipe
 from benchmark.core.progress import Progress
 from benchmark.report.records import read_cell, read_suite
 from benchmark.suites.schema import TrainConfig, build_suite
-from benchmark.training.loop import Trainer, load_deployed
+from benchmark.training import loop
+from benchmark.training.loop import Trainer
+from benchmark.training.selection import load_deployed
 
 CPU = torch.device("cpu")
 RULES = ["last", "best", "best-sum"]
@@ -35,7 +37,7 @@ def trained(
         clean, robust = next(given)
         return {"val_clean": clean, "val_pgd": robust}
 
-    monkeypatch.setattr(Trainer, "_scores", scores)
+    monkeypatch.setattr(loop, "validation_scores", scores)
     cell = tiny_cell(methods=[method], train={"validations": 5, "selection": RULES, **train})
     trainer = Trainer(cell.config, tiny_data(), run, device=CPU, progress=Progress(quiet=False))
     trainer.run()

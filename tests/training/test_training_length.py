@@ -12,7 +12,8 @@ from tiny_suites import tiny_cell, tiny_data
 from benchmark.core.errors import ConfigError
 from benchmark.data.config import DatasetConfig
 from benchmark.suites.schema import TrainConfig
-from benchmark.training.loop import Trainer, training_length
+from benchmark.training.build import training_length
+from benchmark.training.loop import Trainer
 
 DIGITS = DatasetConfig(name="digits")
 

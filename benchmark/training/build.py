@@ -1,0 +1,168 @@
+"""What a cell's training is made of: its length, its networks and method, its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.core.batchnorm import synchronise_batchnorm
+from benchmark.core.config import parse
+from benchmark.core.errors import ConfigError
+from benchmark.core.layout import lay_out
+from benchmark.core.mesh import Mesh, connect, layout
+from benchmark.core.method import Method
+from benchmark.core.ranks import Ranks
+from benchmark.core.setting import Setting
+from benchmark.data.config import DatasetConfig
+from benchmark.data.dataset import Dataset
+from benchmark.data.loader import batch_bounds, evaluation_batches
+from benchmark.evaluation.outcomes import sample
+from benchmark.models.config import ModelConfig
+from benchmark.models.zoo import build_model
+from benchmark.suites.schema import CellConfig, TrainConfig
+from benchmark.training.views import TrainingPrecision
+
+# Clean training images for re-estimating BatchNorm statistics.
+_CALIBRATION_IMAGES = 4096
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is.
+
+    Attributes:
+        steps: optimiser steps from the first to the last.
+        steps_per_epoch: optimiser steps in one epoch.
+        images: training images over all steps; one that is seen in two epochs counts twice.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    images: int
+
+
+def training_length(train: TrainConfig, dataset: DatasetConfig, images: int) -> Length:
+    """The length of training by ``train`` on ``images`` training images.
+
+    Raises:
+        ConfigError: less than a step, or batches larger than the data (allowed under ``limit``,
+            which is for smoke tests: the only batch of an epoch is then smaller).
+    """
+    if train.batch_size > images and dataset.limit is None:
+        raise ConfigError(
+            f"train.batch_size = {train.batch_size} is more than the {images} training images; "
+            f"set train.batch_size to {images} or less"
+        )
+    sizes = [stop - start for start, stop in batch_bounds(images, train.batch_size)]
+    wanted = train.epochs * len(sizes)
+    if wanted < 1 - 1e-9:
+        raise ConfigError(
+            f"train.epochs = {train.epochs:g} is less than one step; an epoch has {len(sizes)}, so "
+            f"set train.epochs to {1 / len(sizes):.2g} or more"
+        )
+    steps = round(wanted)
+    epochs, rest = divmod(steps, len(sizes))
+    return Length(steps, len(sizes), epochs * sum(sizes) + sum(sizes[:rest]))
+
+
+def build_method(
+    config: CellConfig,
+    data: Dataset,
+    device: torch.device,
+    *,
+    length: Length | None = None,
+    generators: Callable[[int], torch.Generator] | None = None,
+    mesh: Mesh | None = None,
+) -> Method:
+    """The method of a cell, with initial weights that depend on the cell's seed alone.
+
+    Args:
+        length: of training; None if the method is not trained, but built to load weights into it
+            or to look at its networks.
+        generators: sources of the random draws made while training, by number of the learner.
+        mesh: the processes that train together; None for this process alone.
+    """
+    mesh = mesh or Mesh()
+
+    def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
+        return _build_network(config, data, device, mesh, init, model)
+
+    precision = TrainingPrecision(config.train.precision, device)
+    return config.recipe.build(
+        Setting(
+            new_model=new_model,
+            total_steps=length.steps if length else 1,
+            steps_per_epoch=length.steps_per_epoch if length else 1,
+            generator=generators(0) if generators else None,
+            generators=generators,
+            calibration=lambda: calibration_batches(data, config.train.batch_size, device),
+            crafting_view=precision.view,
+            autocast=precision.autocast,
+            mesh=mesh,
+        )
+    )
+
+
+def _build_network(
+    config: CellConfig,
+    data: Dataset,
+    device: torch.device,
+    mesh: Mesh,
+    init: int,
+    model: Mapping[str, Any] | None,
+) -> nn.Module:
+    """A network with fresh weights; for ``init`` and ``model`` see ``Setting.new_model``."""
+    described = config.model if model is None else parse(ModelConfig, model, where="learner.model")
+    with torch.random.fork_rng(devices=[]):
+        # The factor is far larger than the seeds people use. So further initialisations of one
+        # seed (init 1, 2, ...) do not repeat the first initialisation of another seed.
+        torch.manual_seed(config.seed + 1_000_003 * init)
+        network = build_model(
+            described,
+            num_classes=data.num_classes,
+            image_size=data.image_size,
+            mean=data.mean,
+            std=data.std,
+            channels=data.channels,
+        )
+    if mesh.data.size > 1 and mesh.data.statistics == "synchronised":
+        network = synchronise_batchnorm(network, mesh.data)
+    return lay_out(network.to(device))
+
+
+def calibration_batches(data: Dataset, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Clean training images for re-estimating BatchNorm statistics; the same at every call."""
+    indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)
+    for _, x, _ in evaluation_batches(data.train, batch_size, indices=indices, device=device):
+        yield x
+
+
+def connect_processes(
+    config: CellConfig, data: Dataset, device: torch.device, ranks: Ranks, groups: int | None
+) -> Mesh:
+    """The processes that train a cell together, laid out as its method allows.
+
+    Args:
+        groups: how many groups of processes share the learners; None for a fast layout.
+
+    Raises:
+        ConfigError: see ``core.mesh.layout``; ``groups`` given to a single process.
+    """
+    if ranks.world == 1:
+        if groups not in (None, 1):
+            raise ConfigError("--learner-groups is for several processes: start with torchrun")
+        return Mesh()
+    # What the layout depends on is known by the method only, so one is built to ask it.
+    method = build_method(config, data, torch.device("cpu"))
+    grid = layout(
+        ranks.world,
+        {name: learner.passes for name, learner in method.learners.items()},
+        independent_learners=method.independent_learners,
+        cuttable=method.cuttable,
+        groups=groups,
+    )
+    return connect(ranks, grid, device, config.train.batchnorm)

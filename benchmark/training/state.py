@@ -1,0 +1,179 @@
+"""Where a training stands, and the checkpoint file that keeps it, so that a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from benchmark.core.config import Config, parse
+from benchmark.core.errors import CheckpointError
+from benchmark.core.mesh import Mesh
+from benchmark.core.method import Method
+from benchmark.core.progress import Progress
+from benchmark.data.dataset import Dataset
+from benchmark.suites.schema import CellConfig
+from benchmark.training import checkpoint
+from benchmark.training.build import Length
+from benchmark.training.losses import LossSums
+from benchmark.training.random_state import RandomState
+
+
+class _PlainValues(Config):
+    """The part of a checkpoint that is numbers and names: checked for type and range when read."""
+
+    step: int = Field(ge=0)
+    images: int = Field(ge=0)
+    passes: float = Field(ge=0)
+    seconds: float = Field(ge=0)
+    losses: dict[str, tuple[float, int]]
+    first: dict[str, float]
+    best: dict[str, list[float]]
+    selected: dict[str, dict[str, float]]
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while a cell is trained.
+
+    Attributes:
+        method, random: networks, optimisers and averages; generators of random numbers.
+        losses: since the last line of the log.
+        length: of the whole training; it does not change.
+        step: optimiser steps done.
+        images, passes: training images met and gradient passes made in these steps.
+        seconds: spent in these steps; validation and checkpoints are not counted.
+        first: by loss, its mean when it was first checked.
+        best: by rule of selection, the score of the checkpoint chosen so far.
+        selected: by rule of selection, what is recorded of that checkpoint.
+    """
+
+    method: Method
+    random: RandomState
+    losses: LossSums
+    length: Length
+    step: int = 0
+    images: int = 0
+    passes: float = 0.0
+    seconds: float = 0.0
+    first: dict[str, float] = field(default_factory=dict)
+    best: dict[str, list[float]] = field(default_factory=dict)
+    selected: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self.length.steps
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        return self.step / self.length.steps_per_epoch
+
+    @property
+    def last_progress(self) -> float:
+        """The progress at which the last step was made: that of its learning rates and ratios."""
+        return (self.step - 1) / self.length.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values. All processes call this; see ``LossSums``."""
+        losses = self.losses.totals()
+        return {
+            "method": self.method.state_dict(),
+            "random": self.random.state_dict(),
+            "step": self.step,
+            "images": self.images,
+            "passes": self.passes,
+            "seconds": self.seconds,
+            "losses": losses,
+            "first": self.first,
+            "best": self.best,
+            "selected": self.selected,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave. Raises exceptions of any kind if it is another's."""
+        self.method.load_state_dict(state["method"])
+        self.random.load_state_dict(state["random"])
+        values = parse(_PlainValues, {key: state.get(key) for key in _PlainValues.model_fields})
+        if values.step > self.length.steps:
+            raise ValueError(f"it is of step {values.step} of {self.length.steps}")
+        self.step, self.images = values.step, values.images
+        self.passes, self.seconds = values.passes, values.seconds
+        self.losses.restore(values.losses)
+        self.first, self.best, self.selected = values.first, values.best, values.selected
+
+
+def save(
+    state: TrainingState, directory: Path, config: CellConfig, data: Dataset, mesh: Mesh
+) -> None:
+    """Write ``checkpoint.pt``, and keep the one before it. All processes call this.
+
+    Raises:
+        BenchmarkError: the disk is full, or the folder cannot be written.
+    """
+    learners = state.method.learners.values()
+    state.method.share(mesh)
+    state.random.share(mesh, [n for n, learner in enumerate(learners) if learner.here])
+    content = {"config": config.hash, "data": data.fingerprint, **state.state_dict()}
+    if mesh.ranks.first:
+        path = directory / "checkpoint.pt"
+        checkpoint.rotate(path)
+        checkpoint.save(path, content)
+
+
+def resume(
+    state: TrainingState,
+    directory: Path,
+    config: CellConfig,
+    data: Dataset,
+    mesh: Mesh,
+    reporter: Progress,
+) -> None:
+    """Bring ``state`` to the last good checkpoint, if there is one. All processes call this.
+
+    Raises:
+        CheckpointError: it is damaged, and so is the one before it; or it is of another
+            configuration, other images or another version.
+    """
+    path = directory / "checkpoint.pt"
+    if path.exists() or checkpoint.previous(path).exists():
+        saved, damage = checkpoint.load_last_good(path)
+        if damage:
+            reporter.say(f"  {damage}. Going on from the checkpoint before it")
+        _load(state, saved, path, config, data)
+    mesh.ranks.gather(None)  # all have read before the first process writes
+    if state.step > 0 and not state.ended:
+        reporter.say(f"  resuming at step {state.step} of {state.length.steps}")
+
+
+def _load(
+    state: TrainingState, saved: Mapping[str, Any], path: Path, config: CellConfig, data: Dataset
+) -> None:
+    if saved.get("config") != config.hash:
+        raise CheckpointError(
+            f"{path} belongs to another configuration ({saved.get('config')}); delete the "
+            "run's folder to train it from the start"
+        )
+    check_same_data(saved.get("data"), data, path)
+    try:
+        state.load_state_dict(saved)
+    # A method may raise anything when it is given the state of another.
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} was made by another version or on another kind of device "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); go on there, or delete "
+            "the run's folder to train it from the start"
+        ) from error
+
+
+def check_same_data(recorded: object, data: Dataset, path: Path) -> None:
+    """Raise CheckpointError if what ``path`` records was not made with ``data``."""
+    if recorded is not None and recorded != data.fingerprint:
+        raise CheckpointError(
+            f"{path} was made with other images ({recorded}) than those now found "
+            f"({data.fingerprint}, {data.source}); restore the data, or choose another --out"
+        )
