@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from benchmark.attacks.autoattack import Precision
-from benchmark.core.config import canonical_json, config_hash, explain, parse
+from benchmark.core.config import canonical_json, config_hash, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import write_json
@@ -24,24 +22,13 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
-from benchmark.data.dataset import Dataset, Split
+from benchmark.data.dataset import Dataset
 from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
 from benchmark.evaluation.shape import Plan, read_shaped
+from benchmark.metrics.metric import Metric, make_metric
 from benchmark.models.loading import load_external
-from benchmark.suites.metrics import (
-    AutoAttackEstimate,
-    AutoAttackMetric,
-    AutoAttackScreening,
-    CorruptionsMetric,
-    Metric,
-    Panel,
-    PGDMetric,
-    PGDScreening,
-    ShiftMetric,
-    UnionMetric,
-)
 from benchmark.suites.panels import PANELS, Amount, Radii
 from benchmark.suites.run import locked, read_cell_config, read_plan
 from benchmark.suites.schema import CellConfig, apply_overrides
@@ -81,37 +68,21 @@ class Instead:
                 "--precision bf16 screens, --aa-budget and --aa-halfwidth estimate: "
                 "choose one of them"
             )
-        replaced = [self._replaced(metric) for metric in metrics]
-        if replaced == list(metrics):
+        replaced = [
+            metric.estimated(self.budget, self.halfwidth) if estimate else metric.screened()
+            for metric in metrics
+        ]
+        if not any(replaced):
             raise ConfigError(
                 "--aa-budget and --aa-halfwidth need an AutoAttack among the metrics, --precision "
                 "an AutoAttack or a PGD"
             )
-        # a union is of verdicts
-        return [metric for metric in replaced if not isinstance(metric, UnionMetric)]
-
-    def _replaced(self, metric: Metric) -> Metric:
-        screening = self.precision != "fp32"
-        if isinstance(metric, PGDMetric) and screening:
-            settings = metric.model_dump(mode="json", exclude={"kind"})
-            settings["name"] = f"{metric.name.partition('@')[0]}_screening"
-            screened = parse(PGDScreening, settings, where="--precision")
-            return screened.model_copy(update={"name": f"{metric.name}_screening"})
-        if not isinstance(metric, AutoAttackMetric):
-            return metric
-        same: dict[str, Any] = {"norm": metric.norm, "eps": metric.eps, "seed": metric.seed}
-        plain = f"aa_{metric.norm}"
-        replaced: Metric
-        if screening:
-            same |= {"name": f"{plain}_screening", "n": metric.n}
-            replaced = parse(AutoAttackScreening, same, where="--precision")
-        else:
-            same |= {"name": f"{plain}_estimate", "budget": self.budget}
-            same |= {"halfwidth": self.halfwidth}
-            replaced = parse(AutoAttackEstimate, same, where="--aa-budget, --aa-halfwidth")
-        # a radius in the name (aa_linf@1/255) is no name that could be given
-        word = replaced.name.removeprefix(plain)
-        return replaced.model_copy(update={"name": f"{metric.name}{word}"})
+        # A union is of verdicts, which an estimate or a screening does not give.
+        return [
+            other or metric
+            for metric, other in zip(metrics, replaced, strict=True)
+            if other or not metric.parts
+        ]
 
 
 @dataclass(frozen=True)
@@ -156,11 +127,11 @@ class How:
         """The panel ``name``; with ``ood``, every shifted test set of ``dataset`` that is there."""
         try:
             metrics = list(PANELS.get(name)(radii, Amount(self.n, self.n_aa)))
-        except ValidationError as error:
-            raise ConfigError(f"panel {name}: {explain(error, Panel)}") from error
+        except ValueError as error:
+            raise ConfigError(f"panel {name}: {error}") from error
         if name == "ood":
             metrics += [
-                ShiftMetric(name=shifted, n=self.n)
+                make_metric({"kind": "shift", "test_set": shifted, "n": self.n})
                 for shifted, entry in SHIFTED.items()
                 if entry.base == dataset and find_shifted(shifted, self.data_root)
             ]
@@ -169,9 +140,10 @@ class How:
     def possible(self, metrics: Sequence[Metric], data: Dataset) -> list[Metric]:
         """Without what a panel cannot measure on ``data``, unless it is asked for by name: images
         that are streamed are not corrupted."""
-        if self.only or isinstance(data.test, Split):
+        if self.only:
             return list(metrics)
-        return [metric for metric in metrics if not isinstance(metric, CorruptionsMetric)]
+        setup = self.evaluator(data, None)
+        return [metric for metric in metrics if metric.possible(setup)]
 
     def lock(self, folders: Sequence[Path]) -> AbstractContextManager[None]:
         """Hold the run folders; the first rank does so for all."""
@@ -220,9 +192,8 @@ def _panel_for(run: Path, config: CellConfig, how: How) -> list[Metric]:
         named = {metric.name: metric for metric in own}
         asked = how.metrics_of(how.panel, _radii(own), config.dataset.name)
         metrics = [named.get(metric.name, metric) for metric in asked]
-    chosen = how.instead.of(choose_metrics(metrics, how.only))
-    replaced = (AutoAttackEstimate, AutoAttackScreening, PGDScreening)
-    return [metric for metric in chosen if not how.instead or isinstance(metric, replaced)]
+    chosen = choose_metrics(metrics, how.only)
+    return [metric for metric in how.instead.of(chosen) if not how.instead or metric not in chosen]
 
 
 def _radii(metrics: Sequence[Metric]) -> Radii:
@@ -231,19 +202,18 @@ def _radii(metrics: Sequence[Metric]) -> Radii:
     Raises:
         ConfigError: several under one norm.
     """
-    found: dict[str, dict[str, str]] = {}  # norm, then the kind of evidence, best first
+    found: dict[NormName, set[str]] = {}
     for metric in metrics:
-        if isinstance(metric, AutoAttackMetric):
-            found.setdefault(metric.norm, {}).setdefault("autoattack", str(metric.eps))
-        elif isinstance(metric, PGDMetric) and re.fullmatch(r"pgd\d+_(linf|l2|l1)", metric.name):
-            found.setdefault(metric.threat.norm, {}).setdefault("pgd", str(metric.threat.eps))
+        if metric.ball and not metric.tag:
+            norm, eps = metric.ball
+            found.setdefault(norm, set()).add(str(eps))
     for norm, texts in found.items():
-        if len({Pixels(text) for text in texts.values()}) > 1:
+        if len({Pixels(text) for text in texts}) > 1:
             raise ConfigError(
-                f"the suite attacks with several {norm} radii ({', '.join(texts.values())}), so a "
+                f"the suite attacks with several {norm} radii ({', '.join(sorted(texts))}), so a "
                 "panel has none to follow; put {panel: NAME} into the suite's own evaluation"
             )
-    return Radii(**{norm: next(iter(texts.values())) for norm, texts in found.items()})
+    return Radii(**{norm: min(texts) for norm, texts in found.items()})
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -263,7 +233,10 @@ def panel_of(run: Path) -> tuple[Metric, ...]:
     """The evaluation of the suite that ``run`` belongs to."""
     path = run.resolve().parent.parent / "suite.json"
     suite = read_shaped(path, Plan, "run the suite again")
-    return parse(Panel, {"metrics": suite.get("evaluation", ())}, where=str(path)).metrics
+    try:
+        return tuple(make_metric(item) for item in suite.get("evaluation", ()))
+    except ValueError as error:
+        raise BenchmarkError(f"{path} is damaged ({error}); run the suite again") from error
 
 
 def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
@@ -278,8 +251,8 @@ def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metri
             raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, names)}")
     wanted = set(only)
     for metric in metrics:
-        if isinstance(metric, UnionMetric) and metric.name in only:
-            wanted |= set(metric.of)
+        if metric.name in only:
+            wanted |= set(metric.parts)
     return [metric for metric in metrics if not only or metric.name in wanted]
 
 
@@ -368,23 +341,24 @@ def _panel_at(radii: Sequence[Radii], how: How, dataset: str, seed: int) -> list
     for each in radii:
         metrics = how.metrics_of(how.panel or "standard", each, dataset)
         for metric in _at(metrics, each.linf) if len(radii) > 1 else metrics:
-            # the seed of a union is nobody's
-            own = {} if isinstance(metric, UnionMetric) else {"seed": seed}
+            # A metric that is computed from others draws nothing itself.
+            own = {} if metric.parts else {"seed": seed}
             panel.setdefault(metric.name, metric.model_copy(update=own))
     return list(panel.values())
 
 
 def _at(metrics: Sequence[Metric], eps: str) -> list[Metric]:
-    """``metrics`` with the radius in the names of those under l_inf, and of unions of them."""
-    names = {m.name: f"{m.name}@{eps}" for m in metrics if "_linf" in m.name}
-    renamed = []
+    """``metrics`` with the radius as the tag of those under l_inf, and of what is computed from
+    them."""
+    tagged: dict[str, Metric] = {}
     for metric in metrics:
-        update: dict[str, Any] = {"name": names.get(metric.name, metric.name)}
-        if isinstance(metric, UnionMetric) and names.keys() & set(metric.of):
-            of = tuple(names.get(name, name) for name in metric.of)
-            update = {"name": f"{metric.name}@{eps}", "of": of}
-        renamed.append(metric.model_copy(update=update))
-    return renamed
+        names = {name: other.name for name, other in tagged.items()}
+        renamed = metric.with_parts(names)
+        if (metric.ball and metric.ball[0] == "linf") or renamed != metric:
+            tag = f"{metric.tag}-{eps}" if metric.tag else eps
+            renamed = renamed.model_copy(update={"tag": tag})
+        tagged[metric.name] = renamed
+    return list(tagged.values())
 
 
 def _refuse_foreign(out: Path, model_hash: str, fingerprint: str) -> None:

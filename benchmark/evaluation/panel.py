@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +19,21 @@ from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import write_frame, write_json
 from benchmark.core.hashing import tensors_hash
-from benchmark.data.dataset import Split
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation import gallery, reliability
 from benchmark.evaluation.keys import metric_key
-from benchmark.evaluation.measures import AttackMetric, Measured, Measures, adversarial, journal
-from benchmark.evaluation.outcomes import sample
 from benchmark.evaluation.record import (
     drop_unions_of,
     read_evaluation,
     read_outcomes,
     set_columns,
 )
-from benchmark.suites.metrics import (
-    AutoAttackEstimate,
-    AutoAttackPart,
-    CorruptionsMetric,
-    Metric,
-    PGDMetric,
-    ShiftMetric,
-    UnionMetric,
-)
+from benchmark.metrics.metric import Context, Measured, Metric, Setup
+from benchmark.metrics.outcomes import sample
 
 
 @dataclass
-class Evaluator(Measures):
+class Evaluator(Setup):
     """Evaluates models on the test split of one data set and keeps their records."""
 
     def evaluate(self, model: nn.Module, metrics: Sequence[Metric], directory: Path) -> None:
@@ -66,16 +56,8 @@ class Evaluator(Measures):
             "model": tensors_hash(model.state_dict()),
             "data": self.data.fingerprint,
         }
-        if any(isinstance(metric, CorruptionsMetric) for metric in metrics) and not isinstance(
-            self.data.test, Split
-        ):
-            raise BenchmarkError(
-                f"common corruptions are generated in memory; {self.data.name} is streamed, so "
-                "leave that metric out (--metric) or set a smaller image size"
-            )
         for metric in metrics:
-            if isinstance(metric, ShiftMetric):  # before any long work
-                self.shifted(metric.name)
+            metric.check(self)
         record, outcomes = self._read(directory, fingerprint)
         self._check(model)
         self.ranks.gather(None)  # all have read what the first will replace
@@ -87,37 +69,41 @@ class Evaluator(Measures):
                 write_json(directory / "evaluation.json", record)
             self._gallery(model, metrics, directory, fingerprint)
         for metric in metrics:
-            if not (self.ranks.first or isinstance(metric, AttackMetric | AutoAttackEstimate)):
+            if not (self.ranks.first or metric.shared):
                 continue
-            key = metric_key(
-                metric.model_dump(mode="json"), fingerprint["model"], fingerprint["data"]
-            )
+            key = metric_key(metric.settings(), fingerprint["model"], fingerprint["data"])
             known = record["metrics"].get(metric.name)
-            if known and known["key"] == key and self._stands(metric, known, directory):
+            context = Context(self, model, fingerprint["model"], directory, outcomes, known)
+            if known and known["key"] == key and metric.stands(context):
                 continue
             started = time.monotonic()
-            measured = self.measure(model, metric, directory, known, outcomes)
+            measured = metric.measure(context)
             if not self.ranks.first:
                 continue
             if record["metrics"].pop(metric.name, None):
                 drop_unions_of(metric.name, record, outcomes)
                 # killed before the new table is there, the record lists nothing that it lacks
                 write_json(directory / "evaluation.json", record)
+            detail = {
+                "seed": metric.seed,
+                "bn_mode": "eval",
+                "device": str(self.device),
+                "batch_size": self.batch_size,
+                **measured.detail,
+            }
             record["metrics"][metric.name] = {
                 "key": key,
-                "settings": config_hash(metric),
+                "settings": config_hash(metric.settings()),
                 "kind": metric.kind,
+                "role": metric.role,
+                "higher_is_better": metric.higher_is_better,
+                "title": metric.title,
+                "description": metric.describe(detail),
                 "n": len(measured.indices),
                 "correct": measured.correct,
-                "mean": measured.mean,
+                "mean": measured.value,
                 "seconds": round(time.monotonic() - started, 3),
-                "detail": {
-                    "seed": metric.seed,
-                    "bn_mode": "eval",
-                    "device": str(self.device),
-                    "batch_size": self.batch_size,
-                    **measured.detail,
-                },
+                "detail": detail,
             }
             self._write(directory, metric, measured, record, outcomes)
 
@@ -128,9 +114,9 @@ class Evaluator(Measures):
         directory: Path,
         fingerprint: dict[str, str],
     ) -> None:
-        """Written once for these weights and images, by the first PGD metric asked for."""
-        attack = next((metric for metric in metrics if isinstance(metric, PGDMetric)), None)
+        """Written once for these weights and images, by the first metric that has examples."""
         path = directory / gallery.NAME
+        attack = next((metric for metric in metrics if metric.has_examples), None)
         if attack is not None and not gallery.is_current(path, fingerprint):
             gallery.write_gallery(model, self.data, attack, path, fingerprint, self.device)
 
@@ -145,13 +131,13 @@ class Evaluator(Measures):
         """The record with the metric just measured; then its unfinished work can go."""
         table, frame = directory / "outcomes.parquet", measured.frame
         if frame is None:
-            set_columns(outcomes, metric.name, measured.indices, measured.columns)
+            set_columns(outcomes, metric.name, measured.indices, measured.outcomes)
             self._compare(record, outcomes, directory.name)
         else:  # on other images than the test split's
             write_frame(directory / f"outcomes-{metric.name}.parquet", frame)
         write_frame(table, outcomes.reset_index())
         write_json(directory / "evaluation.json", record)
-        shutil.rmtree(journal(directory, metric), ignore_errors=True)
+        shutil.rmtree(metric.journal(directory), ignore_errors=True)
 
     def _compare(self, record: dict[str, Any], outcomes: pd.DataFrame, name: str) -> None:
         """Renew the findings that come from comparing metrics."""
@@ -162,20 +148,6 @@ class Evaluator(Measures):
                 self.progress.say(f"{name}: warning, {finding['name']}: {finding['text']}")
         own = [finding for finding in known if finding["name"] not in reliability.ACROSS]
         record["reliability"]["findings"] = own + across
-
-    def _stands(self, metric: Metric, known: Mapping[str, Any], directory: Path) -> bool:
-        """Whether what is on record under the same settings need not be measured again."""
-        # A union costs nothing, and its parts may have been measured anew.
-        if isinstance(metric, UnionMetric):
-            return False
-        if isinstance(metric, ShiftMetric):
-            return bool(known["detail"]["fingerprint"] == self.shifted(metric.name).fingerprint)
-        if isinstance(metric, CorruptionsMetric):
-            source = "published" if self.published() else "generated"
-            return bool(known["detail"].get("source") == source)
-        if isinstance(metric, AttackMetric) and not isinstance(metric, AutoAttackPart):
-            return not self.keep_adversarial or adversarial(directory, metric).exists()
-        return True
 
     def _read(
         self, directory: Path, fingerprint: dict[str, str]

@@ -340,7 +340,9 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
                 "dataset": suite.dataset.model_dump(mode="json"),
                 "model": suite.model.model_dump(mode="json"),
                 "train": suite.train.model_dump(mode="json"),
-                "evaluation": [metric.model_dump(mode="json") for metric in suite.evaluation],
+                "evaluation": [
+                    {"name": metric.name, **metric.settings()} for metric in suite.evaluation
+                ],
                 "plan": [
                     {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}
                     for cell in plan

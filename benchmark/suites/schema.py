@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
@@ -28,9 +30,19 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
 from benchmark.data.config import DatasetConfig
+from benchmark.metrics.metric import MetricRef, check_panel
 from benchmark.models.config import ModelConfig
-from benchmark.suites.metrics import Metric, Name, UnionMetric, check_union
 from benchmark.suites.panels import expanded, standard_panel
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.@+-]*", name):
+        raise ValueError(f"{name!r} names files: use letters, digits and . _ - @ + only")
+    return name
+
+
+# A name that folders and columns of files are called by.
+Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class TrainConfig(Config):
@@ -137,7 +149,7 @@ class SuiteConfig(Config):
     schedule: Schedule = DEFAULT_SCHEDULE
     methods: tuple[MethodEntry, ...]
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
-    evaluation: tuple[Metric, ...] = Field(default_factory=standard_panel, min_length=1)
+    evaluation: tuple[MetricRef, ...] = Field(default_factory=standard_panel, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -167,18 +179,11 @@ class SuiteConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> SuiteConfig:
         labels = [entry.label for entry in self.methods]
-        metrics = [metric.name for metric in self.evaluation]
         _check_once("method", labels, "; give each its own label")
-        _check_once("metric", metrics, "; give each its own name")
         _check_once("seed", self.seeds)
         if not labels or not self.seeds:
             raise ValueError("a suite needs at least one method and one seed")
-        for number, metric in enumerate(self.evaluation):
-            if isinstance(metric, UnionMetric):
-                check_union(metric, self.evaluation[:number])
-        reserved = sorted({"index", "label"} & set(metrics))
-        if reserved:
-            raise ValueError(f"a metric cannot be called {reserved[0]!r}; choose another name")
+        check_panel(self.evaluation)
         return self
 
     def cells(self) -> list[Cell]:

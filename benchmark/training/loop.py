@@ -30,8 +30,8 @@ from benchmark.core.setting import Setting
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import batch_bounds, evaluation_batches, train_loader
-from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.evaluation.shape import read_training
+from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.suites.schema import CellConfig, TrainConfig

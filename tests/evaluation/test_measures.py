@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pydantic import TypeAdapter
 from tiny_suites import tiny_data
 from torch import Tensor, nn
 
@@ -22,18 +21,18 @@ from benchmark.data.cifar import CIFAR10_CLASSES
 from benchmark.data.dataset import Dataset, Split
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.reliability import across
+from benchmark.metrics.metric import Metric, make_metric
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.metrics import Metric
 
 CPU = torch.device("cpu")
 PART = {"kind": "autoattack-part", "name": "apgd-ce_linf", "attack": "apgd-ce", "eps": 0.1}
-SCREENING = {"kind": "autoattack-screening", "name": "aa_linf_screening", "eps": 0.1}
+SCREENING = {"kind": "autoattack", "precision": "bf16", "name": "aa_linf_screening", "eps": 0.1}
 GRID = {"rotation": 20, "rotations": 3, "translation": 2, "translations": 3}
 
 
 def panel(*metrics: dict[str, Any]) -> list[Metric]:
-    return [TypeAdapter(Metric).validate_python(metric) for metric in metrics]
+    return [make_metric(metric) for metric in metrics]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +98,7 @@ def test_a_screening_is_judged_in_fp32_and_labelled(
     evaluator = Evaluator(data, CPU, keep_adversarial=True)
     evaluator.evaluate(net, panel(SCREENING), tmp_path)
     entry = record(tmp_path)["metrics"]["aa_linf_screening"]
-    assert (entry["kind"], entry["detail"]["precision"]) == ("autoattack-screening", "bf16")
+    assert (entry["kind"], entry["detail"]["precision"]) == ("autoattack", "bf16")
     kept = torch.load(tmp_path / "adversarial-aa_linf_screening.pt", weights_only=True)
     robust = pd.read_parquet(tmp_path / "outcomes.parquet")["aa_linf_screening"]
     split = data.test
@@ -208,7 +207,7 @@ def test_a_shifted_test_set_has_outcomes_of_its_own(
     cifar: tuple[Dataset, Path], tmp_path: Path
 ) -> None:
     data, root = cifar
-    metrics = panel({"kind": "clean"}, {"kind": "shift", "name": "cifar10.1"})
+    metrics = panel({"kind": "clean"}, {"kind": "shift", "test_set": "cifar10.1"})
     run = tmp_path / "run"
     evaluator = Evaluator(data, CPU, data_root=root)
     evaluator.evaluate(Bright(), metrics, run)
@@ -230,11 +229,11 @@ def test_missing_shifted_files_stop_before_any_work(
     cifar: tuple[Dataset, Path], tmp_path: Path
 ) -> None:
     data, _ = cifar
-    metrics = panel({"kind": "clean"}, {"kind": "shift", "name": "stl10"})
+    metrics = panel({"kind": "clean"}, {"kind": "shift", "test_set": "stl10"})
     with pytest.raises(DataError, match="stl10 was not found"):
         Evaluator(data, CPU, data_root=tmp_path).evaluate(Bright(), metrics, tmp_path / "run")
     with pytest.raises(ConfigError, match="imagenet"):
-        metrics = panel({"kind": "shift", "name": "imagenet-a"})
+        metrics = panel({"kind": "shift", "test_set": "imagenet-a"})
         Evaluator(data, CPU, data_root=tmp_path).evaluate(Bright(), metrics, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
