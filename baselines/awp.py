@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import Displacement, Objective, ObjectiveRef, Step
+from benchmark.core.schedule import Schedule
 
 
 class AWP(Objective):
@@ -22,14 +25,27 @@ class AWP(Objective):
     (``pgd-at``, the default), TRADES-AWP (``trades``, gamma 0.005 and a warm-up of 10 epochs in
     the code).
 
-    Departure: the code finds v by an SGD step of a proxy network, whose length the normalisation
-    removes; we normalise the gradient.
+    Departures: the code finds v by an SGD step of a proxy network, whose length the normalisation
+    removes; we normalise the gradient. The code of AT-AWP crafts in train mode, but for the first
+    batch of each epoch; here the wrapped objective decides (``objective: {name: pgd-at, batchnorm:
+    train}``), and ``pgd-at`` crafts in eval mode. That of TRADES-AWP crafts in eval mode. The step
+    is compared with its formula (tests/baselines).
 
     Attributes:
         objective: the wrapped objective.
         gamma: relative size of v; 0.01 for AT in the code.
         warmup: fraction of training before v is used.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2004.05884 (AT_AWP), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(
+            points=((0, 1), (100 / 200, 0.1), (150 / 200, 0.01)), interpolation="step"
+        ),
+        epochs=200,
+        batch_size=128,
+    )
 
     objective: ObjectiveRef = "pgd-at"  # type: ignore[assignment]  # resolved by its validator
     gamma: float = Field(default=0.01, ge=0)

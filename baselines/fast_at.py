@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 from benchmark.attacks import pgd
 from benchmark.attacks.pgd import attack_loss, input_gradient
+from benchmark.core.crafting import BatchNormMode
 from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.threat import Pixels
 
 
 class _SingleStep(AttackObjective):
+    batchnorm: BatchNormMode = "train"
+
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """CE(f(x_adv), y)."""
         return F.cross_entropy(model(x_adv), y)
@@ -29,15 +32,16 @@ class FGSMRS(_SingleStep):
 
     Wong et al., 2001.03994, algorithm 3: u uniform in the ball, one step of alpha = 1.25 eps,
     projection onto the ball and onto [0, 1]. Beyond eps of about 8/255 it can overfit
-    catastrophically: robustness to PGD drops to zero while accuracy on d stays high.
+    catastrophically: robustness to PGD drops to zero while accuracy on d stays high. Crafted in
+    train mode as in the code, so that the running statistics of BatchNorm follow the step.
 
-    Departure: crafted in eval mode as all methods here are (the code: train mode; ``batchnorm:
-    batch``); the code also uses a cyclic learning rate and half precision. Under l_2 and l_1 the
-    step is that of PGD.
+    Departures: the code has a cyclic learning rate and half precision. Under l_2 and l_1, which it
+    does not have, the step is that of PGD. The step is compared with a plain one (tests/baselines).
 
     Attributes:
         alpha: step size in units of eps; 1.25 in the paper.
         threat: its norm and eps are used, its steps are not.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
 
     alpha: float = Field(default=1.25, gt=0)
@@ -56,12 +60,16 @@ class NFGSM(_SingleStep):
     d onto the ball, which is what keeps catastrophic overfitting away; d may be up to k eps + alpha
     long. Also a cheap robust learner inside Generalist. l_inf only.
 
-    Departure: crafted in eval mode (the code: train mode).
+    Crafted in train mode as in the code, so that the running statistics of BatchNorm follow the
+    step.
+
+    Departures: none known; the step is compared with a plain one (tests/baselines).
 
     Attributes:
         noise: k, half-width of the noise in units of eps; 2 in the paper.
         alpha: step size in units of eps; 1 in the paper.
         threat: its eps is used, its steps are not.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
 
     noise: float = Field(default=2.0, ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from baselines.trades import TRADES
 from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import Start, attack_loss, random_start
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import ThreatModel
@@ -68,7 +70,8 @@ class FAT(AttackObjective):
     as in the released code, crafted in eval mode.
 
     Departures: tau depends on the fraction of training (0 to epoch 50, 1 to 90, then 2, of 120);
-    images keep their order.
+    images keep their order. The attack is compared with plain PGD, cut image by image
+    (tests/baselines).
 
     Cost: at most steps + 1 passes; stopped images cost less.
 
@@ -77,6 +80,17 @@ class FAT(AttackObjective):
         tau: further steps by progress.
         omega: noise in pixel units; 0.001 in the code.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2002.11242 (FAT.py), WRN-32-10",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(
+            points=((0, 1), (59 / 120, 0.1), (89 / 120, 0.01), (109 / 120, 0.005)),
+            interpolation="step",
+        ),
+        epochs=120,
+        batch_size=128,
+    )
 
     tau: Schedule = Schedule(points=((0, 0), (50 / 120, 1), (90 / 120, 2)), interpolation="step")
     omega: float = Field(default=0.001, ge=0)
@@ -112,8 +126,8 @@ class FATTRADES(TRADES):
     climbs the divergence from x + 0.001 * N(0, I) and stops tau steps after the first
     misclassification. See ``fat`` and ``trades``.
 
-    Departures: as for those two. tau rises at 30, 50 and 70 % of training (the code: at epochs 30,
-    50 and 70).
+    Departures: as for those two. tau depends on the fraction of training (0 to epoch 30, 1 to 50, 2
+    to 70, then 3, of 85).
 
     Cost: at most steps + 2 passes.
 
@@ -124,7 +138,17 @@ class FATTRADES(TRADES):
         omega: noise in pixel units; 0 in the code.
     """
 
-    tau: Schedule = Schedule(points=((0, 0), (0.3, 1), (0.5, 2), (0.7, 3)), interpolation="step")
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2002.11242 (FAT_for_TRADES.py); it ends before its drop at epoch 90",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(points=((0, 1), (74 / 85, 0.1)), interpolation="step"),
+        epochs=85,
+        batch_size=128,
+    )
+
+    tau: Schedule = Schedule(
+        points=((0, 0), (30 / 85, 1), (50 / 85, 2), (70 / 85, 3)), interpolation="step"
+    )
     omega: float = Field(default=0.0, ge=0)
 
     @property

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from baselines.augmentation import mixup_loss
 from benchmark.attacks import pgd
+from benchmark.core.crafting import BatchNormMode
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.schedule import Schedule
 
 
 class IAT(AttackObjective):
@@ -15,14 +20,27 @@ class IAT(AttackObjective):
 
     Lamb et al., 1906.06784, algorithm 1: the mixup losses of clean and of adversarial images, each
     with its own coefficient from Beta(1, 1) and its own permutation; adversarial images are crafted
-    first and mixed afterwards.
+    first and mixed afterwards. Crafted in train mode, so that the running statistics of BatchNorm
+    follow the attack, as in the code at hand (ndb796/Pytorch-Adversarial-Training-CIFAR; no
+    official PyTorch code is known to us).
 
-    Departure: crafted in eval mode as all methods here are (the code at hand: train mode;
-    ``batchnorm: batch``).
+    Departures: none known from that code; the loss is compared with its formula (tests/baselines).
 
     Attributes:
         threat: training threat model; the code uses PGD-7, eps 0.0314, step 0.00784.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="the reimplementation ndb796/Pytorch-Adversarial-Training-CIFAR, ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(
+            points=((0, 1), (100 / 200, 0.1), (150 / 200, 0.01)), interpolation="step"
+        ),
+        epochs=200,
+        batch_size=128,
+    )
+    batchnorm: BatchNormMode = "train"
 
     @property
     def cuttable(self) -> bool:

@@ -17,6 +17,9 @@ class Joint(AttackObjective):
     of FGSM). It is the baseline that a method mixing separate learners has to beat: same two
     tasks, one network.
 
+    Departures: PGD in place of FGSM; crafted in eval mode, as ``pgd-at``. It follows no published
+    code; the loss is compared with its formula (tests/baselines).
+
     Attributes:
         share: weight of the adversarial term.
         threat: training threat model; d is the last PGD iterate on the cross-entropy.

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.learner import LearnerConfig, default_learners, descend_together
+from benchmark.core.learner import (
+    AuthorsRecipe,
+    LearnerConfig,
+    OptimizerConfig,
+    default_learners,
+    descend_together,
+)
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat
 
@@ -21,7 +30,8 @@ class LBGAT(Recipe):
     squared error (a mean over batch and classes). x' is the TRADES example of f. f is deployed.
 
     Departure: the code has one optimiser for both networks; two with the same settings are the same
-    thing, and may differ here.
+    thing, and may differ here. The loss is compared with its formula (tests/baselines), not with
+    runs of the code.
 
     Attributes:
         beta: weight of the divergence: 0 or 6 in the paper's tables. With 0 the clean images still
@@ -29,6 +39,16 @@ class LBGAT(Recipe):
         threat: training threat model; the code uses eps 0.031, step 0.007, 10 steps.
         learners: g, then f; their objectives are not used.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2011.11164",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),
+        schedule=Schedule(
+            points=((0, 0.2), (1 / 100, 1), (75 / 100, 0.1), (90 / 100, 0.01)), interpolation="step"
+        ),
+        epochs=100,
+        batch_size=None,
+    )
 
     beta: float = Field(default=6.0, ge=0)
     threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite

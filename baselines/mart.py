@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.schedule import Schedule
 
 
 class MART(AttackObjective):
@@ -20,12 +24,23 @@ class MART(AttackObjective):
     on the cross-entropy from x + 0.001 * N(0, I), crafted in eval mode; gradient flows through p(x)
     in KL and weight alike.
 
-    Departures: none known.
+    Departures: none known; the loss is compared with its formula (tests/baselines).
 
     Attributes:
         beta: weight of the divergence; 5 for ResNet-18, 6 for WRN-34-10 in the code.
         threat: training threat model; the code uses eps 0.031, step 0.007, 10 steps.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of MART, ResNet-18",
+        optimizer=OptimizerConfig(lr=0.01, momentum=0.9, weight_decay=3.5e-3),
+        schedule=Schedule(
+            points=((0, 1), (74 / 120, 0.1), (89 / 120, 0.01), (99 / 120, 0.001)),
+            interpolation="step",
+        ),
+        epochs=120,
+        batch_size=128,
+    )
 
     beta: float = 5.0
 

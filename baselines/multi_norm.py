@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.attacks.norms import L1, norm_of
+from benchmark.attacks.norms import FewPixelsL1, Norm, norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient
-from benchmark.core.learner import LearnerConfig, default_learner
+from benchmark.core.config import Config
+from benchmark.core.crafting import BatchNormMode
+from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
+from benchmark.core.mesh import batch_like, own_rows
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Objective, Step
+from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat, ThreatModel
 
-# The usual radii: 8/255, 128/255 and 12 (threat models of the suite).
-_ALL = ("linf", "l2", "l1")
+# As the value of ``threats``: the radii, step sizes and steps of the method's code, whatever the
+# threat models of the suite are.
+AUTHORS = "authors"
 
 
-class _MultiNorm(Objective):
-    threats: tuple[Threat, ...] = _ALL  # type: ignore[assignment]  # resolved against the suite
+class _Threats(Config):
+    """Several threat models: those of the suite by name, some written out, or the authors'."""
+
+    authors_threats: ClassVar[tuple[dict[str, Any], ...]]
+
+    threats: tuple[Threat, ...] = ("linf", "l2", "l1")  # type: ignore[assignment]
+    batchnorm: BatchNormMode = "train"
+
+    @field_validator("threats", mode="before")
+    @classmethod
+    def _those_of_the_authors(cls, threats: Any) -> Any:
+        return cls.authors_threats if threats == AUTHORS else threats
 
     @field_validator("threats")
     @classmethod
@@ -30,6 +47,8 @@ class _MultiNorm(Objective):
             raise ValueError("give at least one threat model")
         return threats
 
+
+class _MultiNorm(_Threats, Objective):
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:
         """CE(f(x_adv), y)."""
         return F.cross_entropy(model(x_adv), y)
@@ -40,35 +59,151 @@ class _MultiNorm(Objective):
         return sum(threat.steps for threat in self.threats)
 
 
-class MAX(_MultiNorm):
+class _RobustUnion(_Threats):
+    """The attacks of robust_union, the code of 1909.04068, and their options."""
+
+    threats: tuple[Threat, ...] = ("l1", "l2", "linf")  # type: ignore[assignment]
+    attack: Literal["robust-union", "pgd"] = "robust-union"
+    restarts: int = Field(default=1, ge=0)
+    gap: float | None = Field(default=None, ge=0)
+
+    def attacked(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, step: Step
+    ) -> Tensor:
+        """``x`` attacked under one norm; see ``MAX``."""
+        if self.attack == "pgd":
+            return pgd(model, x, y, threat, generator=step.generator)
+        if threat.norm != "l1":
+            return _climb(model, x, y, threat, norm_of(threat.norm), x)
+        gap = threat.step / FewPixelsL1.most if self.gap is None else self.gap
+        norm = FewPixelsL1(lambda count: gap, step.generator)
+        x_adv = _climb(model, x, y, threat, norm, x)
+        for _ in range(self.restarts):
+            start = (x + _unit_l1(x, float(threat.eps), step.generator)).clamp_(0, 1)
+            again = _climb(model, x, y, threat, norm, start)
+            with torch.no_grad():
+                fooled = model(again).argmax(1) != y
+            x_adv = torch.where(fooled.view(-1, 1, 1, 1), again, x_adv)
+        return x_adv
+
+    def steps_of(self, threat: ThreatModel) -> int:
+        """Gradient passes of the attack under one norm."""
+        restarts = self.restarts if self.attack != "pgd" and threat.norm == "l1" else 0
+        return threat.steps * (1 + restarts)
+
+
+def _climb(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, norm: Norm, start: Tensor
+) -> Tensor:
+    """The last of ``threat.steps`` projected steps on the cross-entropy."""
+    x_adv = start
+    for _ in range(threat.steps):
+        grad = input_gradient(model, x_adv, attack_loss("ce", y))
+        with torch.no_grad():
+            moved = x_adv + float(threat.step) * norm.ascend(grad, x_adv)
+            x_adv = norm.admit(moved, x, float(threat.eps))
+    return x_adv
+
+
+def _unit_l1(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    """The start of the l_1 restarts: uniform in the cube of eps, divided by its l_1 length (by eps,
+    if it is shorter), which leaves a length of about 1 whatever eps is."""
+    noise = own_rows(batch_like(x, generator).uniform_(-eps, eps, generator=generator), generator)
+    return noise / norm_of("l1").length(noise).clamp_min(eps).view(-1, 1, 1, 1)
+
+
+class MAX(_RobustUnion, _MultiNorm):
     """MAX: E[ max_k CE(f(x + d_k), y) ], d_k from PGD under norm k, the maximum per image.
 
-    Tramer & Boneh, 1904.13000, section 4 (robust_union calls it "worst"). Departures: the radii of
-    training are those of evaluation (robust_union trains l_2 at 0.3).
+    Tramer & Boneh, 1904.13000, section 4; here as in robust_union, the code of Maini et al.
+    (1909.04068), which calls it "worst". The attacks start at the image. Under l_1 a step moves the
+    k coordinates with the largest gradients by step / k, k drawn from 5 to 20, leaves out those
+    within ``gap`` of the border, and a second attack from a random point of l_1 length 1 replaces
+    the first where it fools the network. Crafted in train mode, so that the running statistics of
+    BatchNorm follow the attacks.
+
+    Departures: radii and steps are those of the suite's threat models unless ``threats`` is
+    ``authors``; the code runs every attack step's forward pass twice (so the running statistics
+    move twice), its l_1 projection also moves images inside the ball, out to its surface, once one
+    image of the batch is outside, and it computes in half precision. The attacks are compared with
+    plain loops (tests/baselines).
+
+    Cost: the l_1 attack counts once more for each restart.
 
     Attributes:
-        threats: training threat models; robust_union: l_inf 8/255, l_2 0.3, l_1 12, 40 to 50 steps.
+        threats: training threat models; ``authors``: l_1 12, l_2 0.3, l_inf 0.03, in 50, 50 and 40
+            steps of 1, 0.05 and 0.005.
+        attack: ``robust-union``, or ``pgd`` for the suite's PGD as in pgd-at: from a uniform random
+            start, the largest 1 % of the coordinates under l_1, no restart.
+        restarts: random restarts of the l_1 attack.
+        gap: in pixel units; None is the code's rule, a twentieth of the l_1 step.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
+        epochs=50,
+        batch_size=128,
+    )
+    authors_threats = (
+        {"norm": "l1", "eps": "12", "step": "1", "steps": 50},
+        {"norm": "l2", "eps": "0.3", "step": "0.05", "steps": 50},
+        {"norm": "linf", "eps": "0.03", "step": "0.005", "steps": 40},
+    )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """For each image, the example of the norm with the largest cross-entropy."""
         candidates = torch.stack(
-            [pgd(model, x, y, threat, generator=step.generator) for threat in self.threats]
+            [self.attacked(model, x, y, threat, step) for threat in self.threats]
         )
         with torch.no_grad():
             losses = torch.stack([_losses(model, x_adv, y) for x_adv in candidates])
         return candidates[losses.argmax(0), torch.arange(len(x), device=x.device)]
 
+    @property
+    def crafting_passes(self) -> float:
+        """The steps of all attacks, restarts too."""
+        return sum(self.steps_of(threat) for threat in self.threats)
+
+
+# MNG-AC, train_pgd.py.
+_MNG_AC = (
+    {"norm": "linf", "eps": "8/255", "step": "1/255", "steps": 10},
+    {"norm": "l2", "eps": "128/255", "step": "30/255", "steps": 10},
+    {"norm": "l1", "eps": "2000/255", "step": "1", "steps": 20},
+)
+
 
 class AVG(_MultiNorm):
     """AVG: E[ mean_k CE(f(x + d_k), y) ], d_k from PGD under norm k; one step on the mean loss.
 
-    Tramer & Boneh, 1904.13000, section 4, and the "avg" of MNG-AC (2006.12135). The other method of
-    that name, one optimiser step per norm, is ``avg-sequential``. Departures: none known.
+    Tramer & Boneh, 1904.13000, section 4, and the "avg_loss" of MNG-AC (2006.12135), whose code
+    crafts in train mode, so that the running statistics of BatchNorm follow the attacks. The other
+    method of that name, one optimiser step per norm, is ``avg-sequential``.
+
+    Departures from that code: its l_2 and l_1 attacks start at length 1, with a bias towards one
+    sign, ours uniformly in the ball; its l_1 steps may go to pixels that cannot follow, and its l_1
+    projection is that of the code of ``max``; it clips gradients at 0.5 (``grad_clip: 0.5``). Radii
+    and steps are those of the suite unless ``threats`` is ``authors``. The loss is compared with
+    its formula (tests/baselines), not with runs of the code.
 
     Attributes:
-        threats: training threat models.
+        threats: training threat models; ``authors``: l_inf 8/255, l_2 128/255, l_1 2000/255, in 10,
+            10 and 20 steps of 1/255, 30/255 and 1.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2006.12135 (MNG-AC)",
+        optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (1, 0))),
+        epochs=30,
+        batch_size=128,
+        grad_clip=0.5,
+    )
+    authors_threats = _MNG_AC
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The examples of all norms, one norm after the other."""
@@ -90,14 +225,27 @@ class AVG(_MultiNorm):
 class SAT(_MultiNorm):
     """SAT: E[ CE(f(x + d_k), y) ], k drawn uniformly for each batch.
 
-    Stochastic adversarial training (MNG-AC, 2006.12135, section 3.2). The code clips gradients at
-    0.5: set ``grad_clip: 0.5`` to follow it.
+    Stochastic adversarial training (MNG-AC, 2006.12135, section 3.2), crafted in train mode as in
+    its code.
+
+    Departures: as for ``avg``.
 
     Cost: the mean over norms.
 
     Attributes:
-        threats: training threat models; the code: l_inf 8/255, l_2 128/255, l_1 2000/255.
+        threats: training threat models; ``authors`` as for ``avg``.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2006.12135 (MNG-AC)",
+        optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (1, 0))),
+        epochs=30,
+        batch_size=128,
+        grad_clip=0.5,
+    )
+    authors_threats = _MNG_AC
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """PGD under the norm that was drawn."""
@@ -113,22 +261,47 @@ class SAT(_MultiNorm):
 class MSD(_MultiNorm):
     """MSD: E[ CE(f(x + d), y) ], every step of d the steepest of several norms.
 
-    Multi steepest descent (Maini et al., 1909.04068, algorithm 1): from one perturbation, the
-    projected steepest step of each norm is tried, and each image takes the one with the largest
-    cross-entropy; d is the best iterate. No random start. The l_1 step moves the k largest
-    coordinates by size / k each, k drawn from 5 to 20 per step.
+    Multi steepest descent (Maini et al., 1909.04068, algorithm 1) as in its code, robust_union:
+    from one perturbation, the projected steepest step of each norm is tried, and each image takes
+    the one with the largest cross-entropy; d is the best iterate. No random start. The l_1 step
+    moves the k coordinates with the largest gradients by size / k each, k drawn from 5 to 20 per
+    step. It leaves out coordinates that have no more than that to go until 0 or 1, and those at 0
+    or 1 whatever their direction. Crafted in train mode, so that the running statistics of
+    BatchNorm follow all passes.
 
-    Departures: the radii of training are those of evaluation; the code computes in half precision.
+    Departures: radii are those of the suite's threat models unless ``threats`` is ``authors``; the
+    code's l_1 projection also moves images inside the ball, out to its surface, once one image of
+    the batch is outside; the code computes in half precision. The attack is compared with a plain
+    loop (tests/baselines).
 
     Attributes:
-        threats: radii, in the suite's threat models; their own steps are not used.
+        threats: radii; their own steps are not used. ``authors``: l_1 12, l_2 0.3, l_inf 0.03.
         steps: 50 in the code.
         sizes: step sizes by norm in pixel units; 0.003, 0.05 and 1 (0.05 * 20 / k for each of k
             coordinates) in the code.
+        gap: how far from the border a coordinate must be to be moved, in pixel units; None is the
+            code's rule, size / k. With few large steps that rule leaves out most of an image.
+        batchnorm: "train", or "eval" to craft in eval mode.
     """
 
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
+        epochs=50,
+        batch_size=128,
+    )
+
+    authors_threats = (
+        {"norm": "l1", "eps": "12"},
+        {"norm": "l2", "eps": "0.3"},
+        {"norm": "linf", "eps": "0.03"},
+    )
+
+    threats: tuple[Threat, ...] = ("l1", "l2", "linf")  # type: ignore[assignment]
     steps: int = Field(default=50, ge=1)
     sizes: dict[str, float] = Field(default={"linf": 0.003, "l2": 0.05, "l1": 1.0})
+    gap: float | None = Field(default=None, ge=0)
 
     def model_post_init(self, context: object) -> None:
         """Raise ValueError for a norm without a step size."""
@@ -138,14 +311,21 @@ class MSD(_MultiNorm):
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The iterate with the largest cross-entropy."""
+        norms = [self._norm(threat.norm, step) for threat in self.threats]
         x_adv, best = x, x.clone()
-        best_loss = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+        best_loss = torch.zeros(len(x), device=x.device, dtype=x.dtype)
         for _ in range(self.steps):
             grad = input_gradient(model, x_adv, attack_loss("ce", y))
             with torch.no_grad():
-                candidates = torch.stack(
-                    [self._step(threat, x, x_adv, grad, step) for threat in self.threats]
-                )
+                moves = [
+                    norm.admit(
+                        x_adv + self.sizes[norm.name] * norm.ascend(grad, x_adv),
+                        x,
+                        float(threat.eps),
+                    )
+                    for norm, threat in zip(norms, self.threats, strict=True)
+                ]
+                candidates = torch.stack(moves)
                 losses = torch.stack([_losses(model, candidate, y) for candidate in candidates])
                 largest = losses.max(0)
                 rows = torch.arange(len(x), device=x.device)
@@ -155,15 +335,11 @@ class MSD(_MultiNorm):
                 best[better] = x_adv[better]
         return best
 
-    def _step(
-        self, threat: ThreatModel, x: Tensor, here: Tensor, grad: Tensor, step: Step
-    ) -> Tensor:
-        norm = norm_of(threat.norm)
-        if threat.norm == "l1":
-            count = int(torch.randint(5, 21, (), generator=step.generator, device=x.device))
-            norm = L1(sparsity=1 - count / x[0].numel())
-        moved = here + self.sizes[threat.norm] * norm.ascend(grad, here)
-        return norm.admit(moved, x, float(threat.eps))
+    def _norm(self, name: str, step: Step) -> Norm:
+        if name != "l1":
+            return norm_of(name)
+        size, gap = self.sizes[name], self.gap
+        return FewPixelsL1(lambda count: size / count if gap is None else gap, step.generator)
 
     @property
     def crafting_passes(self) -> float:
@@ -176,27 +352,47 @@ def _losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(model(x), y, reduction="none")
 
 
-class AVGSequential(Recipe):
+class _OneNorm(_RobustUnion, _MultiNorm):
+    """The only threat model's part of ``AVGSequential``."""
+
+    authors_threats = ()
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        return self.attacked(model, x, y, self.threats[0], step)
+
+    @property
+    def crafting_passes(self) -> float:
+        return self.steps_of(self.threats[0])
+
+
+class AVGSequential(_RobustUnion, Recipe):
     """AVG, sequential: for each norm k in turn, an optimiser step on E[ CE(f(x + d_k), y) ].
 
     robust_union's (1909.04068) meaning of AVG ("triple"): every batch gives as many optimiser steps
-    as there are norms, each on examples crafted on the weights that the last one left. ``avg``
-    averages the losses in one step. Departures: none known.
+    as there are norms, l_1, l_2, then l_inf, each on examples crafted on the weights that the last
+    one left. The attacks, crafted in train mode, are those of ``max``. ``avg`` averages the losses
+    in one step.
+
+    Departures: as for ``max``.
 
     Attributes:
-        learner: the network; its objective's threat model is replaced by each of ``threats``.
-        threats: training threat models, in order.
+        learner: the network; its objective is not used.
+        threats: training threat models, in order; ``authors``: as for ``max``, but l_inf steps of
+            0.003.
+        attack, restarts, gap, batchnorm: as for ``max``.
     """
 
-    learner: LearnerConfig = default_learner("avg", "pgd-at")
-    threats: tuple[Threat, ...] = _ALL  # type: ignore[assignment]  # resolved against the suite
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
+        epochs=50,
+        batch_size=128,
+    )
 
-    @field_validator("learner")
-    @classmethod
-    def _has_a_threat(cls, learner: LearnerConfig) -> LearnerConfig:
-        if not hasattr(learner.objective, "threat"):
-            raise ValueError(f"objective {learner.objective.name!r} has no threat model to replace")
-        return learner
+    authors_threats = (*MAX.authors_threats[:2], {**MAX.authors_threats[2], "step": "0.003"})
+
+    learner: LearnerConfig = default_learner("avg", "natural")
 
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""
@@ -205,12 +401,11 @@ class AVGSequential(Recipe):
 
 class _Sequential(Method):
     def __init__(self, recipe: AVGSequential, setting: Setting) -> None:
-        self.learners = build_learners((recipe.learner,), setting)
+        options = recipe.model_dump(include={"attack", "restarts", "gap", "batchnorm"})
+        self._objectives = [_OneNorm(threats=(threat,), **options) for threat in recipe.threats]
+        config = recipe.learner.model_copy(update={"objective": self._objectives[0]})
+        self.learners = build_learners((config,), setting)
         (self._learner,) = self.learners.values()
-        objective = recipe.learner.objective
-        self._objectives = [
-            objective.model_copy(update={"threat": threat}) for threat in recipe.threats
-        ]
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         losses = []

@@ -13,6 +13,8 @@ class Natural(Objective):
 
     The upper end of natural accuracy and the lower end of robustness. Also the natural base learner
     of Generalist (2303.13813).
+
+    Departures: none known; the loss is compared with its formula (tests/baselines).
     """
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
@@ -27,3 +29,8 @@ class Natural(Objective):
     def crafting_passes(self) -> float:
         """None."""
         return 0
+
+    @property
+    def draws(self) -> bool:
+        """No."""
+        return False

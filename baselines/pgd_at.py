@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.schedule import Schedule
 
 
 class PGDAT(AttackObjective):
@@ -16,11 +20,27 @@ class PGDAT(AttackObjective):
     by PGD on the cross-entropy from a uniform random start; only the adversarial images are trained
     on.
 
+    Departures: crafted in eval mode, as the codes of Generalist, TRADES and SEAT do; those of Madry
+    et al. and Rice et al. craft in train mode (``batchnorm: train``). The optimiser is the suite's.
+    Everything that wraps ``pgd-at`` (awp, ema, swa, ensembles, Generalist) crafts as it does, so
+    that only the wrapping differs. Loss and attack are compared with plain loops (tests/baselines,
+    tests/core).
+
     Attributes:
         threat: training threat model; a name refers to the suite's ("linf", "l2", "l1").
-        batchnorm: "eval" here, as in the Generalist code; robust_overfitting crafts in train mode
-            ("batch" has its normalisation, without its update of the running statistics).
+        batchnorm: "eval"; "train" is the mode of those codes, "batch" has its normalisation without
+            moving the running statistics.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2002.11569 (robust_overfitting), PreAct ResNet-18",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(
+            points=((0, 1), (100 / 200, 0.1), (150 / 200, 0.01)), interpolation="step"
+        ),
+        epochs=200,
+        batch_size=128,
+    )
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The last PGD iterate."""

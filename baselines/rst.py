@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from baselines.trades import TRADES
+from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
+from benchmark.core.schedule import Schedule
 
 
 class RSTWithoutExtraData(TRADES):
@@ -15,9 +19,17 @@ class RSTWithoutExtraData(TRADES):
     clean forward pass already, so the two differ in the training recipe alone: the source has SGD
     with Nesterov momentum, lr 0.1, cosine schedule, weight decay 5e-4, batch 256, 200 epochs.
 
-    Departure: the extra data.
+    Departures: the extra data and the recipe; otherwise as for ``trades``.
 
     Attributes:
         beta: weight of the divergence; 6 in the source.
         threat: training threat model; the source uses eps 0.031, step 0.007, 10 steps.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 1905.13736 (semisup-adv)",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True),
+        schedule=Schedule(points=((0, 1), (1, 0)), interpolation="cosine"),
+        epochs=200,
+        batch_size=256,
+    )

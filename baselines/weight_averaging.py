@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from benchmark.core.averaging import floating_state, move_towards, reestimate_batchnorm
-from benchmark.core.learner import LearnerConfig, default_learner
+from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
-from benchmark.core.schedule import Duration
+from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 
 
@@ -71,12 +71,21 @@ class EMA(_Averaged):
     code). It is Generalist with one learner and without redistribution. Wraps any objective:
     ``{name: ema, objective: trades}``.
 
-    Departures: none known; SEAT's own recipe is lr 0.01, weight decay 3.5e-3 on ResNet-18.
+    Departures: none known; the average is compared with its recursion (tests/baselines). SEAT's own
+    recipe is lr 0.01, weight decay 3.5e-3 on ResNet-18.
 
     Attributes:
         learner: the network that is trained; PGD-AT unless said.
         decay: largest a_s; 0.999 in the code.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2203.09678 (SEAT), ResNet-18",
+        optimizer=OptimizerConfig(lr=0.01, momentum=0.9, weight_decay=3.5e-3),
+        schedule=Schedule(points=((0, 1), (1 / 3, 1), (2 / 3, 0.1), (1, 0.01))),
+        epochs=120,
+        batch_size=128,
+    )
 
     decay: float = Field(default=0.999, ge=0, lt=1)
 
@@ -105,14 +114,25 @@ class SWA(_Averaged):
     statistics re-estimated on clean training images before it is used. Until then the deployed
     network is the trained one. Wraps any objective: ``{name: swa, objective: trades}``.
 
-    Departure: the adversarial code averages from epoch 55 of 200 and has knowledge distillation
-    beside it (KD-SWA), which is another method.
+    Departures: the adversarial code crafts in train mode (``objective: {name: pgd-at, batchnorm:
+    train}``), and has knowledge distillation beside it (KD-SWA), which is another method. The
+    average is compared with a plain one (tests/baselines).
 
     Attributes:
         learner: the network that is trained; PGD-AT unless said.
-        since: start, in epochs or as a share of training.
+        since: start, in epochs or as a share of training; epoch 55 of 200 in that code.
         every: distance of the averaged weights; one epoch in the source.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2010.01279",
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(
+            points=((0, 1), (50 / 200, 0.1), (150 / 200, 0.01)), interpolation="step"
+        ),
+        epochs=200,
+        batch_size=None,
+    )
 
     since: Duration = Duration(share=55 / 200)
     every: Duration = Duration(epochs=1)
@@ -140,6 +160,10 @@ class _SWA(_AveragedMethod):
         if count > self._averaged(step):
             source = floating_state(self._learner.model)
             move_towards(floating_state(self.average), [source], [1.0], 1 - 1 / count)
+
+    def selectable(self, progress: float) -> bool:
+        """Once there is an average."""
+        return bool(self._averaged(self.steps))
 
     def deployed(self) -> nn.Module:
         if not self._averaged(self.steps):

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmark.core.method import Method, make_recipe
+from benchmark.core.method import Method, authors_recipe, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
 
@@ -31,6 +31,7 @@ class Entry:
             if it cannot be built with defaults alone.
         inference_passes: forward passes of the deployed model per image.
         defaults: hyper-parameters and their defaults as JSON.
+        authors: the authors' recipe; empty if there is none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Entry:
     passes: float | None
     inference_passes: int
     defaults: dict[str, str]
+    authors: str
 
     def cost(self) -> str:
         """The cost in words."""
@@ -55,7 +57,8 @@ class Entry:
         defaults = ", ".join(f"{key}={value}" for key, value in self.defaults.items()) or "none"
         kind = "objective: usable in any learner" if self.objective else "method of its own"
         return (
-            f"{self.doc}\n\nDefaults: {defaults}\nCost: {self.cost()}\nKind: {kind}\n"
+            f"{self.doc}\n\nDefaults: {defaults}\nCost: {self.cost()}\n"
+            f"Authors' recipe: {self.authors or 'none here'}\nKind: {kind}\n"
             f"Code: {self.module}"
         )
 
@@ -75,6 +78,7 @@ def _entry(name: str, cls: Any) -> Entry:
         passes=method.passes if method else None,
         inference_passes=method.inference_passes if method else 1,
         defaults=_defaults(name),
+        authors=str(authors_recipe(cls) or ""),
     )
 
 
@@ -146,5 +150,7 @@ def methods_page() -> str:
         if entry.defaults:
             shown = ", ".join(f"`{key}` {value}" for key, value in entry.defaults.items())
             lines.append(f"Defaults: {shown}.\n\n")
+        if entry.authors:
+            lines.append(f"Authors' recipe (`recipe: authors`): {entry.authors}.\n\n")
         lines.append(f"Cost: {entry.cost()}. Code: `{entry.module}`.\n")
     return "".join(lines)

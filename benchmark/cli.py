@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import faulthandler
 import inspect
+import io
 import json
 import os
 import shlex
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,7 +23,10 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError
+from benchmark.core.files import at_home
 from benchmark.core.registry import did_you_mean
+
+F = TypeVar("F", bound=Callable[..., None])
 
 
 class _Suggesting(TyperGroup):
@@ -48,6 +55,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _command(name: str | None = None) -> Callable[[F], F]:
+    """Register a command, in whose paths ``~`` is the home folder however they were given."""
+
+    def register(function: F) -> F:
+        @wraps(function)
+        def called(**given: Any) -> None:
+            function(**{key: _at_home(value) for key, value in given.items()})
+
+        app.command(name)(called)
+        return function
+
+    return register
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return at_home(value) if isinstance(value, Path) else value
 
 
 class Precision(str, Enum):
@@ -93,7 +120,10 @@ class Kind(str, Enum):
 
 DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets.")]
 Methods = Annotated[
-    list[str] | None, typer.Option("--method", help="Only this method; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--method", help="Only this method (fat@authors: by its authors' recipe); repeatable."
+    ),
 ]
 Seeds = Annotated[
     list[int] | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed; repeatable.")
@@ -112,6 +142,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its 
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 TensorBoard = Annotated[bool, typer.Option(help="Also write TensorBoard files.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="CPU threads; default: OMP_NUM_THREADS, else the free cores."
+    ),
+]
 LearnerGroups = Annotated[
     int | None,
     typer.Option(min=1, help="Under torchrun: groups of processes that share the learners."),
@@ -123,6 +159,15 @@ def _extra(limit: int | None, precision: TrainingPrecision | None) -> dict[str, 
         "dataset": {"limit": limit},
         "train": {"precision": precision.value if precision else None},
     }
+
+
+def _set_threads(asked: int | None, quiet: bool) -> None:
+    """Choose torch's threads before anything is computed or estimated, and say how many."""
+    from benchmark.core.progress import Progress
+    from benchmark.core.threads import use_threads
+
+    chosen = use_threads(asked)
+    Progress(quiet or os.environ.get("RANK", "0") != "0").say(f"threads: {chosen.why}")
 
 
 def _print_json(value: Any) -> None:
@@ -143,7 +188,7 @@ def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-@app.command()
+@_command()
 def run(
     suite: Annotated[str, typer.Argument(help="A suite's name, or a YAML file.")],
     data_root: DataRoot = Path("data"),
@@ -159,6 +204,7 @@ def run(
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
     learner_groups: LearnerGroups = None,
+    threads: ThreadsOption = None,
     engine: Annotated[
         EngineName, typer.Option(help="Cells one by one here, or on a Ray cluster.")
     ] = EngineName.local,
@@ -193,6 +239,11 @@ def run(
         _dry_run(chosen, target, data_root, None, chosen.evaluation, json_, tflops)
         return
     where = _engine(engine, address, cpus_per_cell, gpus_per_cell)
+    if where and threads:
+        raise ConfigError(
+            "with --engine ray, --cpus-per-cell sets the threads; leave --threads out"
+        )
+    _set_threads(threads, quiet)
     _execute(
         chosen,
         full,
@@ -221,7 +272,7 @@ def _engine(name: EngineName, address: str | None, cpus: int | None, gpus: float
     return None
 
 
-@app.command()
+@_command()
 def train(
     dataset: Annotated[str, typer.Option(help="Data set, see list datasets.")] = "digits",
     model: Annotated[str, typer.Option(help="Architecture, see list models.")] = "small-resnet",
@@ -238,6 +289,7 @@ def train(
     quiet: Quiet = False,
     tensorboard: TensorBoard = False,
     learner_groups: LearnerGroups = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
     from benchmark.suites.schema import build_suite
@@ -250,17 +302,8 @@ def train(
         "methods": method or ["pgd-at"],
         "seeds": seed or [0],
     }
-    if dataset == "imagenet":  # streamed: no corruptions, which are made of images in memory
-        base["evaluation"] = [
-            {
-                "panel": "standard",
-                "linf": "4/255",
-                "l2": "3.0",
-                "n_aa": 1000,
-                "without": ["corruptions"],
-            }
-        ]
     suite = build_suite(base, set_ or (), _extra(limit, precision))
+    _set_threads(threads, quiet)
     target = out or Path("runs") / suite.name
     _execute(
         suite,
@@ -351,6 +394,8 @@ def _dry_run(
 
     data = official(suite.dataset) if tflops else None
     data = data or sources.load(suite.dataset, data_root)
+    for note in data.notes:
+        print(note, file=sys.stderr)
     rows = plan(suite, data, out, device, metrics, tflops)
     training = sum(row["train_seconds"] for row in rows)
     evaluation = sum(row["evaluation_seconds_at_most"] for row in rows)
@@ -373,10 +418,11 @@ def _dry_run(
     on = f"a GPU of {tflops:g} TFLOP/s, sustained" if tflops else device
     _print_table(
         f"{suite.name}: {len(rows)} cells on {on}",
-        ["cell", "state", "steps", "gradient passes", "training", "evaluation (at most)"],
+        ["cell", "recipe", "state", "steps", "gradient passes", "training", "evaluation (at most)"],
         [
             [
                 row["cell"],
+                row["recipe"],
                 row["state"],
                 str(row["steps"]),
                 f"{row['gradient_passes']:,.0f}",
@@ -394,7 +440,7 @@ def _dry_run(
     )
 
 
-@app.command()
+@_command()
 def evaluate(
     run_: Annotated[
         list[Path] | None,
@@ -411,7 +457,8 @@ def evaluate(
         Path | None, typer.Option(help="Its state dict; a file or an ID brings its own.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Data set for --model; default: cifar10.")
+        str | None,
+        typer.Option(help="Data set for --model, default: cifar10; another test set for runs."),
     ] = None,
     eps: Annotated[
         list[str] | None, typer.Option(help="l_inf radius, e.g. 8/255; repeatable.")
@@ -425,6 +472,12 @@ def evaluate(
     n_aa: Annotated[
         int | None, typer.Option(min=1, help="Test images for AutoAttack; as --n unless given.")
     ] = None,
+    n_pgd: Annotated[
+        int | None, typer.Option(min=1, help="Test images for PGD; as --n unless given.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of PGD.")] = None,
+    step: Annotated[str | None, typer.Option(help="Step size of PGD, e.g. 2/255.")] = None,
+    restarts: Annotated[int | None, typer.Option(min=1, help="Restarts of PGD.")] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="Only this metric, e.g. clean; repeatable.")
     ] = None,
@@ -448,7 +501,9 @@ def evaluate(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="For --model: dataset.KEY=VALUE or model.KEY=VALUE."),
+        typer.Option(
+            "--set", help="dataset.KEY=VALUE; for --model also model.KEY=VALUE; repeatable."
+        ),
     ] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
@@ -456,13 +511,21 @@ def evaluate(
         Path | None, typer.Option(help="For --model; default: a folder in runs/evaluate.")
     ] = None,
     limit: Limit = None,
+    threads: ThreadsOption = None,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate trained runs, or a model of your own (--model module:factory --checkpoint FILE)."""
     from benchmark.core.progress import Progress
     from benchmark.core.ranks import ranks
-    from benchmark.evaluation.commands import How, Instead, evaluate_external, evaluate_runs
+    from benchmark.evaluation.commands import (
+        How,
+        Instead,
+        OtherImages,
+        evaluate_external,
+        evaluate_runs,
+    )
+    from benchmark.evaluation.options import Options
     from benchmark.suites.panels import PANELS
     from benchmark.suites.run import pick_device
 
@@ -471,29 +534,17 @@ def evaluate(
     if panel:
         PANELS.get(panel)
     if run_:
-        own = {
-            "--checkpoint": checkpoint,
-            "--dataset": dataset,
-            "--eps": eps,
-            "--eps-l2": eps_l2,
-            "--eps-l1": eps_l1,
-            "--n": None if panel else n,
-            "--n-aa": None if panel else n_aa,
-            "--seed": seed,
-            "--set": set_,
-            "--limit": limit,
-            "--out": out,
-        }
-        wrong = [option for option, value in own.items() if value is not None]
-        if wrong:
-            raise ConfigError(
-                f"{wrong[0]} is for --model; trained runs are evaluated by the panel of their suite"
-                + (" (or name one: --panel)" if wrong[0] in ("--n", "--n-aa") else "")
+        _refuse_given({"--checkpoint": checkpoint, "--out": out}, "is for --model")
+        if dataset is None:
+            _refuse_given(
+                {"--set": set_, "--limit": limit},
+                "is for --model, or for another test set of runs (--dataset)",
             )
     if save_adversarial and (aa_budget or aa_halfwidth):
         raise ConfigError(
             "--save-adversarial keeps AutoAttack's examples, and an estimate has none"
         )
+    _set_threads(threads, quiet)
     with ranks() as together:
         how = How(
             data_root=data_root,
@@ -501,44 +552,79 @@ def evaluate(
             progress=Progress(quiet or not together.first),
             only=metric or (),
             panel=panel,
-            n=n,
-            n_aa=n_aa,
+            eps_linf=eps or (),
+            eps_l2=eps_l2,
+            eps_l1=eps_l1,
+            options=Options(n, n_aa, n_pgd, seed, steps, step, restarts),
             instead=Instead(aa_budget, aa_halfwidth, precision.value),
             keep_adversarial=save_adversarial,
             batch_size=batch_size,
             ranks=together,
         )
         if run_:
-            results = evaluate_runs(run_, how)
+            other = OtherImages(dataset, set_ or (), limit) if dataset else None
+            results = evaluate_runs(run_, how, other)
         else:
             assert model is not None
             results = evaluate_external(
-                model,
+                str(at_home(Path(model))) if model.startswith("~") else model,
                 checkpoint,
                 how,
                 dataset=dataset or "cifar10",
-                eps_linf=eps or ["8/255"],
-                eps_l2=eps_l2 or "128/255",
-                eps_l1=eps_l1 or "12",
                 limit=limit,
                 out=out,
                 settings=set_ or (),
-                seed=seed or 0,
             )
     if not together.first:
         return
     if json_:
         _print_json(results)
-        return
+    else:
+        _print_figures(results)
+
+
+def _refuse_given(options: dict[str, Any], why: str) -> None:
+    """Raise ConfigError if one of them was given."""
+    wrong = next((option for option, value in options.items() if value is not None), None)
+    if wrong:
+        raise ConfigError(f"{wrong} {why}; trained runs bring their own")
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _print_figures(results: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """A table, then what makes its figures doubtful, and the figures whose place they took."""
+
+    def percent(entry: dict[str, Any]) -> list[str]:
+        ends = [entry[key] for key in ("low", "high") if key in entry]
+        interval = "[" + ", ".join(f"{100 * end:.1f}" for end in ends) + "]" if ends else "-"
+        return [f"{100 * entry['mean']:.2f}", interval, str(entry["n"])]
+
     rows = [
-        [run_name, name, f"{100 * entry['mean']:.2f}", str(entry["n"]), entry["settings"]]
+        [run_name, name, *percent(entry), entry["settings"]]
         for run_name, metrics in results.items()
         for name, entry in metrics.items()
     ]
-    _print_table("accuracy in per cent", ["run", "metric", "accuracy %", "n", "settings"], rows)
+    columns = ["run", "metric", "accuracy %", "95 % interval", "n", "settings"]
+    _print_table("accuracy in per cent", columns, rows)
+    lines = []
+    for run_name, metrics in results.items():
+        for name, entry in metrics.items():
+            lines += [f"warning: {run_name}: {f['name']}: {f['text']}" for f in entry["findings"]]
+            lines += [f"warning: {run_name}: {name}: {text}" for text in entry["warnings"]]
+            for other in entry["earlier"]:
+                figure, interval, n = percent(other)
+                lines.append(
+                    f"earlier: {run_name}: {name}: {figure} {interval}, n = {n}, of "
+                    f"{other['reason']} {other['settings']}".rstrip()
+                )
+    for line in dict.fromkeys(lines):  # a finding is of all metrics of a network
+        print(line)
 
 
-@app.command()
+@_command()
 def interpolate(
     first: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
     second: Annotated[Path, typer.Argument(help="Folder of another, same architecture.")],
@@ -549,6 +635,7 @@ def interpolate(
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Default: runs/interpolate/A--B.")] = None,
+    threads: ThreadsOption = None,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -559,6 +646,7 @@ def interpolate(
     from benchmark.report import plots
     from benchmark.suites.run import pick_device
 
+    _set_threads(threads, quiet)
     target = out or Path("runs/interpolate") / f"{first.name}--{second.name}"
     table = evaluate_path(
         first,
@@ -586,14 +674,16 @@ def interpolate(
     print(f"plot: {target / 'interpolation.png'}")
 
 
-@app.command()
+@_command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Folder of an evaluated run.")],
+    first: Annotated[
+        Path, typer.Argument(help="Folder of an evaluated run, or of a model of your own.")
+    ],
     second: Annotated[Path, typer.Argument(help="Folder of another, same test images.")],
     json_: AsJson = False,
 ) -> None:
-    """Compare two runs on the same images: paired differences and exact tests."""
-    from benchmark.report.compare import as_records
+    """Compare two networks on the same images: paired differences and exact tests."""
+    from benchmark.report.compare import as_records, warnings
     from benchmark.report.compare import compare as compare_runs
 
     rows = compare_runs(first, second)
@@ -606,24 +696,33 @@ def compare(
             str(row.n),
             f"{100 * row.first:.1f}",
             f"{100 * row.second:.1f}",
-            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
-            f"{row.only_first}/{row.only_second}",
-            "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
+            f"{100 * row.difference:+.1f}" + _ends(row.low, row.high),
+            "-" if row.only_first is None else f"{row.only_first}/{row.only_second}",
+            "-" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
             row.verdict,
         ]
         for row in rows
     ]
     columns = ["metric", "n", "first %", "second %", "difference", "right alone", "p", "verdict"]
     _print_table(f"{first.name} - {second.name}", columns, shown)
+    for line in warnings(first, second):
+        print(f"WARNING: {line}")
     print(
         "difference: percentage points with 95 % bootstrap interval over images; p: exact McNemar, "
         "adjusted after Holm; one trained network each, so nothing is said about other seeds"
     )
 
 
-@app.command()
+@_command()
 def report(
-    out: Annotated[Path, typer.Argument(help="A suite's folder, e.g. runs/quick.")],
+    out: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="OUT...",
+            help="A suite's folder, e.g. runs/quick; runs and models of your own (folders that "
+            "evaluate --model wrote) alone or beside it.",
+        ),
+    ],
     target: Annotated[
         Path | None, typer.Option("--out", help="Where to write; default: OUT/report.")
     ] = None,
@@ -637,7 +736,7 @@ def report(
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
-    _render(out, target, json_, corruption_reference, html)
+    _render(out[0], target, json_, corruption_reference, html, out[1:])
 
 
 def _render(
@@ -646,15 +745,16 @@ def _render(
     json_: bool,
     reference: Path | None = None,
     html: bool = False,
+    beside: Sequence[Path] = (),
 ) -> None:
     from benchmark.report import render
     from benchmark.report.records import read_suite
     from benchmark.report.tables import tidy
 
-    files = render(out, target, reference, html)
+    files = render(out, target, reference, html, beside)
     if json_:
         # null for what is missing; NaN is no JSON
-        rows = tidy(read_suite(out)).replace({"": None}).to_dict(orient="records")
+        rows = tidy(read_suite(out, beside)).replace({"": None}).to_dict(orient="records")
         _print_json({"report": [str(path) for path in files], "table": rows})
         return
     table = next((path for path in files if path.name == "table.md"), None)
@@ -665,7 +765,7 @@ def _render(
         print(f"page: {next(path for path in files if path.suffix == '.html')}")
 
 
-@app.command()
+@_command()
 def check(
     run_: Annotated[
         Path | None,
@@ -692,6 +792,7 @@ def check(
     markdown: Annotated[Path | None, typer.Option(help="Also write the summary there.")] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
+    threads: ThreadsOption = None,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -707,6 +808,7 @@ def check(
     from benchmark.suites.run import pick_device
 
     where, progress = pick_device(device), Progress(quiet)
+    _set_threads(threads, quiet)
     if update:
         if not reason or not reason.strip():
             raise ConfigError("--update needs --reason, which is kept in the baseline")
@@ -752,7 +854,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
+@_command()
 def submit(
     run_: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of an evaluated run.")],
     data_root: DataRoot = Path("data"),
@@ -764,17 +866,19 @@ def submit(
     draft: Annotated[
         bool, typer.Option("--draft", help="Also what the leaderboard would not take, marked so.")
     ] = False,
+    threads: ThreadsOption = None,
 ) -> None:
     """Write a bundle for RobustBench: model, weights, figures and the issue to open."""
     from benchmark.evaluation.submission import submit as write_bundle
 
+    _set_threads(threads, quiet=False)
     target = write_bundle(
         run_, data_root=data_root, out=out, threat=threat.value, info=info, draft=draft
     )
     print(f"bundle: {target}")
 
 
-@app.command()
+@_command()
 def speed(
     model: Annotated[
         list[str] | None, typer.Option(help="Architecture; default: small-resnet, resnet18.")
@@ -807,7 +911,7 @@ def speed(
         print(f"left out: {line}")
 
 
-@app.command("list")
+@_command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     verbose: Annotated[bool, typer.Option("--verbose", help="Whole descriptions.")] = False,
@@ -876,8 +980,13 @@ def _terminate(number: int, frame: object) -> None:
 def main() -> None:
     """Entry point: errors meant for people in one line, exit status 2; 130 after Ctrl-C, 143 after
     SIGTERM."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?"
+            stream.reconfigure(errors="replace")
     # A scheduler's SIGTERM is an interruption like any other.
     signal.signal(signal.SIGTERM, _terminate)
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a crash inside a library is no silent death
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         status = app(sys.argv[1:] or ["--help"], "generalist-bench", standalone_mode=False)

@@ -18,7 +18,7 @@ from benchmark.core.learner import (
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
-from generalist.mixing import check_ratios, ratios
+from generalist.mixing import check_ratios, constant_steps, first_mixed, ratios
 from generalist.presets import LINF, NATURAL, late_stage_decay
 
 
@@ -64,7 +64,7 @@ class _Distillation(Method):
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         x, y = batch
         step = self._setting.step(progress)
-        gamma = ratios(self.recipe.mixing, list(self._base), progress)
+        gamma = self._gamma(progress)
         losses: dict[str, Tensor] = {}
         lessons: list[tuple[float, Tensor, Tensor]] = []
         for name, learner in self._base.items():
@@ -87,9 +87,18 @@ class _Distillation(Method):
     def passes(self) -> float:
         return sum(learner.passes for learner in self._base.values()) + len(self._base)
 
+    def selectable(self, progress: float) -> bool:
+        """Once every base learner that is ever mixed in has been."""
+        total, mixing = self._setting.total_steps, self.recipe.mixing
+        constant = constant_steps(mixing.values(), total)
+        return progress >= first_mixed(self._gamma, total, constant) / total
+
+    def _gamma(self, progress: float) -> dict[str, float]:
+        return ratios(self.recipe.mixing, list(self._base), progress)
+
     def deployed(self) -> nn.Module:
         return self._student.model
 
     def diagnostics(self, progress: float) -> dict[str, float]:
-        mixed = ratios(self.recipe.mixing, list(self._base), progress)
+        mixed = self._gamma(progress)
         return {**super().diagnostics(progress), **{f"mix/{k}": v for k, v in mixed.items()}}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.core.averaging import (
     copy_state,
@@ -17,15 +19,23 @@ from benchmark.core.averaging import (
     move_towards,
     reestimate_batchnorm,
 )
-from benchmark.core.learner import LearnerConfig, learner_names
+from benchmark.core.learner import Learner, LearnerConfig, learner_names
 from benchmark.core.mesh import NO_PEERS, Axis
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
-from generalist.mixing import MovingAverage, check_ratios, ratios
+from generalist.mixing import (
+    MovingAverage,
+    check_ratios,
+    constant_steps,
+    first_mixed,
+    ratios,
+)
 
 # Redistribution more often than this leaves base learners no time of their own.
 _FEW_STEPS = 3
+# Parts of the names of modules that draw random numbers in train mode.
+_DRAWING = ("drop", "stochastic", "noise", "rrelu", "fractional")
 
 
 class Generalist(Recipe):
@@ -62,7 +72,11 @@ class Generalist(Recipe):
             those of the learner with the largest ratio, or "reestimate" them on clean training
             images before deployment.
         optimizer_state: momentum and the like at redistribution: "keep" or "reset".
+        skip_unused: leave out the first steps of a learner whose ratio is 0 until a redistribution
+            overwrites it, where that changes nothing else by a bit: see ``_exactly_skipped``.
     """
+
+    unrecorded: ClassVar[Mapping[str, Any]] = {**Recipe.unrecorded, "skip_unused": True}
 
     learners: tuple[LearnerConfig, ...]
     mixing: dict[str, Schedule] = Field(default_factory=dict)
@@ -71,6 +85,7 @@ class Generalist(Recipe):
     every: Duration = Duration(share=5 / 120)
     batchnorm: Literal["average", "copy", "reestimate"] = "average"
     optimizer_state: Literal["keep", "reset"] = "keep"
+    skip_unused: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> Generalist:
@@ -110,7 +125,46 @@ class GeneralistMethod(Method):
         every = recipe.every.steps(setting.total_steps, setting.steps_per_epoch)
         positive = bool(recipe.every.epochs or recipe.every.share)
         self._every = max(1, every) if positive else 0
+        self._constant = constant_steps(recipe.mixing.values(), setting.total_steps)
+        # By learner: after how many steps its weights first count, and how many are left out.
+        self._unused = self._unused_steps()
+        self._skipped = {
+            name: steps if recipe.skip_unused and self._exactly_skipped(learner) else 0
+            for (name, learner), steps in zip(
+                self.learners.items(), self._unused.values(), strict=True
+            )
+        }
         self._warn(setting.total_steps)
+
+    def _unused_steps(self) -> dict[str, int]:
+        """By learner, how many of its first steps leave no trace in the global learner's weights:
+        its ratio is 0 in all of them, and the redistribution after the last overwrites it."""
+        last = 0
+        if self._every and self._constant >= max(1, self._warmup):
+            since = self._constant - self._warmup
+            last = self._warmup + since // self._every * self._every
+        return {name: 0 if gamma else last for name, gamma in self._ratios(0.0).items()}
+
+    def _exactly_skipped(self, learner: Learner) -> bool:
+        """Whether everything else stays the same, bit by bit, if a learner rests until its weights
+        are overwritten.
+
+        A redistribution overwrites parameters and floating-point buffers, and nothing else. So it
+        must not leave behind: the optimiser's state (momentum, unless reset or not there at all);
+        the position of random draws (of the objective, or of dropout and the like, which all
+        learners draw from one source); a count of batches that is used (BatchNorm without a fixed
+        momentum) or handed on (``batchnorm: copy``); any other integer state of the network. Order
+        and augmentation of images and the learning rate depend on the step alone. Draws that a
+        network makes outside a module are not seen here.
+        """
+        optimizer = learner.config.optimizer
+        stateless = optimizer.name == "sgd" and not optimizer.momentum
+        return (
+            (stateless or self.recipe.optimizer_state == "reset")
+            and self.recipe.batchnorm != "copy"
+            and not learner.objective.draws
+            and all(map(_overwritten, learner.model.modules()))
+        )
 
     def _warn(self, total_steps: int) -> None:
         """Point out settings under which learners and global learner hardly interact."""
@@ -132,7 +186,12 @@ class GeneralistMethod(Method):
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Equations (1), (2) and, when due, (3)."""
-        losses = super().update(batch, progress)
+        x, y = batch
+        losses = {
+            f"loss/{name}": learner.step(x, y, progress)
+            for name, learner in self.learners.items()
+            if learner.here and self.steps >= self._skipped[name]
+        }
         self._mix(progress)
         self.steps += 1
         self._parted = None
@@ -140,6 +199,30 @@ class GeneralistMethod(Method):
             self._parted = self._distances()
             self._redistribute()
         return losses
+
+    @property
+    def passes(self) -> float:
+        """Gradient passes per image and step, a mean over training: see ``passes_at``."""
+        total = self._setting.total_steps
+        skipped = sum(
+            learner.passes * min(self._skipped[name], total)
+            for name, learner in self.learners.items()
+        )
+        return super().passes - skipped / total
+
+    def passes_at(self, step: int) -> float:
+        return sum(
+            learner.passes for name, learner in self.learners.items() if step >= self._skipped[name]
+        )
+
+    @cached_property
+    def _mixed_from(self) -> int:
+        return first_mixed(self._ratios, self._setting.total_steps, self._constant)
+
+    def selectable(self, progress: float) -> bool:
+        """Once every learner that is ever mixed in has been: before, the global learner is another
+        method's (for Generalist-D, the moving average of adversarial training)."""
+        return progress >= self._mixed_from / self._setting.total_steps
 
     def _mix(self, progress: float) -> None:
         """Equation (2)."""
@@ -202,12 +285,13 @@ class GeneralistMethod(Method):
 
     def diagnostics(self, progress: float) -> dict[str, float]:
         """Learning rates, mixing ratios, and the l_2 distance of each learner from the global
-        one (before equation (3) if it was just applied)."""
+        one (before equation (3) if it was just applied), once its weights count."""
         values = super().diagnostics(progress)
         distances = self._parted or self._distances()
         for name, gamma in self._ratios(progress).items():
             values[f"mix/{name}"] = gamma
-            values[f"distance/{name}"] = float(distances[name])
+            if self.steps > self._unused[name]:
+                values[f"distance/{name}"] = float(distances[name])
         return values
 
     @torch.no_grad()
@@ -235,3 +319,14 @@ class GeneralistMethod(Method):
         super().load_state_dict(state)
         self.global_learner.load_state_dict(state["global"])
         self.steps = int(state["steps"])
+
+
+def _overwritten(module: nn.Module) -> bool:
+    """Whether a redistribution overwrites all that a module's passes in train mode change."""
+    if any(word in type(module).__name__.lower() for word in _DRAWING):
+        return False
+    counted = isinstance(module, _BatchNorm) and module.momentum is not None
+    return all(
+        buffer.is_floating_point() or (counted and name == "num_batches_tracked")
+        for name, buffer in module.named_buffers(recurse=False)
+    )

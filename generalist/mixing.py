@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import Field, model_validator
 
@@ -53,6 +54,44 @@ def ratios(
     free = [name for name in names if name not in given]
     rest = (1 - sum(given.values())) / len(free) if free else 0.0
     return {name: given.get(name, rest) for name in names}
+
+
+def constant_steps(schedules: Iterable[Schedule], total_steps: int) -> int:
+    """During how many first optimiser steps (at progress step / total) no ratio changes."""
+    ends = [_constant_until(schedule) for schedule in schedules]
+    until = min(ends, default=math.inf)
+    steps = min(total_steps, math.ceil(min(until, 1.0) * total_steps) + 1)
+    while steps and (steps - 1) / total_steps >= until:  # as the trainer rounds
+        steps -= 1
+    return steps
+
+
+def _constant_until(schedule: Schedule) -> float:
+    """The progress before which a schedule has its first value."""
+    for (p0, v0), (p1, v1) in itertools.pairwise(schedule.points):
+        if v0 != v1:
+            return p1 if schedule.interpolation == "step" else p0
+    return math.inf
+
+
+def first_mixed(
+    gamma: Callable[[float], Mapping[str, float]], total_steps: int, constant: int
+) -> int:
+    """The first optimiser step at which every learner has been mixed in that ever is.
+
+    Args:
+        gamma: the ratios at a progress.
+        constant: see ``constant_steps``.
+    """
+    mixed = {name for name, ratio in gamma(0.0).items() if ratio > 0}
+    last = 0
+    for step in range(constant, total_steps):
+        new = {name for name, ratio in gamma(step / total_steps).items() if ratio > 0} - mixed
+        if new:
+            mixed, last = mixed | new, step
+            if len(mixed) == len(gamma(0.0)):
+                break
+    return last
 
 
 def check_ratios(schedules: Mapping[str, Schedule], names: Sequence[str]) -> None:

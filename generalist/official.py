@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.mesh import Mesh
-from benchmark.core.method import Method
+from benchmark.core.method import Batch, Method
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from generalist.framework import Generalist, GeneralistMethod
@@ -41,7 +42,9 @@ class GeneralistOfficial(Generalist):
       False hands back once, at the end of such an epoch.
     * ``shared_lr``: the robust learner's lr and schedule overwrite the natural learner's at every
       step (0.01 in the paper's ResNet-18 setting). False leaves the natural learner its own.
-    * ``zero_means_one``: a ratio of exactly 0 is read as 1. The default schedule never reaches 0.
+    * ``zero_means_one``: a beta of exactly 0 is read as 1. The code takes beta at the end of each
+      epoch, so a schedule that ends at 0 is read as 1 during the whole last epoch. The default
+      schedule ends at 0.4 and never meets this. False takes beta as it is.
 
     As in the code, momentum, averages and step counters survive redistribution, and buffers are
     averaged like weights. Departure: lr and beta move with every step here, with every epoch in the
@@ -85,16 +88,33 @@ class _OfficialMethod(GeneralistMethod):
 
     def __init__(self, recipe: GeneralistOfficial, setting: Setting) -> None:
         super().__init__(recipe, setting)
+        # The code's unit is the epoch; with c given as a share of a short training, an "epoch" is
+        # a fifth of c, as epochs are to its c = 5.
+        self._epoch_steps = (
+            setting.steps_per_epoch
+            if recipe.every.epochs is not None
+            else max(1, round(self._every / 5))
+        )
+        self._epoch_end = 0.0
         self.averages = {
             name: copy.deepcopy(learner.model).eval().requires_grad_(False)
             for name, learner in self.learners.items()
         }
 
+    def _unused_steps(self) -> dict[str, int]:
+        """None: the averages e_k, which redistribution spares, remember every step."""
+        return dict.fromkeys(self.learners, 0)
+
+    def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """As of ``Generalist``."""
+        epoch = self.steps // self._epoch_steps + 1
+        self._epoch_end = min(1.0, epoch * self._epoch_steps / self._setting.total_steps)
+        return super().update(batch, progress)
+
     def _ratios(self, progress: float) -> dict[str, float]:
-        gamma = super()._ratios(progress)
-        if self.recipe.zero_means_one and gamma["robust"] == 0:
+        if self.recipe.zero_means_one and super()._ratios(self._epoch_end)["robust"] == 0:
             return {"natural": 0.0, "robust": 1.0}
-        return gamma
+        return super()._ratios(progress)
 
     def _mix(self, progress: float) -> None:
         if not self.recipe.nested_average:
@@ -118,16 +138,9 @@ class _OfficialMethod(GeneralistMethod):
             return super()._redistribution_is_due()
         if not self._every:
             return False
-        # The code's unit is the epoch; with c given as a share of a short training, an "epoch" is
-        # a fifth of c, as epochs are to its c = 5.
-        epoch_steps = (
-            self._setting.steps_per_epoch
-            if self.recipe.every.epochs is not None
-            else max(1, round(self._every / 5))
-        )
         # steps counts the batch just done; epoch t' begins epoch_steps before t' is complete.
-        since = self.steps - 1 - (self._warmup - epoch_steps)
-        return since >= 0 and since % self._every < epoch_steps
+        since = self.steps - 1 - (self._warmup - self._epoch_steps)
+        return since >= 0 and since % self._every < self._epoch_steps
 
     def share(self, mesh: Mesh) -> None:
         super().share(mesh)

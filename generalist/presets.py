@@ -45,6 +45,21 @@ class GeneralistD(Generalist):
     )
 
 
+class GeneralistDAdam(GeneralistD):
+    """Generalist-D with Adam for the natural learner, SGD for the robust one (2510.13361).
+
+    The paper reports that optimisers of their own help the learners: Adam for natural, SGD for
+    adversarial training. Everything else is ``generalist-d``.
+
+    Departure: the settings of the paper's Adam are not known to us; these are torch's defaults (lr
+    0.001, no weight decay). The lr follows the suite's schedule.
+    """
+
+    learners: tuple[LearnerConfig, ...] = default_learners(
+        {**NATURAL, "optimizer": {"name": "adam", "lr": 0.001, "weight_decay": 0}}, LINF
+    )
+
+
 class GeneralistDNorms(Generalist):
     """Generalist-D across norms: an l_inf and an l_2 learner (2510.13361).
 

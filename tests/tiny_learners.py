@@ -38,6 +38,31 @@ class TinyNet(nn.Module):
         return self.head(torch.relu(self.norm(self.conv(x))).flatten(1))
 
 
+class Ledger:
+    """Counts the images of which a gradient arrives at the logits; shared by copies of a net."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __deepcopy__(self, memo: dict) -> Ledger:
+        return self
+
+
+class CountingNet(TinyNet):
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        if logits.requires_grad:
+            logits.register_hook(self._count)
+        return logits
+
+    def _count(self, grad: Tensor) -> None:
+        self.ledger.images += len(grad)
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     return next(model.parameters()).dtype
 

@@ -134,7 +134,11 @@ def result_of(run: Path) -> dict[str, Any]:
     training = json.loads((run / "training.json").read_text())
     for record in (*metrics, training):
         del record["seconds"]
-    weights = torch.load(run / "deployed.pt", weights_only=True)
+    weights = {
+        f"{path.name}/{name}": value
+        for path in sorted(run.glob("deployed*.pt"))
+        for name, value in torch.load(path, weights_only=True).items()
+    }
     return {"metrics": metrics, "training": training, "weights": weights}
 
 

@@ -1,6 +1,7 @@
 """APGD: PGD that chooses its own step sizes (Croce & Hein, 2003.01690; l_1: 2103.01208).
 
-For training (E-AT). Evaluation takes AutoAttack's own.
+For training (E-AT, 2105.12508, whose code calls it ``apgd_train``). Evaluation takes AutoAttack's
+own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from benchmark.core.threat import ThreatModel
 _MOMENTUM = 0.75
 _IMPROVING = 0.75
 _SPARSER, _SMALLEST, _SHRINK = 1.5, 10.0, 0.95
-_FIRST_DENSITY = 0.2
+# Share of the coordinates that the first l_1 step moves: in E-AT's training attack, and in
+# AutoAttack.
+TRAINING_DENSITY, EVALUATION_DENSITY = 0.05, 0.2
 
 
 def project_l1_box(x: Tensor, delta: Tensor, eps: float) -> Tensor:
@@ -42,8 +45,15 @@ def project_l1_box(x: Tensor, delta: Tensor, eps: float) -> Tensor:
     return sign * torch.minimum((size - threshold).clamp_min(0), room).view_as(delta)
 
 
-def apgd(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
-    """The iterate with the largest cross-entropy of ``threat.steps`` APGD steps from ``x``.
+def apgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    density: float = TRAINING_DENSITY,
+) -> tuple[Tensor, Tensor]:
+    """``threat.steps`` APGD steps on the cross-entropy from ``x``.
 
     l_inf and l_2: step size 2 eps at first, momentum 0.75, halved at checkpoints unless three
     quarters of the steps improved the loss or a new best was found, going on from the best. l_1:
@@ -52,20 +62,28 @@ def apgd(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
 
     Args:
         model: in crafting state, [n, c, h, w] in [0, 1] to logits.
+        density: share of the coordinates that the first l_1 step moves.
+
+    Returns:
+        The iterate with the largest cross-entropy, and whether an image was classified correctly at
+        ``x`` and at every iterate (bool [n]): the accuracy that the attack leaves.
     """
-    run = _SparseAPGD(x, threat) if threat.norm == "l1" else _APGD(x, threat)
+    run = _SparseAPGD(x, threat, density) if threat.norm == "l1" else _APGD(x, threat)
     x_adv = x
+    resisted = torch.ones_like(y, dtype=torch.bool)
     for step in range(threat.steps + 1):
         here = x_adv.detach().requires_grad_()
+        grad = None
         with torch.enable_grad():
-            losses = F.cross_entropy(model(here), y, reduction="none")
-            if step == threat.steps:
-                run.note(here.detach(), losses.detach(), None)
-                break
-            (grad,) = torch.autograd.grad(losses.sum(), here)
+            logits = model(here)
+            losses = F.cross_entropy(logits, y, reduction="none")
+            if step < threat.steps:
+                (grad,) = torch.autograd.grad(losses.sum(), here)
+        resisted &= logits.detach().argmax(1) == y
         run.note(here.detach(), losses.detach(), grad)
-        x_adv = run.next(step)
-    return run.best
+        if step < threat.steps:
+            x_adv = run.next(step)
+    return run.best, resisted
 
 
 class _APGD:
@@ -83,7 +101,10 @@ class _APGD:
         self.size = torch.full((n,), self.first_size * self.eps, device=x.device, dtype=x.dtype)
         self.here = self.before = x
         self.grad = torch.zeros_like(x)
-        self.loss = torch.full_like(self.best_loss, torch.inf)  # the start is no improvement
+        # What the next loss is compared with. The start is no improvement; the step after it is one
+        # unless its loss is 0, since the code compares it with 0 and not with the start.
+        self.loss = torch.full_like(self.best_loss, torch.inf)
+        self.started = False
         # Since the last checkpoint: improving steps, steps, and the best loss then.
         self.improved = torch.zeros(n, device=x.device, dtype=torch.long)
         self.since = 0
@@ -99,7 +120,9 @@ class _APGD:
         better = loss > self.best_loss
         self.best[better] = here[better]
         self.best_loss = torch.where(better, loss, self.best_loss)
-        self.before, self.here, self.loss = self.here, here, loss
+        self.before, self.here = self.here, here
+        self.loss = loss if self.started else torch.zeros_like(loss)
+        self.started = True
         if grad is not None:
             self.grad = grad
             self.best_grad[better] = grad[better]
@@ -141,10 +164,10 @@ class _SparseAPGD(_APGD):
 
     first_size = 1.0
 
-    def __init__(self, x: Tensor, threat: ThreatModel) -> None:
+    def __init__(self, x: Tensor, threat: ThreatModel, density: float) -> None:
         super().__init__(x, threat)
         self.pixels = x[0].numel()
-        self.density = torch.full((len(x),), _FIRST_DENSITY, device=x.device, dtype=x.dtype)
+        self.density = torch.full((len(x),), density, device=x.device, dtype=x.dtype)
         self.moved_before = torch.full_like(self.density, self.pixels)
         self.period = max(int(0.04 * threat.steps), 1)
 

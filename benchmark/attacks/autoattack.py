@@ -1,16 +1,16 @@
-"""AutoAttack (2003.01690; l_1: 2103.01208) through ``pyautoattack``, whose code stays the judge.
+"""AutoAttack (2003.01690; l_1: 2103.01208): the attacks of ``pyautoattack`` in a loop of our own.
 
-What is added around it: the state of the model, of the random generators and of the library's own
-counters is the same before and after; class counts below ten; progress; batches that survive a
-kill or are shared among processes; and every success is judged again. Images lie in [0, 1], eps is
-in the same unit.
+The loop makes the same batches with the same seeds as the library's, so verdicts are those of its
+``run_standard_evaluation``. It adds: the state of the model, of the random generators and of the
+library's own counters is the same before and after; class counts below ten; progress; batches that
+survive a kill or are shared among processes; and every success is judged again. Images lie in
+[0, 1], eps is in the same unit.
 
 pyautoattack keeps module-level counters and reseeds the global generators: one call at a time.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import sys
 import time
@@ -19,13 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.attacks.journal import Batch, Journal
@@ -49,7 +48,7 @@ _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 # A forward pass plus the gradient to the input, in forward passes.
 _GRADIENT_PASS = 2
-_SECONDS_BETWEEN_REPORTS = 0.2
+SECONDS_BETWEEN_REPORTS = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class AutoAttackResult:
     """What AutoAttack found, per image. Tensors are on the device of ``x``.
 
     Attributes:
-        robust: bool [n], pyautoattack's own verdict; an image that is wrong when clean is False.
+        robust: bool [n], the verdict that pyautoattack gives; False if wrong when clean.
         clean: bool [n], right when clean.
         disputed: bool [n], fooled but not confirmed afterwards: the stored example is right when
             judged in another batch, or it lies outside the ball or the box. Should be all False;
@@ -107,8 +106,8 @@ def run_autoattack(
 ) -> AutoAttackResult:
     """Attack ``model`` on ``x`` with AutoAttack.
 
-    This is one plain call of pyautoattack on all images, so batches stay full while images fall,
-    and an image that is wrong when clean is attacked by nothing. Differences from the bare library:
+    Before each attack the images that are left are put into full batches, as pyautoattack does, and
+    an image that is wrong when clean is not attacked. Differences from the bare library:
 
     - Targeted attacks use min(9, K - 1) target classes (l_1: APGD-T min(5, K - 1)).
     - With K = 3 classes APGD-T and with K = 2 also APGD-DLR are left out: the DLR losses are
@@ -133,8 +132,8 @@ def run_autoattack(
         progress: called a few times per second with work done, the most work that can be left
             plus done (as if no further image fell), and the attack's name.
         journal: folder in which every finished batch is kept. With the same folder, a call that
-            was killed goes on behind the last finished batch, and ends with the very result of an
-            uninterrupted one: the library's loop runs again and is given the batches on file.
+            was killed reads the finished batches, makes the others, and ends with the result of an
+            uninterrupted one, bit by bit.
         ranks: processes that share the batches of each attack; all of them call this with the same
             arguments and get the same result, that of one process. pyautoattack seeds every batch
             anew, so the batches of an attack do not depend on one another.
@@ -150,13 +149,12 @@ def run_autoattack(
     _check_settings(norm, eps, version, attacks, batch_size)
     _check_images(x, y)
     device = next((tensor.device for tensor in model.parameters()), x.device)
-    warnings: list[str] = []
+    warnings = _Warnings()
     with (
         torch.inference_mode(False),
         torch.autocast(device.type, enabled=False),
         _random_state_kept(),
         crafting(model),
-        _library_state_kept(warnings),
     ):
         # The library views images as vectors, which images in channels_last layout do not allow.
         x, y = x.detach().clone(memory_format=torch.contiguous_format), y.clone()
@@ -167,15 +165,20 @@ def run_autoattack(
                 f"labels are in [{int(y.min())}, {int(y.max())}], the model has {classes} classes"
             )
         clean = logits.argmax(1).to(y.device) == y
+        if any(not torch.equal(other, clean.cpu()) for other in ranks.gather(clean.cpu())):
+            raise BenchmarkError(
+                "the model does not classify clean images the same at each pass, so its attack "
+                "cannot be shared among processes; evaluate it in one process"
+            )
         view = _view(model, x[:batch_size].to(device), logits) if fold else None
         crafted_on: nn.Module = view or model
         if precision == "bf16":
             crafted_on = Autocast(crafted_on, device.type)
-        attack = _Observed(
-            crafted_on, model, _NORMS[norm], float(eps), seed, version, device, progress, ranks
-        )
-        attack.warnings = warnings
-        left_out = attack.choose(attacks, classes)
+        meter = _Meter(crafted_on, progress)
+        objects = attack_objects(meter, norm, eps, seed, version, device)
+        objects.apgd.logger = objects.apgd_targeted.logger = warnings
+        names = _choose(objects, attacks, classes, warnings)
+        kept = None
         if journal is not None:
             fingerprint = {
                 "weights": tensors_hash(model.state_dict()),
@@ -183,29 +186,23 @@ def run_autoattack(
                 "norm": norm,
                 "eps": float(eps),
                 "seed": seed,
-                "attacks": attack.attacks_to_run,
+                "attacks": names,
                 "version": version,
                 "batch_size": batch_size,
                 "folded": view is not None,
-                "fused": view is not None and view.fused,
                 "precision": precision,
                 "versions": _versions(),
             }
             if ranks.first:  # before the others write into it
                 remove_temporaries(journal)
             ranks.gather(None)
-            attack.journal = Journal(journal, fingerprint)
-        for name in left_out:
-            warnings.append(
-                f"{name} is left out: its loss needs {_FEWEST_CLASSES[name]} classes, "
-                f"the model has {classes}"
-            )
-        attack.given(x, y, clean, batch_size)
-        x_adv, y_adv = attack.run_standard_evaluation(x, y, batch_size=batch_size)
-        attack.report(force=True)
-        robust = y_adv == y
+            kept = Journal(journal, fingerprint)
+        _check_defence(model, x, y, logits, objects, names, batch_size, device, warnings)
+        loop = _Loop(
+            objects, classes, model, meter, x, y, batch_size, device, kept, ranks, warnings
+        )
+        robust, x_adv, after = loop.run(names, clean)
         disputed = _disputed(model, x, x_adv, y, clean & ~robust, norm, eps, batch_size, device)
-    after = attack.after(len(x))
     if precision == "bf16":
         robust, after = robust | disputed, {}
         x_adv[disputed] = x[disputed]
@@ -220,10 +217,10 @@ def run_autoattack(
         disputed=disputed,
         x_adv=x_adv,
         after=after,
-        attacks=list(attack.attacks_to_run),
+        attacks=names,
         targets={
-            "apgd-t": attack.apgd_targeted.n_target_classes,
-            "fab-t": attack.fab.n_target_classes,
+            "apgd-t": objects.apgd_targeted.n_target_classes,
+            "fab-t": objects.fab.n_target_classes,
         },
         seed=seed,
         folded=view is not None,
@@ -233,241 +230,245 @@ def run_autoattack(
     )
 
 
+def attack_objects(
+    model: Callable[[Tensor], Tensor],
+    norm: NormName,
+    eps: float,
+    seed: int,
+    version: Version,
+    device: torch.device,
+) -> AutoAttack:
+    """The library's attacks on ``model``, with the parameters of ``version``.
+
+    ``run_autoattack`` calls it once and then runs the attacks that ``attacks_to_run`` names. A test
+    that wants a short attack replaces this function by one that changes what it returns.
+    """
+    return AutoAttack(
+        model, norm=_NORMS[norm], eps=float(eps), seed=seed, version=version, device=device
+    )
+
+
 def _versions() -> dict[str, str]:
     return {name: installed_version(name) for name in ("pyautoattack", "torch")}
 
 
-class _Observed(AutoAttack):
-    """AutoAttack whose attacks run on ``crafted_on`` while ``judge`` decides, and that counts.
+class _Warnings(list[str]):
+    """The library's logger, which keeps warnings in a list."""
+
+    def warning(self, message: str) -> None:
+        self.append(message)
+
+
+def _choose(
+    objects: AutoAttack, attacks: Sequence[str] | None, classes: int, warnings: list[str]
+) -> list[str]:
+    """The attacks to run; also sets the numbers of target classes.
+
+    Raises:
+        ConfigError: an attack asked for by name is undefined for so few classes.
+    """
+    wanted = list(objects.attacks_to_run if attacks is None else attacks)
+    undefined = [name for name in wanted if classes < _FEWEST_CLASSES.get(name, 2)]
+    if attacks is not None and undefined:
+        raise ConfigError(
+            f"{undefined[0]} needs at least {_FEWEST_CLASSES[undefined[0]]} classes, "
+            f"the model has {classes}"
+        )
+    for name in undefined:
+        warnings.append(
+            f"{name} is left out: its loss needs {_FEWEST_CLASSES[name]} classes, "
+            f"the model has {classes}"
+        )
+    for targeted in (objects.apgd_targeted, objects.fab):
+        targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
+    return [name for name in wanted if name not in undefined]
+
+
+def _check_defence(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    logits: Tensor,
+    objects: AutoAttack,
+    names: list[str],
+    batch_size: int,
+    device: torch.device,
+    warnings: _Warnings,
+) -> None:
+    """The library's checks, on the first batch; what they find goes into ``warnings``.
+
+    ``logits`` are the clean ones, and the first of the five outputs that are compared.
+    """
+    x, y, logits = x[:batch_size].to(device), y[:batch_size].to(device), logits[:batch_size]
+    outputs = [logits]
+
+    def call(x: Tensor) -> None:
+        outputs.append(model(x).detach())
+
+    with _library_state_kept():
+        checks.check_dynamic(call, x, logger=warnings)
+    if objects.version != "rand":
+        with torch.no_grad():
+            while len(outputs) < 5:
+                call(x)
+        made = iter(outputs)
+        checks.check_randomized(lambda _: next(made), x, y, logger=warnings)
+    checks.check_range_output(lambda _: logits, x, logger=warnings)
+    targets = objects.apgd_targeted.n_target_classes, objects.fab.n_target_classes
+    checks.check_n_classes(logits.shape[1], names, *targets, logger=warnings)
+
+
+class _Meter:
+    """The model that the attacks see. It counts their passes and tells the caller.
 
     Attributes:
-        alive: images not fooled so far.
-        journal: of finished batches, or None.
-        warnings: of the library, where its logger's are collected.
+        attack: the running one.
+        batch, waiting, later: most work left in this batch, in further batches of this attack, and
+            in the attacks to come.
     """
 
-    attacks_to_run: list[str]
+    def __init__(self, model: nn.Module, progress: Progress | None) -> None:
+        self._model, self._progress = model, progress
+        self._done, self._last_report = 0, 0.0
+        self.attack = ""
+        self.batch = self.waiting = self.later = 0
 
-    def __init__(
-        self,
-        crafted_on: nn.Module,
-        judge: nn.Module,
-        norm: str,
-        eps: float,
-        seed: int,
-        version: Version,
-        device: torch.device,
-        progress: Progress | None,
-        ranks: Ranks,
-    ) -> None:
-        super().__init__(judge, norm=norm, eps=eps, seed=seed, version=version, device=device)
-        self.alive = 0
-        self.journal: Journal | None = None
-        self.warnings: list[str] = []
-        self._ranks = ranks
-        self._shared: list[tuple[Tensor, Batch]] = []  # labels and batches of the running attack
-        self._batch: Batch | None = None  # what the attack on the current batch gave
-        self._number = 0  # of the current batch in its attack
-        self._crafted_on = crafted_on
-        self._progress = progress
-        self._last_report = 0.0
-        self._done = 0
-        self._running = ""
-        self._waiting = 0  # images of this attack in later batches
-        self._batch_left = 0  # most work left in this batch
-        self._robust_after: dict[str, int] = {}
-        for attack, model in (
-            (self.apgd, "model"),
-            (self.apgd_targeted, "model"),
-            (self.fab, "predict"),
-            (self.square, "predict"),
-        ):
-            setattr(attack, model, self._counted)
-            attack.perturb = self._watched(attack)
-
-    def choose(self, attacks: Sequence[str] | None, classes: int) -> list[str]:
-        """Set attacks and numbers of target classes; returns the names left out for lack of them.
-
-        Raises:
-            ConfigError: an attack asked for by name is undefined for so few classes.
-        """
-        wanted = list(self.attacks_to_run if attacks is None else attacks)
-        undefined = [name for name in wanted if classes < _FEWEST_CLASSES.get(name, 2)]
-        if attacks is not None and undefined:
-            raise ConfigError(
-                f"{undefined[0]} needs at least {_FEWEST_CLASSES.get(undefined[0], 2)} classes, "
-                f"the model has {classes}"
-            )
-        self.attacks_to_run = [name for name in wanted if name not in undefined]
-        for targeted in (self.apgd_targeted, self.fab):
-            targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
-        self._classes = classes
-        return undefined
-
-    def given(self, x: Tensor, y: Tensor, clean: Tensor, batch_size: int) -> None:
-        """The images, their labels, which are right when clean, and the batch size of the run."""
-        self._x, self._y, self._batch_size = x, y, batch_size
-        self._flags = clean.clone()  # not fooled before the running attack; kept by several ranks
-        self.alive = int(clean.sum())
-        if any(not torch.equal(other, clean.cpu()) for other in self._ranks.gather(clean.cpu())):
-            raise _not_shareable()
-
-    def get_logits(self, x: Tensor) -> Tensor:
-        """The judge's logits. The library asks for them once after each attack on a batch."""
-        if self._batch is None:
-            logits: Tensor = self.model(x)
-            return logits
-        # Judged already. The library looks at the largest logit alone; judging anew, in another
-        # process or after a kill, could turn out differently at a tie.
-        predictions, self._batch = self._batch.predictions, None
-        return one_hot(predictions, self._classes).to(x.dtype)
-
-    def after(self, n: int) -> dict[str, float]:
-        """Fraction of ``n`` images left after each attack, also of those that had nothing to do."""
-        fractions = {}
-        left = 0
-        for name in self.attacks_to_run:
-            left = self._robust_after.get(name, left)
-            fractions[name] = left / n
-        return fractions
-
-    def report(self, force: bool = False) -> None:
-        """Tell the caller, at most a few times per second."""
-        now = time.monotonic()
-        if self._progress is None or (
-            not force and now - self._last_report < _SECONDS_BETWEEN_REPORTS
-        ):
-            return
-        self._last_report = now
-        left = 0
-        if not force:
-            later = self.attacks_to_run[self.attacks_to_run.index(self._running) + 1 :]
-            left = self._waiting * self._cost(self._running)
-            left += self.alive * sum(self._cost(name) for name in later)
-            left = self._batch_left + left // self._ranks.world
-        self._progress(self._done, self._done + left, self._running)
-
-    def _counted(self, x: Tensor) -> Tensor:
-        logits: Tensor = self._crafted_on(x)
+    def __call__(self, x: Tensor) -> Tensor:
+        logits: Tensor = self._model(x)
         gradient = x.requires_grad and torch.is_grad_enabled()
         if gradient and not logits.requires_grad:
             # An output without gradient would end the library's attacks, Square's included.
             logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
         work = len(x) * (_GRADIENT_PASS if gradient else 1)
         self._done += work
-        self._batch_left = max(0, self._batch_left - work)
+        self.batch = max(0, self.batch - work)
         self.report()
         return logits
 
-    def _watched(self, attack: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        """The attack's ``perturb``, with the books kept."""
-        perturb = attack.perturb
+    def report(self, force: bool = False) -> None:
+        """Tell the caller, at most a few times per second unless by ``force``."""
+        now = time.monotonic()
+        if self._progress and (force or now - self._last_report >= SECONDS_BETWEEN_REPORTS):
+            self._last_report = now
+            left = self.batch + self.waiting + self.later
+            self._progress(self._done, self._done + left, self.attack)
 
-        def watched(x: Tensor, y: Tensor) -> Tensor:
-            name = self._name(attack)
-            if name != self._running:
-                self._running, self._waiting, self._number = name, self.alive, 0
-                self._shared = self._share(perturb) if self._ranks.world > 1 else []
-            number, self._number = self._number, self._number + 1
-            if self._ranks.world > 1:
-                batch = self._from_all(number, y)
-            else:
-                batch = self._attacked(perturb, number, x, y)
-            self.warnings.extend(batch.warnings)
-            fooled = batch.predictions != y
-            self.alive -= int(fooled.sum())
-            self._robust_after[name] = self.alive
-            self._batch = batch
-            found = x.clone()
-            found[fooled] = batch.examples
-            return found
 
-        return watched
+@dataclass
+class _Loop:
+    """The loop of ``run_standard_evaluation``: every attack on what is left, batch by batch.
 
-    def _attacked(
-        self, perturb: Callable[[Tensor, Tensor], Tensor], number: int, x: Tensor, y: Tensor
-    ) -> Batch:
-        """What the running attack does to its batch ``number``; from the journal if it is there."""
-        batch = self.journal.read(self._running, number, y) if self.journal else None
-        self._waiting = max(0, self._waiting - len(x))
-        if batch is None:
-            self._batch_left = len(x) * self._cost(self._running)
-            before = len(self.warnings)
-            adversarial = perturb(x, y)
-            predictions = self.model(adversarial).argmax(1)
-            batch = Batch(
-                predictions,
-                adversarial[predictions != y].detach(),
-                tuple(self.warnings[before:]),
-            )
-            if self.journal:
-                self.journal.write(self._running, number, y, batch)
-        self._batch_left = 0
-        self.report()
-        return batch
+    Bit by bit the library's: the same batches, and the same seed for each of them. So no batch
+    depends on another one of its attack, and they can be made by any process or be read from the
+    journal.
+    """
 
-    def _share(self, perturb: Callable[[Tensor, Tensor], Tensor]) -> list[tuple[Tensor, Batch]]:
-        """All batches of the running attack, each with its labels: every rank makes its part, and
-        gets those of others.
+    objects: AutoAttack
+    classes: int
+    judge: nn.Module
+    meter: _Meter
+    x: Tensor
+    y: Tensor
+    batch_size: int
+    device: torch.device
+    journal: Journal | None
+    ranks: Ranks
+    warnings: _Warnings
 
-        The library cuts the images left before an attack into consecutive batches, as here.
+    @torch.no_grad()
+    def run(self, names: list[str], clean: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """Whether each image is robust, bool [n]; x_adv [n, 3, h, w] as in the result; and the
+        fraction of robust images after each attack."""
+        robust, x_adv = clean.clone(), self.x.clone()
+        after = {"clean": int(robust.sum()) / len(robust)}
+        for number, name in enumerate(names):
+            later = sum(_cost(self.objects, rest, self.classes) for rest in names[number + 1 :])
+            rows = [part for part in robust.nonzero().flatten().split(self.batch_size) if len(part)]
+            for row, batch in zip(rows, self._batches(name, rows, later), strict=True):
+                fooled = row[(batch.predictions != self.y[row].cpu()).to(row.device)]
+                robust[fooled] = False
+                x_adv[fooled] = batch.examples.to(x_adv.device)
+            after[name] = int(robust.sum()) / len(robust)
+        self.meter.batch = self.meter.waiting = self.meter.later = 0
+        self.meter.report(force=True)
+        checks.check_square_sr(after, logger=self.warnings)
+        del after["clean"]
+        return robust, x_adv, after
+
+    def _batches(self, name: str, rows: list[Tensor], later: int) -> list[Batch]:
+        """What the attack does to each batch, given by its images' places in x. This process makes
+        its share and gets the rest from the others.
+
+        Args:
+            later: forward passes that further attacks cost, per image that is left.
         """
-        rows = self._flags.nonzero().flatten().split(self._batch_size)
-        own = {}
-        for number in range(self._ranks.rank, len(rows), self._ranks.world):
-            x, y = (tensor[rows[number]].to(self.device) for tensor in (self._x, self._y))
-            batch = self._attacked(perturb, number, x, y)
-            own[number] = Batch(batch.predictions.cpu(), batch.examples.cpu(), batch.warnings)
-        made = {number: item for part in self._ranks.gather(own) for number, item in part.items()}
-        batches = []
-        for number, row in enumerate(rows):
-            found = made[number]
-            self._flags[row] = found.predictions.to(self._y.device) == self._y[row]
-            tensors = (found.predictions.to(self.device), found.examples.to(self.device))
-            batches.append((self._y[row], Batch(*tensors, found.warnings)))
+        perturb, cost = _prepared(self.objects, name), _cost(self.objects, name, self.classes)
+        own = range(self.ranks.rank, len(rows), self.ranks.world)
+        meter = self.meter
+        meter.attack, meter.waiting = name, cost * sum(len(rows[number]) for number in own)
+        meter.later = later * sum(map(len, rows)) // self.ranks.world
+        made = {}
+        for number in own:
+            x, y = (tensor[rows[number]].to(self.device) for tensor in (self.x, self.y))
+            meter.batch = cost * len(x)
+            meter.waiting -= meter.batch
+            batch = self.journal.read(name, number, y.cpu()) if self.journal else None
+            if batch is None:
+                before = len(self.warnings)
+                adversarial = perturb(x, y)
+                predictions = self.judge(adversarial).argmax(1)
+                examples = adversarial[predictions != y].detach().cpu()
+                warnings = tuple(self.warnings[before:])
+                batch = Batch(predictions.cpu(), examples, warnings)
+                if self.journal:
+                    self.journal.write(name, number, y.cpu(), batch)
+            made[number] = batch
+            meter.batch = 0
+            meter.later -= later * len(batch.examples) // self.ranks.world
+            meter.report()
+        for part in self.ranks.gather(made):
+            made |= part
+        batches = [made[number] for number in range(len(rows))]
+        self.warnings += [text for batch in batches for text in batch.warnings]
         return batches
 
-    def _from_all(self, number: int, y: Tensor) -> Batch:
-        if number < len(self._shared):
-            labels, batch = self._shared[number]
-            if torch.equal(labels.to(y.device), y):
-                return batch
-        raise _not_shareable()
 
-    def _name(self, attack: Any) -> str:
-        if attack is self.apgd:
-            return f"apgd-{self.apgd.loss}"
-        if attack is self.apgd_targeted:
-            return "apgd-t"
-        if attack is self.fab:
-            return "fab-t" if self.fab.targeted else "fab"
-        return "square"
-
-    def _cost(self, name: str) -> int:
-        """Forward passes per image that survives the attack."""
-        apgd, targeted, fab = self.apgd, self.apgd_targeted, self.fab
-        if name == "square":
-            return int(self.square.n_restarts * self.square.n_queries) + 3
-        if name in ("apgd-ce", "apgd-dlr"):
-            phases = 3 if apgd.use_largereps else 1
-            steps = (apgd.n_iter_orig + phases) * apgd.eot_iter
-            return int(apgd.n_restarts * steps) * _GRADIENT_PASS + 1
-        if name == "apgd-t":
-            phases = 3 if targeted.use_largereps else 1
-            steps = (targeted.n_iter_orig + phases) * _GRADIENT_PASS + 1
-            return int(targeted.n_target_classes * targeted.n_restarts * steps) + 1
-        if name == "fab-t":
-            steps = fab.n_iter * (_GRADIENT_PASS + 1) + 3
-            return int(fab.n_target_classes * steps) + 1
-        # Untargeted FAB takes one backward pass per class.
-        return int(fab.n_restarts * fab.n_iter * (2 + self._classes)) + 1
+def _prepared(objects: AutoAttack, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """``perturb`` of that attack, which is set up as the library does before it is called."""
+    if name == "apgd-t":
+        attack = objects.apgd_targeted
+    elif name == "square":
+        attack = objects.square
+    elif name.startswith("fab"):
+        attack = objects.fab
+        attack.targeted = name == "fab-t"
+        if attack.targeted:
+            attack.n_restarts = 1
+    else:
+        attack = objects.apgd
+        attack.loss = name.removeprefix("apgd-")
+    return attack.perturb
 
 
-def _not_shareable() -> BenchmarkError:
-    return BenchmarkError(
-        "the model does not classify clean images the same at each pass, so its attack cannot be "
-        "shared among processes; evaluate it in one process"
+def _cost(objects: AutoAttack, name: str, classes: int) -> int:
+    """Forward passes per image that survives the attack, at most."""
+    apgd, targeted, fab, square = (
+        objects.apgd, objects.apgd_targeted, objects.fab, objects.square
+    )  # fmt: skip
+    # A phase takes one gradient more than steps; with large radii first there are three phases.
+    once, to_class = (
+        _GRADIENT_PASS * (attack.n_iter_orig + (3 if attack.use_largereps else 1))
+        for attack in (apgd, targeted)
     )
+    passes = {
+        "apgd-ce": apgd.n_restarts * apgd.eot_iter * once,
+        "apgd-dlr": apgd.n_restarts * apgd.eot_iter * once,
+        "apgd-t": targeted.n_target_classes * targeted.n_restarts * (to_class + 1),
+        "fab-t": fab.n_target_classes * (fab.n_iter * (_GRADIENT_PASS + 1) + 3),
+        "fab": fab.n_restarts * fab.n_iter * (2 + classes),  # a backward pass per class
+        "square": square.n_restarts * square.n_queries + 2,
+    }
+    return int(passes[name]) + 1  # the labels before the attack
 
 
 def _view(model: nn.Module, x: Tensor, logits: Tensor) -> FoldedView | None:
@@ -475,10 +476,7 @@ def _view(model: nn.Module, x: Tensor, logits: Tensor) -> FoldedView | None:
     # Foreign models may fail to be copied in any way they like; the model itself always works.
     try:
         view = FoldedView(model, channels_last=x.device.type == "cpu")
-        if not view.agrees(x, logits):
-            return None
-        view.fuse(x)
-        return view
+        return view if view.agrees(x, logits) else None
     except Exception:
         return None
 
@@ -537,42 +535,19 @@ def _random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _library_state_kept(warnings: list[str]) -> Iterator[None]:
-    """Start the library's check for dynamic models from zero and collect its warnings.
+def _library_state_kept() -> Iterator[None]:
+    """Start the library's check for dynamic models from zero, and restore the trace function.
 
     Its call counters are never reset, so after one dynamic model every later one would be reported;
     and it ends by removing any trace function, so coverage and debuggers would go blind.
     """
-    logger = logging.getLogger("auto-attack")
-    collect = _Collect(warnings)
-    level, propagate, disabled, trace = (
-        logger.level,
-        logger.propagate,
-        logger.disabled,
-        sys.gettrace(),
-    )
+    trace = sys.gettrace()
+    for name in checks.funcs:
+        checks.funcs[name] = 0
     try:
-        for name in checks.funcs:
-            checks.funcs[name] = 0
-        logger.addHandler(collect)
-        logger.setLevel(logging.WARNING)
-        logger.propagate = logger.disabled = False
         yield
     finally:
-        logger.removeHandler(collect)
-        logger.setLevel(level)
-        logger.propagate, logger.disabled = propagate, disabled
-        if sys.gettrace() is not trace:
-            sys.settrace(trace)
-
-
-class _Collect(logging.Handler):
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._messages = messages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._messages.append(record.getMessage())
+        sys.settrace(trace)
 
 
 def _check_settings(

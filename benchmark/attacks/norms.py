@@ -9,6 +9,7 @@ shrinks ``delta``, so the result stays in the ball.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -119,9 +120,9 @@ class L1(Norm):
 
     The steepest l_1 step moves a single coordinate, which is hopelessly slow; ``ascend`` therefore
     moves the top ``1 - sparsity`` share of the coordinates by equal amounts, as the SLIDE attack
-    does (Tramer & Boneh, 1904.13000, section 2; default sparsity 0.99). Pixels that the step would
-    push out of [0, 1] are not counted, as in MSD's code (Maini et al., 1909.04068): in a dark or
-    bright image the largest gradients belong to pixels that cannot follow.
+    does (Tramer & Boneh, 1904.13000, section 2; default sparsity 0.99). Pixels at 0 or 1 that the
+    step would push out of [0, 1] are not counted: in a dark or bright image the largest gradients
+    belong to pixels that cannot follow. (MSD's code leaves out more of them; see ``FewPixelsL1``.)
     """
 
     name = "l1"
@@ -160,6 +161,41 @@ class L1(Norm):
         sign, size = own_rows(sign, generator), own_rows(size, generator)
         direction = sign * size / _per_example(self.length(size).clamp_min(_TINY), size)
         return direction * _radius(like, eps, generator)
+
+
+class FewPixelsL1(L1):
+    """The l_1 steps of robust_union, the code of MSD (Maini et al., 1909.04068).
+
+    A step moves the k coordinates with the largest gradients by 1/k of its length each, k drawn
+    uniformly from 5 to 20, once per step for the whole batch. Left out are coordinates that have no
+    more than ``gap`` to go until 0 or 1, and those at 0 or 1 whatever their direction.
+
+    Args:
+        gap: k to a distance in pixel units.
+        generator: where k is drawn.
+    """
+
+    fewest, most = 5, 20
+
+    def __init__(
+        self, gap: Callable[[int], float], generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self._gap, self._generator = gap, generator
+
+    def ascend(self, grad: Tensor, x: Tensor) -> Tensor:
+        """As of ``L1``. Shorter than 1 where fewer than k coordinates have a gradient, longer where
+        more than k tie, as in the code, which gives each coordinate 1/k."""
+        drawn = torch.randint(
+            self.fewest, self.most + 1, (), generator=self._generator, device=grad.device
+        )
+        count = min(int(drawn), grad[0].numel())
+        gap = self._gap(count)
+        left_out = (x <= 0) | (x >= 1) | ((x <= gap) & (grad < 0)) | ((x >= 1 - gap) & (grad > 0))
+        flat = grad.masked_fill(left_out, 0).flatten(1)
+        smallest = flat.abs().topk(count, dim=1).values[:, -1:]
+        moved = torch.where(flat.abs() >= smallest, flat.sign(), torch.zeros_like(flat))
+        return (moved / count).view_as(grad)
 
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (Linf(), L2(), L1())}

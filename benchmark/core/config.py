@@ -45,11 +45,14 @@ def parse_yaml(text: str, where: str) -> Any:
     """The plain values in a YAML document; ``where`` names the source in the error message.
 
     Raises:
-        ConfigError: no valid YAML, or more values than a configuration can need.
+        ConfigError: no valid YAML, a key that is given twice, or more values than a configuration
+            can need.
     """
     try:
-        value = yaml.safe_load(text)
+        value = _plain_values(text)
         count = _count(value, {})
+    except _GivenTwice as error:
+        raise ConfigError(f"{where}: {error}") from error
     # Values that look like dates, numbers or tags end in whatever their constructors stumble over.
     except Exception as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
@@ -58,6 +61,49 @@ def parse_yaml(text: str, where: str) -> Any:
             f"{where} stands for more than {_MOST_VALUES:,} values; use fewer aliases"
         )
     return value
+
+
+class _GivenTwice(ValueError):
+    """A key that a YAML mapping holds twice."""
+
+
+def _plain_values(text: str) -> Any:
+    """As ``yaml.safe_load``, which of equal keys silently keeps the last.
+
+    Raises:
+        _GivenTwice: there are equal keys, with both lines.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_keys(loader, node, set())  # before merging ("<<") adds to the nodes
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_keys(loader: yaml.SafeLoader, node: yaml.Node, seen: set[int]) -> None:
+    if id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(loader, item, seen)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[Any, int] = {}
+    for key, value in node.value:
+        _check_keys(loader, value, seen)
+        # A key that is no scalar is refused by YAML itself, and merging may be written twice.
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name, line = loader.construct_object(key), key.start_mark.line + 1
+        if name in lines:
+            where = f"lines {lines[name]} and {line}" if line > lines[name] else f"line {line}"
+            raise _GivenTwice(f"the key {key.value!r} is given twice, in {where}; keep one of them")
+        lines[name] = line
 
 
 def _count(value: Any, known: dict[int, float]) -> float:

@@ -9,24 +9,31 @@ from typing import Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# While crafting, BatchNorm uses its running statistics ("eval") or those of the batch ("batch").
-BatchNormMode = Literal["eval", "batch"]
+# What a model does while training images are crafted on it; see ``crafting``.
+BatchNormMode = Literal["eval", "batch", "train"]
 
 
 @contextmanager
 def crafting(model: nn.Module, batchnorm: BatchNormMode = "eval") -> Iterator[nn.Module]:
-    """Put ``model`` in the state in which adversarial examples are crafted, and restore it exactly.
+    """Put ``model`` in the state in which adversarial examples are crafted, and restore it.
 
-    Every module is in eval mode and no parameter asks for a gradient. With ``batchnorm="batch"``
-    the BatchNorm layers normalise by the statistics of the batch, as ``model.train()`` would, but
-    without touching their running averages. Train/eval flags, ``requires_grad`` and BatchNorm
-    buffers are as before afterwards, whatever happens inside.
+    No parameter asks for a gradient. The mode decides what BatchNorm does:
+
+    * ``"eval"``: every module is in eval mode, so BatchNorm uses its running averages.
+    * ``"batch"``: as ``"eval"``, but BatchNorm normalises by the statistics of the batch. The
+      running averages are left as they are.
+    * ``"train"``: every module is in train mode, dropout too. BatchNorm normalises by the
+      statistics of the batch, and every forward pass of the attack moves the running averages, as
+      in the codes that call ``model.train()`` once and attack the model as it is.
+
+    Train/eval flags and ``requires_grad`` are as before afterwards, whatever happens inside, and so
+    are buffers unless the mode is ``"train"``.
     """
     modes = [(module, module.training) for module in model.modules()]
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tracking = []
     try:
-        model.eval()
+        model.train(batchnorm == "train")
         for parameter in frozen:
             parameter.requires_grad_(False)
         if batchnorm == "batch":

@@ -10,10 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.core.errors import BenchmarkError
+from benchmark.core.errors import BenchmarkError, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def at_home(path: Path) -> Path:
+    """``path`` with a leading ``~`` replaced by the home folder, as a shell would have done; shells
+    leave it in ``--out=~/x`` and in files.
+
+    Raises:
+        ConfigError: there is no such home folder.
+    """
+    if not str(path).startswith("~"):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path}: there is no such home folder; write the whole path (or ./{path} for a folder "
+            "of that name)"
+        ) from error
 
 
 @contextmanager
@@ -74,9 +92,9 @@ def save_tensors(content: Any, temporary: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` atomically as UTF-8."""
+    """Write ``text`` atomically as UTF-8; bytes of file names that are no UTF-8 become ``?``."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -92,13 +110,23 @@ def read_json(path: Path) -> Any:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise BenchmarkError(f"{path} is missing") from error
     except OSError as error:
         raise BenchmarkError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise BenchmarkError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different; of equal ones json keeps the last, silently."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:100]!r} is given twice")
+        found[key] = value
+    return found
 
 
 def _no_number(word: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -64,6 +65,44 @@ class OptimizerConfig(Config):
 # Peak until a third, a tenth at two thirds, a hundredth at the end: the schedule of SEAT and of
 # the Generalist code (epochs 0, 40, 80, 120).
 DEFAULT_SCHEDULE = Schedule.model_validate([(0, 1), ("1/3", 1), ("2/3", 0.1), (1, 0.01)])
+
+
+@dataclass(frozen=True)
+class AuthorsRecipe:
+    """How the authors of a method train it: ``recipe: authors`` in a suite's entry.
+
+    A method's class holds one as ``authors``; a subclass is another method and does not inherit it.
+
+    Attributes:
+        source: where the numbers are from, and for which network.
+        optimizer, schedule, grad_clip: in place of the suite's, for every learner that does not
+            state its own. The schedule is in fractions of the authors' training.
+        epochs, batch_size: the authors', for the reader: those of the suite hold. None: not known.
+    """
+
+    source: str
+    optimizer: OptimizerConfig
+    schedule: Schedule
+    epochs: int
+    batch_size: int | None
+    grad_clip: float | None = None
+
+    def __str__(self) -> str:
+        """In one line, for lists of methods."""
+        optimizer = self.optimizer.model_dump()
+        if self.optimizer.name != "sgd":  # the others have neither
+            del optimizer["momentum"], optimizer["nesterov"]
+        settings = ", ".join(
+            f"{key} {value:g}" for key, value in optimizer.items() if key != "name"
+        )
+        points = ", ".join(f"{value:g} at {100 * p:.3g} %" for p, value in self.schedule.points)
+        clip = f"; gradients clipped at {self.grad_clip:g}" if self.grad_clip else ""
+        batch = f", batch {self.batch_size}" if self.batch_size else ""
+        return (
+            f"{self.optimizer.name} ({settings}); lr times {points} of training "
+            f"({self.schedule.interpolation}){clip}. Theirs has {self.epochs} epochs{batch}. "
+            f"Source: {self.source}"
+        )
 
 
 class LearnerConfig(Config):

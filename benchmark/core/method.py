@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from benchmark.core.config import Config
 from benchmark.core.errors import ConfigError
-from benchmark.core.learner import Learner, LearnerConfig, learner_names
+from benchmark.core.learner import AuthorsRecipe, Learner, LearnerConfig, learner_names
 from benchmark.core.mesh import Mesh
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
@@ -55,8 +56,17 @@ class Method(ABC):
 
     @property
     def passes(self) -> float:
-        """Gradient passes per image and step, all learners together."""
+        """Gradient passes per image and step, all learners together; a mean over training."""
         return sum(learner.passes for learner in self.learners.values())
+
+    def passes_at(self, step: int) -> float:
+        """Those of one optimiser step, counted from 0."""
+        return self.passes
+
+    def selectable(self, progress: float) -> bool:
+        """Whether the model deployed after the step at ``progress`` is the method's yet; earlier
+        ones are never chosen as the best."""
+        return True
 
     @property
     def cuttable(self) -> bool:
@@ -87,10 +97,32 @@ class Method(ABC):
             learner.load_state_dict(state["learners"][name])
 
 
+WhoseRecipe = Literal["common", "authors"]
+RECIPES = get_args(WhoseRecipe)
+
+
 class Recipe(Config, ABC):
-    """The configuration of a method; ``build`` turns it into one."""
+    """The configuration of a method; ``build`` turns it into one.
+
+    Attributes:
+        recipe: whose optimiser and schedule its learners have where they state none: the suite's
+            common ones, or those of the method's authors (``AuthorsRecipe``).
+        authors: the latter; None if they are not known or state none.
+        unrecorded: options that came after the first records, and their defaults, at which they are
+            left out, so that the hashes of earlier records stay.
+    """
+
+    authors: ClassVar[AuthorsRecipe | None] = None
+    unrecorded: ClassVar[Mapping[str, Any]] = {"recipe": "common"}
 
     name: str = ""
+    recipe: WhoseRecipe = "common"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = default(self)
+        return {key: value for key, value in data.items()
+                if self.unrecorded.get(key, ...) != value}  # fmt: skip
 
     @abstractmethod
     def build(self, setting: Setting) -> Method:
@@ -136,24 +168,62 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
 
     Args:
         context: ``threats`` (training threat models by name) and ``learner`` (default optimizer
-            and schedule), which fill what the recipe leaves open.
+            and schedule), which fill what the recipe leaves open; with ``recipe: authors``, the
+            authors' take the place of ``learner``. None: ``data`` leaves nothing open, as recorded.
 
     Raises:
-        ConfigError: unknown name. pydantic.ValidationError: wrong hyper-parameters.
+        ConfigError: unknown name; authors' recipe asked for where there is none, or beside an
+            optimiser or schedule. pydantic.ValidationError: wrong hyper-parameters.
     """
     name = data["name"]
     entry = METHODS.get(name)
+    if context is not None and data.get("recipe") == "authors":
+        context = {**context, "learner": _authors_defaults(name, entry, data)}
     context = dict(context or {})
     if is_objective(entry):
         if "learner" in data:  # the resolved form, as recorded
             return SingleLearner.model_validate(dict(data), context=context)
         learner_keys = set(LearnerConfig.model_fields) - {"name", "objective"}
-        objective = {key: value for key, value in data.items() if key not in learner_keys}
+        own = learner_keys | {"recipe"}
+        objective = {key: value for key, value in data.items() if key not in own}
         learner = {key: value for key, value in data.items() if key in learner_keys}
+        given = {key: data[key] for key in ("recipe",) if key in data}
         return SingleLearner.model_validate(
-            {"name": name, "learner": {"name": name, "objective": objective, **learner}},
+            {"name": name, **given, "learner": {"name": name, "objective": objective, **learner}},
             context=context,
         )
     if not (isinstance(entry, type) and issubclass(entry, Recipe)):
         raise ConfigError(f"method {name!r} is neither an Objective nor a Recipe: {entry!r}")
     return entry.model_validate(dict(data), context=context)
+
+
+def authors_recipe(entry: Any) -> AuthorsRecipe | None:
+    """How the authors of a registered method train it; None if that is not known. What a subclass
+    inherits is another method's."""
+    return vars(entry).get("authors") if isinstance(entry, type) else None
+
+
+def _authors_defaults(name: str, entry: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What learners get in place of the suite's optimiser and schedule.
+
+    Raises:
+        ConfigError: see ``make_recipe``.
+    """
+    authors = authors_recipe(entry)
+    if authors is None:
+        known = [key for key, cls in METHODS.items() if authors_recipe(cls)]
+        raise ConfigError(
+            f"{name} has no authors' recipe here (these have: {', '.join(known)}); leave `recipe` "
+            "out for the suite's common one, or state optimizer and schedule"
+        )
+    clash = next((key for key in ("optimizer", "schedule", "grad_clip") if key in data), None)
+    if clash:
+        raise ConfigError(
+            f"{name}: `recipe: authors` states {clash} already; leave one of the two out"
+        )
+    defaults = {
+        "optimizer": authors.optimizer.model_dump(),
+        "schedule": authors.schedule,
+        "grad_clip": authors.grad_clip,
+    }
+    return {key: value for key, value in defaults.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, ValidationInfo
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from benchmark.core.errors import ConfigError
 from benchmark.core.registry import Registry
 from benchmark.core.setting import Step
 from benchmark.core.threat import Threat
+
+if TYPE_CHECKING:
+    from benchmark.core.learner import AuthorsRecipe
 
 Displacement = AbstractContextManager[object]
 
@@ -41,8 +44,12 @@ class Objective(Config, ABC):
 
     Attributes:
         name: the registered name, filled in by the registry.
-        batchnorm: BatchNorm statistics while crafting: running averages ("eval") or the batch's.
+        authors: how the method's authors train it; None if that is not known.
+        batchnorm: the model's mode while crafting: "eval", "batch" (BatchNorm by the batch) or
+            "train" (as "batch", and the running averages follow); see ``core.crafting``.
     """
+
+    authors: ClassVar[AuthorsRecipe | None] = None
 
     name: str = ""
     batchnorm: BatchNormMode = "eval"
@@ -73,6 +80,11 @@ class Objective(Config, ABC):
     def passes(self) -> float:
         """Gradient passes per image and step, all together."""
         return self.crafting_passes + self.training_passes
+
+    @property
+    def draws(self) -> bool:
+        """Whether it may draw random numbers; only one that says no is ever left out of steps."""
+        return True
 
     @property
     def cuttable(self) -> bool:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
 from benchmark.core.errors import DataError
-from benchmark.data.check import make_split
+from benchmark.core.files import at_home
+from benchmark.data.check import check_gaps, check_images, check_labels, make_split
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
+from benchmark.data.decode import printable
+from benchmark.data.layout import part_of
 from benchmark.data.raw import Raw
 from benchmark.data.splits import carve
+from benchmark.data.white import extremes_of, white_of
 
 DIGITS_TEST_SHARE = 0.25
 DIGITS_TEST_SEED = 0  # fixed: the test set is the same whatever split_seed says
@@ -31,7 +36,7 @@ def read_digits(config: DatasetConfig, data_root: Path) -> Raw:
     size = config.size or 16
     big = interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
     grey = big.round().clamp(0, 255).to(torch.uint8)
-    whole = Split(grey.expand(-1, 3, -1, -1).contiguous(), labels)
+    whole = Split(grey.expand(-1, config.channels, -1, -1).contiguous(), labels)
     count = round(DIGITS_TEST_SHARE * len(whole))
     train, test = carve(labels, count, DIGITS_TEST_SEED)
     return Raw(
@@ -45,13 +50,19 @@ def read_digits(config: DatasetConfig, data_root: Path) -> Raw:
 
 
 def locate(path: str, data_root: Path) -> Path:
-    """An absolute ``path`` as it is; a relative one below the data root, else as given."""
-    below = data_root / path  # an absolute path replaces data_root
-    return below if below.exists() else Path(path)
+    """An absolute ``path`` as it is, ``~`` being the home folder; a relative one below the data
+    root, else as given."""
+    given = at_home(Path(path))
+    below = data_root / given  # an absolute path replaces data_root
+    return below if below.exists() else given
 
 
 def read_npz(config: DatasetConfig, data_root: Path) -> Raw:
-    """{train,val,test}_{images,labels} of one .npz file; ``val`` may be missing.
+    """Images and labels of each split in one .npz file.
+
+    The arrays are called {train,val,test}_{images,labels} as in MedMNIST, or {x,y}_{train,test} as
+    in Keras. ``val`` may be missing; with a test split alone, or plain ``images`` and ``labels``,
+    the file can be evaluated only.
 
     Raises:
         DataError: missing file or arrays, pickled objects, or what ``make_split`` refuses.
@@ -62,35 +73,86 @@ def read_npz(config: DatasetConfig, data_root: Path) -> Raw:
             f"there is no file {config.path!r} below the data root or at that path; correct path "
             "or --data-root"
         )
-    arrays = load_npz(path)
-    splits: dict[str, Split] = {}
+    present = npz_names(path)
+    roles = _roles(path.name, present)
+    parts = {part for part, _ in roles}
     for part in ("train", "val", "test"):
-        keys = (f"{part}_images", f"{part}_labels")
-        missing = [key for key in keys if key not in arrays]
-        if part == "val" and len(missing) == 2:
-            continue
-        if missing:
+        missing = [what for what in ("images", "labels") if (part, what) not in roles]
+        if len(missing) == 1 or (part == "test" and missing):
             raise DataError(
-                f"{path.name} has no array {missing[0]!r} (it has: {', '.join(sorted(arrays))}); "
-                "the MedMNIST layout is {train,val,test}_{images,labels}"
+                f"{path.name} has no array {f'{part}_{missing[0]}'!r} (it has: "
+                f"{', '.join(map(printable, sorted(present)))}); the MedMNIST layout is "
+                "{train,val,test}_{images,labels}"
             )
-        splits[part] = make_split(f"{part} split of {path.name}", *(arrays[key] for key in keys))
-    _check_scale(path.name, arrays)
-    present = sorted(set(splits["train"].labels.tolist()))
-    highest = present[-1]
-    gaps = sorted(set(range(highest + 1)) - set(present))
-    if gaps:
+    arrays = load_npz(path, set(roles.values()))
+    where = {part: f"{part} split of {path.name}" for part in sorted(parts)}
+    images = {part: check_images(where[part], arrays[roles[part, "images"]]) for part in where}
+    labels = {part: check_labels(where[part], arrays[roles[part, "labels"]]) for part in where}
+    white = white_of(
+        {where[part]: extremes_of(where[part], images[part]) for part in where}, config.white
+    )
+    if white > 255 and any(array.dtype == np.uint8 for array in images.values()):
         raise DataError(
-            f"train split of {path.name}: labels go up to {highest} but {gaps[0]} never occurs; "
-            "number the classes 0, 1, 2, ... without gaps"
+            f"{path.name} has images of 8 bits in one split and of more in another; save all in "
+            "one type, or set dataset.white"
         )
+    splits = {
+        part: make_split(
+            where[part], images[part], labels[part], channels=config.channels, white=white
+        )
+        for part in where
+    }
+    classes: tuple[str, ...]
+    if isinstance(config.class_order, tuple):
+        classes = config.class_order
+    elif "train" in labels:
+        classes = tuple(map(str, range(check_gaps(where["train"], labels["train"]))))
+    else:
+        classes = tuple(map(str, range(int(labels["test"].max()) + 1)))
+    notes = () if white in (1, 255) else (f"white is {white:g} (dataset.white says otherwise)",)
     return Raw(
-        train=splits["train"],
+        train=splits.get("train"),
         val=splits.get("val"),
         test=splits["test"],
-        classes=tuple(str(label) for label in range(highest + 1)),
-        source=f"{path.name} in MedMNIST layout",
+        classes=classes,
+        source=f"{path.name} in MedMNIST layout"
+        if ("test", "images") in roles and roles["test", "images"] == "test_images"
+        else f"{path.name}, arrays {', '.join(sorted(roles.values()))}",
+        notes=notes,
     )
+
+
+_IMAGE_WORDS = ("images", "image", "imgs", "x", "data")
+_LABEL_WORDS = ("labels", "label", "y", "targets", "target")
+
+
+def _roles(where: str, names: Collection[str]) -> dict[tuple[str, str], str]:
+    """The array for (part, ``images`` or ``labels``). Raises DataError: two for one."""
+    roles: dict[tuple[str, str], str] = {}
+    for name in sorted(names):
+        words = name.casefold().split("_")
+        kinds = ["images" if word in _IMAGE_WORDS else "labels" for word in words
+                 if word in (*_IMAGE_WORDS, *_LABEL_WORDS)]  # fmt: skip
+        parts = [part for part in map(part_of, words) if part]
+        if len(kinds) != 1 or len(parts) + 1 != len(words):
+            continue
+        role = (parts[0] if parts else "", kinds[0])
+        if role in roles:
+            raise DataError(
+                f"{where} has both {roles[role]!r} and {name!r}; leave the one that counts"
+            )
+        roles[role] = name
+    if all(part == "" for part, _ in roles):
+        return {("test", what): name for (_, what), name in roles.items()}
+    roles = {role: name for role, name in roles.items() if role[0]}
+    if not any(part == "test" for part, _ in roles):  # the only held-out split is the test set
+        roles = {("test" if part == "val" else part, what): n for (part, what), n in roles.items()}
+    return roles
+
+
+def npz_names(path: Path) -> list[str]:
+    """The names of the arrays in an .npz file. Raises DataError: not such a file."""
+    return list(_open_npz(path, lambda file: dict.fromkeys(file.files, np.empty(0))))
 
 
 def load_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
@@ -99,12 +161,19 @@ def load_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.
     Raises:
         DataError: not such a file, or one of these arrays is pickled.
     """
+    return _open_npz(
+        path,
+        lambda file: {key: file[key] for key in file.files if wanted is None or key in wanted},
+    )
+
+
+def _open_npz(path: Path, read: Callable[[Any], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise DataError(f"{path.name} holds a single array; expected an .npz archive")
         with file:
-            return {key: file[key] for key in file.files if wanted is None or key in wanted}
+            return read(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "it contains pickled objects" if "allow_pickle" in str(error) else str(error)[:200]
         raise DataError(
@@ -125,18 +194,3 @@ def read_npy(path: Path, remedy: str) -> np.ndarray:
         raise DataError(f"{where} is missing below the data root; {remedy}") from error
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{where} is damaged ({error}); {remedy}") from error
-
-
-def _check_scale(name: str, arrays: dict[str, np.ndarray]) -> None:
-    """Float splits must agree on [0, 1] or [0, 255], because the scale is read off each."""
-    tops = {
-        key: float(array.max())
-        for key, array in arrays.items()
-        if key.endswith("_images") and array.dtype.kind == "f"
-    }
-    if tops and min(tops.values()) <= 1 < max(tops.values()):
-        raise DataError(
-            f"{name}: largest pixel is "
-            + ", ".join(f"{top:g} in {key}" for key, top in tops.items())
-            + "; use one scale, [0, 1] or [0, 255], for all splits"
-        )

@@ -2,82 +2,127 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
 from benchmark.core.errors import DataError
 from benchmark.data.dataset import AnySplit, Split
+from benchmark.data.white import extremes_of, to_grey, to_uint8, white_of
+
+# ImageNet-21K has 21,841. A higher label is a number of another kind, such as -1 without its sign.
+MOST_CLASSES = 100_000
 
 
-def make_split(where: str, images: np.ndarray, labels: np.ndarray) -> Split:
+def make_split(
+    where: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    channels: int = 3,
+    white: float | None = None,
+) -> Split:
     """Arrays to a ``Split``.
 
     Args:
         where: names the arrays in messages ("train split of cells.npz").
-        images: [n, h, w] or [n, h, w, 1 or 3]; uint8, other integers in 0..255, or floats in
-            [0, 1] or [0, 255].
+        images: [n, h, w] or [n, h, w, 1 or 3]; integers or floats, see ``white.white_of``.
         labels: integers [n] or [n, 1].
+        channels: 3 (grey is repeated) or 1 (colour becomes luma, see ``white.to_grey``).
+        white: the pixel value of white; None reads it off the images.
 
     Raises:
         DataError: wrong shape, type or range, NaN or infinity, an empty split.
     """
+    images = check_images(where, images)
     labels = check_labels(where, labels)
+    if len(images) != len(labels):
+        raise DataError(f"{where}: {len(images)} images but {len(labels)} labels")
+    if white is None:
+        white = white_of({where: extremes_of(where, images)})
+    images = to_uint8(images, white)
+    if channels == 1 and images.shape[3] == 3:
+        images = to_grey(images)
+    # copy: an array of an npz may be read-only or of another byte order
+    tensor = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
+    return Split(tensor.expand(-1, channels, -1, -1).contiguous(), torch.from_numpy(labels))
+
+
+def check_images(where: str, images: np.ndarray) -> np.ndarray:
+    """Images as [n, h, w, 1 or 3] of their own type. Raises DataError: another shape, or none."""
+    if images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
+        raise DataError(
+            f"{where}: images have shape {images.shape}; expected channels last: save "
+            "images.transpose(0, 2, 3, 1)"
+        )
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
         raise DataError(
             f"{where}: images have shape {images.shape}; expected [n, h, w], [n, h, w, 1] or "
             "[n, h, w, 3]"
         )
-    if len(images) != len(labels):
-        raise DataError(f"{where}: {len(images)} images but {len(labels)} labels")
     if len(images) == 0:
         raise DataError(f"{where} is empty")
     if min(images.shape[1:3]) < 4:
         raise DataError(f"{where}: images of {images.shape[1]}x{images.shape[2]} are too small")
-    images = _to_uint8(where, images)
-    if images.ndim == 3:
-        images = images[..., None]
-    # copy: an array of an npz may be read-only or of another byte order
-    tensor = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C"))
-    tensor = tensor.expand(-1, 3, -1, -1).contiguous()
-    return Split(tensor, torch.from_numpy(labels))
+    return images if images.ndim == 4 else images[..., None]
 
 
 def check_labels(where: str, labels: np.ndarray) -> np.ndarray:
-    """Labels as int64 [n]. Raises DataError: not integers, several per image, negative."""
+    """Labels as int64 [n].
+
+    Raises:
+        DataError: not integers, several per image, negative, or higher than any number of classes
+            that could be meant.
+    """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
+        one_hot = labels.ndim == 2 and labels.dtype.kind in "biuf"
+        one_hot = one_hot and bool((labels.astype(float).sum(1) == 1).all())
         raise DataError(
             f"{where}: labels have shape {labels.shape}; expected one label per image, [n] or "
-            "[n, 1] (multi-label sets are not supported)"
+            "[n, 1] "
+            + ("(save labels.argmax(1))" if one_hot else "(multi-label sets are not supported)")
         )
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels are {labels.dtype}; expected integers 0, 1, 2, ...")
+        hint = (
+            " (save the places of the names in a sorted list)" if labels.dtype.kind in "US" else ""
+        )
+        raise DataError(f"{where}: labels are {labels.dtype}; expected integers 0, 1, 2, ...{hint}")
     if len(labels) and labels.min() < 0:
         raise DataError(f"{where}: label {labels.min()} is negative; number classes from 0")
+    if len(labels) and int(labels.max()) >= MOST_CLASSES:
+        highest = int(labels.max())
+        negative = np.iinfo(labels.dtype).max - highest + 1
+        hint = f" (is it -{negative}, stored without a sign?)" if negative < MOST_CLASSES else ""
+        raise DataError(
+            f"{where}: the highest label is {highest}{hint}, but there are {len(labels)} images; "
+            "number classes 0, 1, 2, ... and leave out images without a label"
+        )
     return labels.astype(np.int64)
 
 
-def _to_uint8(where: str, images: np.ndarray) -> np.ndarray:
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind not in "iuf":
-        raise DataError(f"{where}: images are {images.dtype}; expected uint8 or floats")
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        bad = int((~np.isfinite(images)).reshape(len(images), -1).any(axis=1).sum())
-        raise DataError(f"{where}: {bad} images contain NaN or infinity; repair or drop them")
-    low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 255:
+def check_gaps(where: str, labels: np.ndarray) -> int:
+    """The number of classes that training labels int64 [n] name: each of 0, 1, 2, ... occurs.
+
+    Raises:
+        DataError: some class below the highest label never occurs.
+    """
+    present = np.unique(labels)  # never a range up to the highest label, which may be any
+    if len(present) <= int(present[-1]):
+        gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
+        few = f", of {len(labels)} images," if present[-1] >= len(labels) else ""
         raise DataError(
-            f"{where}: pixels lie in [{low:g}, {high:g}]; expected [0, 1] or [0, 255] "
-            "(undo the normalisation)"
+            f"{where}: labels{few} go up to {present[-1]} but {gap} never occurs; number the "
+            "classes 0, 1, 2, ... without gaps, or name all of them in dataset.class_order"
         )
-    if images.dtype.kind == "f" and high <= 1:
-        images = images * 255
-    return np.round(images).astype(np.uint8)
+    return len(present)
 
 
-def check_classes(train: AnySplit, others: dict[str, AnySplit], classes: tuple[str, ...]) -> None:
+def check_classes(
+    train: AnySplit | None, others: Mapping[str, AnySplit], classes: tuple[str, ...]
+) -> None:
     """Check that labels are classes and that no split has a class that training lacks.
 
     Raises:
@@ -85,26 +130,27 @@ def check_classes(train: AnySplit, others: dict[str, AnySplit], classes: tuple[s
     """
     if len(classes) < 2:
         raise DataError(f"found {len(classes)} class; classification needs at least 2")
-    known = set(train.labels.unique().tolist())
-    for name, split in {"train": train, **others}.items():
+    splits = {} if train is None else {"train": train}
+    known = None if train is None else set(train.labels.unique().tolist())
+    for name, split in {**splits, **others}.items():
         labels = set(split.labels.unique().tolist())
         wrong = sorted(label for label in labels if not 0 <= label < len(classes))
         if wrong:
             raise DataError(f"{name} split: label {wrong[0]} is out of range 0..{len(classes) - 1}")
-        unseen = sorted(labels - known)
+        unseen = [] if known is None else sorted(labels - known)
         if unseen:
             raise DataError(
                 f"{name} split has class {classes[unseen[0]]!r}, which the train split lacks; "
                 "the splits must have the same classes"
             )
-    if len(known) < 2:
+    if known is not None and len(known) < 2:
         raise DataError("the train split has images of only 1 class; at least 2 are needed")
 
 
-def check_same_size(splits: dict[str, Split]) -> None:
+def check_same_size(splits: Mapping[str, Split]) -> None:
     """Check that all images are squares of one size. Raises DataError."""
     shapes = {name: tuple(split.images.shape[-2:]) for name, split in splits.items()}
-    first = shapes["train"]
+    reference, first = next(iter(shapes.items()))
     for name, shape in shapes.items():
         if shape[0] != shape[1]:
             raise DataError(
@@ -113,6 +159,6 @@ def check_same_size(splits: dict[str, Split]) -> None:
             )
         if shape != first:
             raise DataError(
-                f"train images are {first[0]}x{first[1]} pixels but {name} images are "
+                f"{reference} images are {first[0]}x{first[1]} pixels but {name} images are "
                 f"{shape[0]}x{shape[1]}; set size to resize them"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import urllib.error
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from benchmark.core.errors import DataError
 from benchmark.data.check import make_split
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
-from benchmark.data.decode import cached, decode_all
 from benchmark.data.folders import read_class_folders
+from benchmark.data.layout import find_parts, foreign_format, is_hidden
+from benchmark.data.parquet import Rows, find_shards, read_rows
 from benchmark.data.raw import Raw
 
 TRAIN_IMAGES, TEST_IMAGES, SIZE = 50_000, 10_000, 32
@@ -91,22 +93,27 @@ def _read(variant: Variant, config: DatasetConfig, data_root: Path) -> Raw:
     own = data_root / variant.name
     for folder in (data_root, own):
         if (folder / variant.batches).is_dir():
-            return _checked(variant, _read_batches(variant, folder, download=False))
-    for folder in (own, own / "data", own / variant.hub_folder, data_root):
-        if any(folder.glob("train-*.parquet")):
-            return _checked(variant, _read_parquet(variant, folder))
-    if (own / "train").is_dir():
+            return _checked(variant, _read_batches(variant, folder, config, download=False))
+    for folder in (own, own / "data", own / variant.hub_folder, own / "default", data_root):
+        shards = find_shards(folder)
+        if shards:
+            return _checked(variant, _read_parquet(variant, shards, config))
+    if own.is_dir() and find_parts((e.name for e in own.iterdir() if e.is_dir()), own.name):
         return _checked(variant, _read_folders(variant, own, config))
     if config.download:
-        return _checked(variant, _read_batches(variant, data_root, download=True))
+        return _checked(variant, _read_batches(variant, data_root, config, download=True))
     looked = (
         f"{variant.batches}/ (torchvision)",
-        f"{variant.name}/{{train,test}}-*.parquet or {{train,test}}-*.parquet (Hugging Face)",
+        f"{variant.name}/{{train,test}}-*.parquet, {variant.name}/{{train,test}}.parquet or "
+        f"{variant.name}/{{train,test}}/*.parquet (Hugging Face), in {variant.name}/"
+        f"{variant.hub_folder}/ and the data root too",
         f"{variant.name}/{{train,test}}/<class>/*.png (class folders)",
     )
+    hint = foreign_format(own) if own.is_dir() else ""
     raise DataError(
         f"{variant.title} was not found. Looked below the data root for: {'; '.join(looked)}. "
-        "Give the folder that holds one of them with --data-root, or set download to fetch it "
+        + (f"There is {variant.name}/, but {hint}. " if hint else "")
+        + "Give the folder that holds one of them with --data-root, or set download to fetch it "
         "with torchvision"
     )
 
@@ -118,6 +125,8 @@ def _checked(variant: Variant, raw: Raw) -> Raw:
         ("training", raw.train, TRAIN_IMAGES),
         ("test", raw.test, TEST_IMAGES),
     ):
+        if split is None:
+            continue
         if not isinstance(split, Split) or tuple(split.images.shape[2:]) != (SIZE, SIZE):
             raise DataError(f"{variant.title} images must have 32x32 pixels; {part} has others")
         if len(split) != full:
@@ -125,7 +134,7 @@ def _checked(variant: Variant, raw: Raw) -> Raw:
     return Raw(raw.train, raw.val, raw.test, variant.classes, raw.source, tuple(notes))
 
 
-def _read_batches(variant: Variant, root: Path, download: bool) -> Raw:
+def _read_batches(variant: Variant, root: Path, config: DatasetConfig, *, download: bool) -> Raw:
     """torchvision's pickled batches; it checks their MD5 sums before anything is unpickled."""
     splits = []
     for train in (True, False):
@@ -142,33 +151,78 @@ def _read_batches(variant: Variant, root: Path, download: bool) -> Raw:
                 "and give its folder with --data-root"
             ) from error
         part = "train" if train else "test"
-        splits.append(make_split(f"{part} split", data.data, np.array(data.targets)))
+        labels = np.array(data.targets)
+        splits.append(make_split(f"{part} split", data.data, labels, channels=config.channels))
     return Raw(splits[0], None, splits[1], variant.classes, "torchvision batches, MD5-checked")
 
 
 def _read_folders(variant: Variant, folder: Path, config: DatasetConfig) -> Raw:
-    raw = read_class_folders(folder, config.model_copy(update={"size": None}))
-    if len(raw.classes) != len(variant.classes):
+    """Class folders in any words for the classes. Raises DataError: other classes."""
+    parts = find_parts((e.name for e in folder.iterdir() if e.is_dir()), folder.name)
+    first = folder / next(iter(parts.values()))
+    present = [e.name for e in first.iterdir() if e.is_dir() and not is_hidden(e.name)]
+    names = class_names(present, variant.classes, f"{folder.name}/{first.name}")
+    ordered = config.model_copy(update={"size": None, "class_order": variant.classes})
+    return read_class_folders(folder, ordered, names)
+
+
+# In torchvision's tutorial, fastai's copy, STL-10 and other places.
+ALIASES = {"plane": "airplane", "aeroplane": "airplane", "car": "automobile", "auto": "automobile"}
+
+
+def class_names(present: Sequence[str], classes: tuple[str, ...], where: str) -> dict[str, str]:
+    """The official class of each folder: by name, alias, or number (0, 1, 2, ...).
+
+    Upper case, and spaces or hyphens instead of ``_``, are the same.
+
+    Raises:
+        DataError: a folder that is none of ``classes``, two that are the same, or not all there.
+    """
+    numbers = bool(present) and all(name.isdecimal() for name in present)
+    found: dict[str, str] = {}
+    for name in sorted(present):
+        word = re.sub(r"[ -]", "_", name.casefold())
+        if numbers and int(name) < len(classes):
+            word = classes[int(name)]
+        elif word not in classes:
+            word = ALIASES.get(word, word)
+        if word not in classes:
+            raise DataError(
+                f"{where} has a class folder {name!r}, which is none of the {len(classes)} classes "
+                f"({', '.join(classes[:3])}, ...); rename it, or use dataset 'folder' for a set "
+                "of your own"
+            )
+        if word in found.values():
+            twice = next(folder for folder, official in found.items() if official == word)
+            raise DataError(f"{where} has both {twice!r} and {name!r}, which are one class")
+        found[name] = word
+    if len(found) != len(classes):
+        lacking = next(name for name in classes if name not in found.values())
         raise DataError(
-            f"{variant.name}/train has {len(raw.classes)} class folders; {variant.title} has "
-            f"{len(variant.classes)}. For a set of your own use dataset 'folder'"
+            f"{where} has {len(found)} class folders of {len(classes)}: {lacking!r} is missing. "
+            "For a set of your own use dataset 'folder'"
         )
-    return raw
+    return found
 
 
-def _read_parquet(variant: Variant, folder: Path) -> Raw:
-    shards = {part: _shards(folder, part) for part in ("train", "test")}
-    splits = {}
-    for part, files in shards.items():
-        # default arguments: the closure must not see the next round's values
-        def compute(part: str = part, files: list[Path] = files) -> dict[str, np.ndarray]:
-            return _decode_shards(variant, part, files)
-
-        arrays = cached(files, compute)
-        splits[part] = make_split(f"{part} split", arrays["images"], arrays["labels"])
+def _read_parquet(variant: Variant, shards: dict[str, list[Path]], config: DatasetConfig) -> Raw:
+    if "test" not in shards:
+        raise DataError(
+            "there are parquet files of the train split but none named test-*.parquet beside "
+            "them; fetch them too"
+        )
+    shards = {part: shards[part] for part in ("train", "test") if part in shards}
+    plain = config.model_copy(update={"size": None})
+    rows = read_rows(shards, plain, ("img", "image"), variant.label_columns)
+    splits = {
+        part: make_split(
+            f"{part} split", split.images, _official(variant, part, split), channels=config.channels
+        )
+        for part, split in rows.items()
+    }
     counts = ", ".join(f"{len(splits[part]):,} {part}" for part in splits)
     return Raw(
-        splits["train"],
+        splits.get("train"),
         None,
         splits["test"],
         variant.classes,
@@ -176,58 +230,10 @@ def _read_parquet(variant: Variant, folder: Path) -> Raw:
     )
 
 
-def _shards(folder: Path, part: str) -> list[Path]:
-    """All files of a split. Raises DataError: none, or fewer than ``-of-N`` in a name says."""
-    files = sorted(folder.glob(f"{part}-*.parquet"))
-    if not files:
-        raise DataError(
-            f"there are parquet files of the train split but none named {part}-*.parquet beside "
-            "them; fetch them too"
-        )
-    total = re.search(r"-of-(\d+)", files[0].name)
-    if total and int(total[1]) != len(files):
-        raise DataError(
-            f"found {len(files)} of {int(total[1])} parquet files of the {part} split; fetch the "
-            "missing ones"
-        )
-    return files
-
-
-def _decode_shards(variant: Variant, part: str, files: list[Path]) -> dict[str, np.ndarray]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    encoded: list[bytes] = []
-    labels: list[int] = []
-    for file in files:
-        try:
-            table = pq.read_table(file)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file.name} is damaged ({error}); fetch it again") from error
-        column = _column(table.column_names, ("img", "image"), file, "image")
-        label = _column(table.column_names, variant.label_columns, file, "label")
-        for row, cell in enumerate(table[column].to_pylist()):
-            data = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not isinstance(data, bytes):
-                raise DataError(
-                    f"{file.name}, row {row}: column {column!r} holds no image bytes; export the "
-                    "data set with its images embedded"
-                )
-            encoded.append(data)
-        if not pa.types.is_integer(table.schema.field(label).type) or table[label].null_count:
-            raise DataError(f"{file.name}: column {label!r} must hold integers without gaps")
-        labels += table[label].to_pylist()
-    if not encoded:
-        raise DataError(f"the {part} split is empty: {files[0].name} has no rows")
-    images = decode_all(encoded, lambda i: f"image {i} of the {part} split")
-    return {"images": images, "labels": np.array(labels, dtype=np.int64)}
-
-
-def _column(present: list[str], wanted: tuple[str, ...], file: Path, what: str) -> str:
-    for name in wanted:
-        if name in present:
-            return name
-    raise DataError(
-        f"{file.name} has no {what} column {' or '.join(map(repr, wanted))} (it has: "
-        f"{', '.join(present)})"
-    )
+def _official(variant: Variant, part: str, split: Rows) -> np.ndarray:
+    """Labels int64 [n] in the official numbering, by the names of the classes if there are any."""
+    if split.names is None or (len(split.labels) and split.labels.max() >= len(split.names)):
+        return split.labels
+    names = class_names(split.names, variant.classes, f"the {part} split")
+    places = [variant.classes.index(names[name]) for name in split.names]
+    return np.array(places, dtype=np.int64)[split.labels]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from benchmark.core.config import Config
 from benchmark.core.registry import did_you_mean
+from benchmark.data.decode import Decoding
 
-NAMES = ("digits", "cifar10", "cifar100", "imagenet", "folder", "npz")
-WITH_PATH = ("folder", "npz")
+NAMES = ("digits", "cifar10", "cifar100", "imagenet", "folder", "npz", "parquet")
+WITH_PATH = ("folder", "npz", "parquet")
+WITH_ORDER = ("imagenet", *WITH_PATH)
 DIGIT_SIZES = (16, 32)
 
 # Filled in before validation, so that the canonical JSON of a run states what was used.
@@ -28,8 +36,8 @@ class DatasetConfig(Config):
 
     Attributes:
         name: one of ``NAMES``.
-        path: for ``folder`` and ``npz`` only: absolute, or relative to the data root (else to the
-            working directory). The other sets are found by name below the data root.
+        path: for ``folder``, ``npz`` and ``parquet`` only: absolute, or relative to the data root
+            (else to the working directory). The other sets are found by name below the data root.
         size: side of the square images in pixels; None keeps that of the files. Digits: 16 or
             32. Default 16 for digits, 224 for imagenet.
         val_fraction: share of the training images held out for validation, stratified.
@@ -42,6 +50,15 @@ class DatasetConfig(Config):
             digits of 16 pixels (the same share of the side as 4 of 32).
         flip: random horizontal flip. Default True; False for digits and npz.
         download: let torchvision download CIFAR if nothing is found.
+        class_order: which label each class has. For class folders and labels that are names:
+            ``name`` (plain order of text, as torchvision's ImageFolder has it: 0, 10, 5),
+            ``numeric`` (0, 5, 10), or all names in order. For labels that are numbers: the names
+            of 0, 1, 2, ... in order. Default: ``name``.
+        channels: 3, or 1 for networks that take grey images.
+        background: what transparent pixels of image files are laid over: ``white``, ``black``, or
+            ``drop`` to forget the transparency, as torchvision's ImageFolder does.
+        white: the pixel value of white, where it is not to be read off the images: of arrays, and
+            of image files with more than 8 bits per pixel (1, 255, 4095, 65535, ...).
 
     Raises:
         ValueError: unknown name, ``path`` missing or out of place, impossible size.
@@ -59,6 +76,24 @@ class DatasetConfig(Config):
     crop: int = Field(default=4, ge=0)
     flip: bool = True
     download: bool = False
+    class_order: Literal["name", "numeric"] | tuple[str, ...] = "name"
+    channels: Literal[1, 3] = 3
+    background: Literal["white", "black", "drop"] = "white"
+    white: float | None = Field(default=None, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later and is off does not change the hashes of earlier records."""
+        data = default(self)
+        for name in ("class_order", "channels", "background", "white"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                data.pop(name, None)
+        return data
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files are decoded."""
+        return Decoding(self.channels, self.background, self.white)
 
     @model_validator(mode="before")
     @classmethod
@@ -77,6 +112,22 @@ class DatasetConfig(Config):
         }
         return {**defaults, **given}
 
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Names that YAML takes for numbers are names all the same."""
+        if not isinstance(value, list | tuple):
+            return value
+        names = tuple(
+            str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+            for name in value
+        )
+        if len(set(names)) < len(names):
+            raise ValueError("a class is named twice")
+        if len(names) < 2:
+            raise ValueError("name at least two classes")
+        return names
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -92,6 +143,10 @@ class DatasetConfig(Config):
             raise ValueError(
                 f"path is only for {' and '.join(WITH_PATH)}; {self.name} is looked for below the "
                 "data root (--data-root)"
+            )
+        if self.class_order != "name" and self.name not in WITH_ORDER:
+            raise ValueError(
+                f"class_order is only for {', '.join(WITH_ORDER)}; {self.name} has its own"
             )
         if self.name == "digits" and self.size not in DIGIT_SIZES:
             raise ValueError(f"size = {self.size}: digits come in 16 or 32 pixels")

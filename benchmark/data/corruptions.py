@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmark.core.errors import ConfigError, DataError
 from benchmark.core.registry import did_you_mean
 from benchmark.data.arrays import read_npy
+from benchmark.data.white import to_grey
 
 # Parameters for severity 1..5. Source: hendrycks/robustness, ImageNet-C/create_c/make_cifar_c.py.
 SEVERITIES: dict[str, tuple[Any, ...]] = {
@@ -38,7 +39,7 @@ SEVERITIES: dict[str, tuple[Any, ...]] = {
     "glass_blur": ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
     # radius, sigma; angle uniform in -45..45 degrees
     "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-    # zoom factors 1, 1.01, ... below this one
+    # zoom factors np.arange(1, this, 0.01): at severities 1 and 2 rounding lets the end in
     "zoom_blur": (1.06, 1.11, 1.16, 1.21, 1.26),
     # mean, sd, zoom, threshold, blur radius, blur sigma, weight of the image
     "snow": (
@@ -80,8 +81,6 @@ DEPARTURES: dict[str, str] = {
     "line, whole-pixel offsets, edge pixels repeated",
     "snow": "its motion blur is the one of motion_blur; the blurred layer is not rounded to 8 bits",
     "glass_blur": "pixels are copied, not swapped, as the original code in effect does",
-    "zoom_blur": "at severities 1 and 2 the original averages one factor more, by a rounding of "
-    "np.arange",
     "jpeg_compression": "bytes depend on the JPEG library that Pillow was built with",
 }
 
@@ -93,7 +92,9 @@ Randoms: TypeAlias = list[np.random.Generator]  # one per image
 
 
 def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
-    """Corrupt uint8 images [n, 3, h, w] in 0..255; the result has the same shape and type.
+    """Corrupt uint8 images [n, c, h, w] in 0..255; the result has the same shape and type.
+
+    Grey images (c = 1) are corrupted as colour images of equal channels, whose luma is the result.
 
     Each image draws from a generator of its own, seeded by a hash of (seed, name, severity, the
     image's bytes). So the result for an image does not depend on its batch or its place in it.
@@ -103,15 +104,16 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
         DataError: images of another type or shape.
     """
     _check_request(name, severity)
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise DataError(
-            f"corrupt needs uint8 images [n, 3, h, w], not {images.dtype} {list(images.shape)}"
+            f"corrupt needs uint8 images [n, 3 or 1, h, w], not {images.dtype} {list(images.shape)}"
         )
     if images.shape[2] != images.shape[3]:
         raise DataError(f"corrupt needs square images, not {list(images.shape[2:])}")
     if len(images) == 0:
         return images.clone()
-    pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
+    colour = images.expand(-1, 3, -1, -1)
+    pixels = np.ascontiguousarray(colour.permute(0, 2, 3, 1).cpu().numpy())
     key = f"{seed}/{name}/{severity}".encode()
     out = np.empty_like(pixels)
     for start in range(0, len(pixels), 500):  # bounds the float copies
@@ -120,6 +122,8 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
         result = _FUNCTIONS[name](part / 255, SEVERITIES[name][severity - 1], randoms)
         # The original truncates; the small term keeps 50.9999999 from losing a level.
         out[start : start + 500] = (np.clip(result, 0, 1) * 255 + 1e-6).astype(np.uint8)
+    if images.shape[1] == 1:
+        out = to_grey(out)
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
 
@@ -236,7 +240,7 @@ def motion_blur(x: np.ndarray, radius: float, sigma: float, angles: np.ndarray) 
 
 
 def _zoom_blur(x: Images, end: float, randoms: Randoms) -> Images:
-    factors = np.arange(1, end - 1e-9, 0.01)
+    factors = np.arange(1, end, 0.01)
     return (x + sum(_zoom(x, factor) for factor in factors)) / (len(factors) + 1)
 
 

@@ -6,26 +6,30 @@ import hashlib
 import os
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from benchmark.data.decode import center_square, open_image
+from benchmark.core.errors import DataError
+from benchmark.data.decode import PLAIN, Decoding, cached, center_square, open_image, printable
 
 # Statistics of the full ImageNet training set, which public ImageNet networks expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STATISTICS_SAMPLE = 1000
+WHOLE_BYTES = 1 << 30  # of streamed files whose contents are hashed whole: about a second
+SAMPLED_FILES = 2000
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images in memory: uint8 [n, 3, s, s] in 0..255, labels int64 [n]."""
+    """Images in memory: uint8 [n, c, s, s] in 0..255, labels int64 [n]; c is 3, or 1 for grey."""
 
     images: Tensor
     labels: Tensor
@@ -37,6 +41,11 @@ class Split:
     def image_size(self) -> int:
         """Side of the square images in pixels."""
         return int(self.images.shape[-1])
+
+    @property
+    def channels(self) -> int:
+        """3, or 1 for grey images."""
+        return int(self.images.shape[1])
 
     def take(self, indices: Tensor) -> Split:
         """The split of these images, in this order."""
@@ -82,25 +91,49 @@ class FileNames:
 
 @dataclass(frozen=True)
 class StreamedSplit:
-    """Images on disk, decoded when needed: ``files`` relative to ``root``, labels int64 [n]."""
+    """Images on disk, decoded when needed.
+
+    Attributes:
+        files: relative to ``root``; ``labels`` int64 [n] are theirs.
+        image_size: side of the square images in pixels.
+        decoding: how pixels become 8-bit values.
+        small: images of at most ``folders.SMALL`` pixels that are streamed only because they are
+            too many for memory: their pixels and their augmentation are those of a ``Split``.
+    """
 
     root: Path
     files: FileNames
     labels: Tensor
     image_size: int
+    decoding: Decoding = PLAIN
+    small: bool = False
 
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def channels(self) -> int:
+        """3, or 1 for grey images."""
+        return self.decoding.channels
+
     def take(self, indices: Tensor) -> StreamedSplit:
         """The split of these images, in this order."""
         files = FileNames(self.files.at(indices.numpy()))
-        return StreamedSplit(self.root, files, self.labels[indices], self.image_size)
+        return replace(self, files=files, labels=self.labels[indices])
+
+    def image(self, index: int) -> Image.Image:
+        """Image ``index`` as its file has it, of mode RGB or L. Raises DataError: damaged."""
+        file = self.files[index]
+        return open_image(self.root / file, f"{self.root.name}/{file}", self.decoding)
 
     def eval_image(self, index: int) -> np.ndarray:
-        """Image ``index`` resized to 256/224 of the size and centre-cropped: uint8 [s, s, 3]."""
-        image = open_image(self.root / self.files[index])
-        return center_square(image, self.image_size, round(self.image_size * 256 / 224))
+        """Image ``index`` as evaluation sees it: uint8 [s, s, c].
+
+        The shorter side is resized to 256/224 of the size (to the size itself where ``small``),
+        and the central square is cut.
+        """
+        resize = self.image_size if self.small else round(self.image_size * 256 / 224)
+        return center_square(self.image(index), self.image_size, resize)
 
 
 AnySplit: TypeAlias = Split | StreamedSplit
@@ -112,9 +145,12 @@ class Dataset:
 
     Attributes:
         fingerprint: first 16 hexadecimal digits of a SHA-256 over the three splits as used
-            (arrays and labels; for streamed splits sorted relative paths and file sizes).
+            (arrays and labels; of streamed splits paths, labels, sizes and contents of files, see
+            ``fingerprint``, and how they are decoded).
         source: what was read from where, for people; no absolute path.
         notes: remarks for the record, such as "20,000 of 50,000 training images".
+
+    A data set for evaluation alone has training and validation splits of no images.
     """
 
     name: str
@@ -133,12 +169,22 @@ class Dataset:
     @property
     def image_size(self) -> int:
         """Side of the square images in pixels."""
-        return self.train.image_size
+        return self.test.image_size
+
+    @property
+    def channels(self) -> int:
+        """3, or 1 for grey images."""
+        return self.test.channels
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        if self.name == "imagenet":
+        if self.name == "imagenet" and self.channels == 3:
             return IMAGENET_MEAN, IMAGENET_STD
+        if not len(self.train):
+            raise DataError(
+                f"{self.source}: there are no training images whose mean and standard deviation "
+                "could be taken; write them out in model.normalization"
+            )
         return channel_statistics(self.train)
 
     @property
@@ -157,9 +203,9 @@ def channel_statistics(split: AnySplit) -> tuple[tuple[float, ...], tuple[float,
     if isinstance(split, StreamedSplit):
         chosen = np.unique(np.linspace(0, len(split) - 1, STATISTICS_SAMPLE).round().astype(int))
         images = torch.from_numpy(np.stack([split.eval_image(int(i)) for i in chosen]))
-        channels = [images[..., c] for c in range(3)]
+        channels = [images[..., c] for c in range(split.channels)]
     else:
-        channels = [split.images[:, c] for c in range(3)]
+        channels = [split.images[:, c] for c in range(split.channels)]
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in channels:  # histograms: exact, and no float copy of the whole set
@@ -171,15 +217,61 @@ def channel_statistics(split: AnySplit) -> tuple[tuple[float, ...], tuple[float,
     return tuple(means), tuple(stds)
 
 
-def fingerprint(splits: tuple[AnySplit, ...], classes: tuple[str, ...]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 described at ``Dataset.fingerprint``."""
-    digest = hashlib.sha256("\n".join(classes).encode())
+def fingerprint(
+    splits: tuple[AnySplit, ...], classes: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """The fingerprint of a data set, and notes on what it rests on.
+
+    The first 16 hexadecimal digits of a SHA-256 over class names and, of splits in memory, all
+    pixels and labels. Of a streamed split it covers size and decoding, and names, labels and
+    lengths of all files, and the contents of all of them up to 1 GiB together, else of 2,000 at
+    even distances in order of name. Contents are not read again while sizes and times of the files
+    stay as they were.
+    """
+    digest = hashlib.sha256("\n".join(classes).encode("utf-8", "surrogateescape"))
+    notes: list[str] = []
     for split in splits:
         if isinstance(split, StreamedSplit):
-            for file in sorted(split.files):
-                digest.update(f"{file}\0{(split.root / file).stat().st_size}\n".encode())
+            notes += _add_streamed(digest, split)
         else:
             digest.update(repr(tuple(split.images.shape)).encode())
             digest.update(split.images.contiguous().numpy().data)
             digest.update(split.labels.contiguous().numpy().data)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16], tuple(dict.fromkeys(notes))
+
+
+def _add_streamed(digest: hashlib._Hash, split: StreamedSplit) -> list[str]:
+    """Add ``split`` to ``digest``; a note if not all contents are in it."""
+    names = list(split.files)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    digest.update(repr((split.image_size, split.decoding, split.small)).encode())
+    labels, root, total = split.labels.numpy(), str(split.root), 0
+    for index in order:
+        try:
+            size = os.stat(os.path.join(root, names[index])).st_size
+        except OSError as error:
+            raise DataError(
+                f"{printable(f'{split.root.name}/{names[index]}')} cannot be read "
+                f"({error.strerror}); is it a link to a file that is gone?"
+            ) from error
+        total += size
+        digest.update(os.fsencode(names[index]))
+        digest.update(f"\0{size} {labels[index]}\n".encode())
+    if total > WHOLE_BYTES and len(order) > SAMPLED_FILES:
+        steps = np.linspace(0, len(order) - 1, SAMPLED_FILES).round().astype(int)
+        chosen = [split.root / names[order[step]] for step in steps]
+        note = (
+            f"streamed images are known by the contents of {SAMPLED_FILES:,} files at even "
+            "distances, and by names and lengths of all"
+        )
+    else:
+        chosen, note = [split.root / names[index] for index in order], ""
+
+    def contents() -> dict[str, np.ndarray]:
+        whole = hashlib.sha256()
+        for file in chosen:
+            whole.update(hashlib.sha256(file.read_bytes()).digest())
+        return {"digest": np.frombuffer(whole.digest(), dtype=np.uint8)}
+
+    digest.update(cached(chosen, contents, "contents")["digest"].tobytes())
+    return [note] if note else []

@@ -1,11 +1,11 @@
-"""Class folders: {train,val}/<class>/<image>, read into memory if small, else streamed."""
+"""Images in files: class folders, or folders with a table of labels; in memory or streamed."""
 
 from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,42 @@ import torch
 from benchmark.core.errors import DataError
 from benchmark.data.arrays import locate
 from benchmark.data.check import make_split
+from benchmark.data.classes import Named, Order, agreed, ordered
 from benchmark.data.config import DatasetConfig
-from benchmark.data.dataset import AnySplit, FileNames, Split, StreamedSplit
-from benchmark.data.decode import decode_all, open_image
+from benchmark.data.dataset import AnySplit, FileNames, StreamedSplit
+from benchmark.data.decode import (
+    Decoding,
+    DeepImageError,
+    Remarks,
+    cached,
+    counted,
+    decode_all,
+    find_white,
+    open_image,
+    printable,
+)
+from benchmark.data.labelled import (
+    Table,
+    by_split,
+    find_files,
+    find_table,
+    read_table,
+    whole_tables,
+)
+from benchmark.data.layout import Skipped, find_parts, foreign_format, is_hidden
 from benchmark.data.raw import Raw
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
-MEMORY_SIZE = 64  # pixels
-MEMORY_IMAGES = 60_000
+# What Pillow decodes to pixels without a program beside it. torchvision's ImageFolder reads the
+# first nine.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpf",
+    ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pnm", ".qoi", ".ras", ".sgi", ".tga",
+)  # fmt: skip
+SMALL = 64  # pixels; larger images are resized and augmented as ImageNet's are
+MEMORY_BYTES = 4 << 30  # of one split: 350,000 images of 64 pixels, 1.4 million of 32
 STREAMED_SIZE = 224
+LOOKED_AT = 64  # images of each split, at even distances, that are decoded at once
 
 
 @dataclass(frozen=True)
@@ -33,12 +60,13 @@ class Listing:
     files: FileNames
     labels: np.ndarray
     classes: tuple[str, ...]
+    skipped: Skipped = field(default_factory=Skipped)
 
 
 def read_imagenet(config: DatasetConfig, data_root: Path) -> Raw:
     """ImageNet below ``data_root/imagenet`` or directly in ``data_root``."""
     for folder in (data_root / "imagenet", data_root):
-        if (folder / "train").is_dir():
+        if folder.is_dir() and find_parts(_folders_in(folder), folder.name):
             return read_class_folders(folder, config)
     raise DataError(
         "ImageNet was not found: looked for imagenet/train/<class>/* and train/<class>/* below "
@@ -47,7 +75,7 @@ def read_imagenet(config: DatasetConfig, data_root: Path) -> Raw:
 
 
 def read_folder(config: DatasetConfig, data_root: Path) -> Raw:
-    """Class folders at ``config.path``."""
+    """Class folders, or a folder with a table of labels, at ``config.path``."""
     folder = locate(config.path or "", data_root)
     if not folder.is_dir():
         raise DataError(
@@ -57,60 +85,165 @@ def read_folder(config: DatasetConfig, data_root: Path) -> Raw:
     return read_class_folders(folder, config)
 
 
-def read_class_folders(folder: Path, config: DatasetConfig) -> Raw:
-    """train/, val/ and test/ below ``folder``; with only one of val/ and test/ it is the test set.
+def read_class_folders(
+    folder: Path, config: DatasetConfig, names: Mapping[str, str] | None = None
+) -> Raw:
+    """The splits below ``folder``; with only one of val and test, it is the test set.
 
-    Up to 60,000 images of at most 64 pixels (``config.size``, else that of the first image) go
-    into memory; others are streamed.
+    Splits are the folders of ``layout.PARTS``, each with class folders or with a table of labels
+    (``labelled.find_table``). Where there are none, tables in ``folder`` itself are read, and class
+    folders in ``folder`` itself are a test set.
+
+    Images whose side (``config.size``, else the largest of those looked at) is at most 64 pixels go
+    into memory, up to 4 GiB per split. Larger ones are streamed. So are smaller ones that are too
+    many, with the same pixels and augmentation.
+
+    Args:
+        names: other words for the classes, by folder name.
 
     Raises:
         DataError: missing or empty folders, different classes, images of different sizes.
     """
-    parts = [part for part in ("train", "val", "test") if (folder / part).is_dir()]
-    if "train" not in parts or len(parts) < 2:
-        raise DataError(
-            f"{folder.name} has no {'train' if 'train' not in parts else 'val'} folder; expected "
-            "{train,val}/<class>/<image>, where val is the test set"
-        )
-    listings = {part: list_images(folder / part, part) for part in parts}
-    classes = listings["train"].classes
-    for part, listing in listings.items():
-        odd = sorted(set(listing.classes) ^ set(classes))
-        if odd:
-            where = "only in " + (part if odd[0] in listing.classes else "train")
+    found, notes = _splits_below(folder)
+    if names is not None:
+        found = {part: _renamed(files, names) for part, files in found.items()}
+    if "test" not in found:
+        if "val" not in found:
             raise DataError(
-                f"train and {part} have different classes: {odd[0]!r} is {where}; the splits "
-                "must have the same class folders"
+                f"{folder.name} has no val folder or test folder with labels; expected "
+                "{train,val}/<class>/<image>, where val is the test set"
             )
+        found["test"] = found.pop("val")
+    order: Order = config.class_order
+    words = {part: files.word for part, files in found.items()}
+    classes, labels = agreed({part: files.named for part, files in found.items()}, order, words)
+    for files in found.values():
+        notes += files.skipped.lines()
+    listings = {part: _in_turn(files, labels[part], classes, part) for part, files in found.items()}
+    storage = _Storage.choose(listings, words, config)
+    splits, remarks = storage.splits(listings, words)
     count = sum(len(listing.files) for listing in listings.values())
-    size = config.size or _first_size(listings["train"])
-    in_memory = count <= MEMORY_IMAGES and size <= MEMORY_SIZE
-    splits: dict[str, AnySplit] = {
-        part: _decoded(listing, part, config.size)
-        if in_memory
-        else StreamedSplit(
-            listing.root,
-            listing.files,
-            torch.from_numpy(listing.labels),
-            config.size or STREAMED_SIZE,
-        )
-        for part, listing in listings.items()
-    }
-    test = "test" if "test" in splits else "val"
-    how = "read into memory" if in_memory else f"streamed at {config.size or STREAMED_SIZE} pixels"
+    shown = ", ".join(words[part] for part in ("train", "val", "test") if part in words)
+    kind = "class folders" if all(files.named.folders for files in found.values()) else "folders"
     return Raw(
-        train=splits["train"],
-        val=splits["val"] if test == "test" and "val" in splits else None,
-        test=splits[test],
-        classes=classes,
-        source=f"class folders {', '.join(parts)} ({count:,} images), {how}",
-        notes=(f"test: the {test} folder, classes in turn",)
-        + (() if in_memory else ("augmentation: random resized crop and flip",)),
+        train=splits.get("train"),
+        val=splits.get("val"),
+        test=splits["test"],
+        classes=tuple(map(printable, classes)),
+        source=f"{kind} {shown} ({count:,} images), {storage.says(splits)}",
+        notes=(f"test: {_said(found['test'])}, classes in turn", *notes, *storage.notes, *remarks),
     )
 
 
-def list_images(root: Path, part: str) -> Listing:
-    """The images below ``root``, classes in order of name (of number, if all are numbers).
+def _said(files: _Files) -> str:
+    return f"the {files.word} folder" if files.named.folders else files.word
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Image files of one split, relative to ``root``, before classes have labels."""
+
+    word: str
+    root: Path
+    files: FileNames
+    named: Named
+    skipped: Skipped
+
+
+def _renamed(files: _Files, names: Mapping[str, str]) -> _Files:
+    """With classes called as ``names`` says."""
+    called = tuple(names[name] for name in files.named.names)
+    return replace(files, named=replace(files.named, names=called))
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not is_hidden(e.name))
+
+
+def _splits_below(folder: Path) -> tuple[dict[str, _Files], list[str]]:
+    """The splits in ``folder``, and notes on what is left out."""
+    folders = _folders_in(folder)
+    parts = find_parts(folders, folder.name)
+    notes: list[str] = []
+    if not parts:
+        tables = whole_tables(folder)
+        if tables:
+            return _from_tables(folder, tables), notes
+        hint = foreign_format(folder)
+        if not folders or hint:
+            raise DataError(
+                f"{folder.name} has no train folder and no val folder"
+                + (f": {hint}" if hint else "; expected {train,val}/<class>/<image>")
+            )
+        return {"test": _class_folders(folder, folder.name)}, notes
+    if list(parts) == ["train"]:
+        raise DataError(
+            f"{folder.name} has no val folder and no test folder beside {parts['train']}; expected "
+            "{train,val}/<class>/<image>, where val is the test set"
+        )
+    others = sorted(set(folders) - set(parts.values()))
+    if others:
+        notes.append(f"{counted(others, 'folder', 'folders')} beside the splits not read")
+    found: dict[str, _Files] = {}
+    for part, entry in parts.items():
+        files = _labelled_part(folder, entry)
+        if part == "test" and files is None and _without_labels(folder / entry, found):
+            notes.append(f"{entry} has no labels and is left out")
+            continue
+        found[part] = files or _class_folders(folder / entry, entry)
+    return found, notes
+
+
+def _without_labels(root: Path, found: Mapping[str, _Files]) -> bool:
+    """Whether the test folder has images but no classes, as competitions hand them out, while the
+    validation folder has labels."""
+    folders = _folders_in(root)
+    if not {"train", "val"} <= set(found):
+        return False
+    known = set(found["train"].named.names)
+    if folders and (folders != ["images"] or "images" in known):
+        return False
+    return any(Path(file).suffix.lower() in SUFFIXES for file in _walk(root, root, Skipped()))
+
+
+def _labelled_part(folder: Path, entry: str) -> _Files | None:
+    """A split whose labels a table has; None where class folders have them."""
+    folders = _folders_in(folder / entry)
+    if folders not in ([], ["images"]):
+        return None
+    path = find_table(folder, entry)
+    if path is None:
+        return None
+    return _from_table(read_table(path), folder / entry, entry)
+
+
+def _from_tables(folder: Path, tables: Mapping[str, Path]) -> dict[str, _Files]:
+    read = {part: read_table(path) for part, path in tables.items()}
+    if "all" not in read:
+        return {part: _from_table(table, folder, table.path.name) for part, table in read.items()}
+    table = read["all"]
+    rows = by_split(table) or {"test": list(range(len(table.files)))}
+    return {
+        part: _from_table(table, folder, f"{part} of {table.path.name}", chosen)
+        for part, chosen in rows.items()
+    }
+
+
+def _from_table(table: Table, root: Path, word: str, rows: Sequence[int] | None = None) -> _Files:
+    skipped = Skipped()
+    present = [file for file in _walk(root, root, skipped) if _is_image(file, skipped)]
+    skipped.names.pop(f"ending in {table.path.suffix}", None)  # the table itself
+    chosen = range(len(table.files)) if rows is None else rows
+    files = find_files(table, chosen, present, root.name)
+    if rows is None and root.name == word:
+        for file in sorted(set(present) - set(files)):
+            skipped.add(f"not named in {table.path.name}", file)
+    named = Named.of([table.labels[row] for row in chosen])
+    return _Files(word, root, FileNames(files), named, skipped)
+
+
+def list_images(root: Path, part: str, order: Order = "name") -> Listing:
+    """The images in the class folders of ``root``; see ``classes.ordered`` for their order.
 
     Training images come class by class. Other splits take one image of each class in turn, so
     that their first n images are balanced; no seed is involved.
@@ -118,47 +251,224 @@ def list_images(root: Path, part: str) -> Listing:
     Raises:
         DataError: no class folder, or a class folder without an image.
     """
-    entries = [entry for entry in os.scandir(root) if not entry.name.startswith(".")]
-    names = [entry.name for entry in entries if entry.is_dir()]
+    files = _class_folders(root, part)
+    classes = ordered(files.named.names, order, part)
+    places = np.array([classes.index(name) for name in files.named.names], dtype=np.int64)
+    return _in_turn(files, places[files.named.labels], classes, part)
+
+
+def _in_turn(files: _Files, labels: np.ndarray, classes: tuple[str, ...], part: str) -> Listing:
+    found = files.files
+    if part == "train":
+        order = np.argsort(labels, kind="stable")
+    else:
+        by_class = np.argsort(labels, kind="stable")
+        counts = np.bincount(labels)
+        ranks = np.empty(len(labels), dtype=np.int64)
+        ranks[by_class] = np.concatenate([np.arange(count) for count in counts])
+        order = np.lexsort((labels, ranks))
+    found, labels = FileNames(found.at(order)), labels[order]
+    return Listing(files.root, found, labels, classes, files.skipped)
+
+
+def _class_folders(root: Path, part: str) -> _Files:
+    """The images below ``root``, class folder by class folder in plain order of their names."""
+    skipped = Skipped()
+    entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    for entry in entries:
+        if is_hidden(entry.name):
+            skipped.hidden(entry.name)
+        elif not entry.is_dir():
+            skipped.add("beside the class folders", entry.name)
+    names = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
     if not names:
         loose = f"{len(entries):,} files but no" if entries else "no"
-        raise DataError(f"{part} has {loose} class folders; sort the images into {part}/<class>/")
-    names.sort(key=(lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else None)
+        raise DataError(
+            f"{part} has {loose} class folders; sort the images into {part}/<class>/, or name "
+            f"their classes in {part}/labels.csv with the columns filename,label"
+        )
     counts = array("q")
 
     def class_by_class() -> Iterator[str]:
         for name in names:
-            files = _images_in(root, name)
+            here = Skipped()
+            files = sorted(file for file in _walk(root / name, root, here) if _is_image(file, here))
             if not files:
-                raise DataError(f"{part}/{name} holds no image; remove the folder or fill it")
+                only = "; ".join(
+                    f"{counted(what, 'file', 'files')} {reason}"
+                    for reason, what in here.names.items()
+                )
+                raise DataError(
+                    f"{part}/{printable(name)} holds no image{f' ({only})' if only else ''}; "
+                    "remove the folder or fill it"
+                )
+            skipped.join(here)
             counts.append(len(files))
             yield from files
 
     found = FileNames(class_by_class())
     labels = np.repeat(np.arange(len(names)), counts)
-    if part != "train":
-        ranks = np.concatenate([np.arange(count) for count in counts])
-        order = np.lexsort((labels, ranks))
-        found, labels = FileNames(found.at(order)), labels[order]
-    return Listing(root, found, labels, tuple(names))
+    return _Files(part, root, found, Named(tuple(names), labels, folders=True), skipped)
 
 
-def _images_in(root: Path, name: str) -> list[str]:
-    """The images of one class in order, relative to ``root``."""
+def _is_image(file: str, skipped: Skipped) -> bool:
+    if file.lower().endswith(SUFFIXES):
+        return True
+    skipped.no_image(file)
+    return False
+
+
+def _walk(top: Path, root: Path, skipped: Skipped) -> Iterator[str]:
+    """All files below ``top``, relative to ``root``. Links are followed, into no folder twice."""
     # Tiny-ImageNet keeps its images one level lower, in <class>/images
-    return sorted(
-        Path(os.path.relpath(os.path.join(base, file), root)).as_posix()
-        for base, _, inside in os.walk(root / name)
-        for file in inside
-        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-    )
+    seen: set[str] = set()
+    for base, folders, files in os.walk(top, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
+        below = Path(os.path.relpath(base, root)).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        for name in (*folders, *files):
+            if is_hidden(name):
+                skipped.hidden(prefix + name)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (prefix + name for name in sorted(files) if not is_hidden(name))
 
 
-def _first_size(listing: Listing) -> int:
-    return max(open_image(listing.root / listing.files[0]).size)
+@dataclass(frozen=True)
+class _Storage:
+    """Where the images of a data set are kept while they are used, and how they are decoded.
+
+    Attributes:
+        small: whether they are treated as small images, wherever they are kept.
+        size: of the config; None for small images that keep the size of their files.
+        side: of the square images in pixels.
+        white: of the config.
+    """
+
+    small: bool
+    size: int | None
+    side: int
+    decoding: Decoding
+    white: float | None
+    notes: tuple[str, ...]
+
+    @staticmethod
+    def choose(
+        listings: Mapping[str, Listing], words: Mapping[str, str], config: DatasetConfig
+    ) -> _Storage:
+        """From a few images of each split, decoded here so that damage in general shows early."""
+        sources, names = [], []
+        for part, listing in listings.items():
+            last = len(listing.files) - 1
+            for index in np.unique(np.linspace(0, last, LOOKED_AT).round().astype(int)):
+                file = listing.files[int(index)]
+                sources.append(listing.root / file)
+                names.append(f"{words[part]}/{file}")
+        white = find_white(sources, names.__getitem__, config.white)
+        decoding = replace(config.decoding, white=white)
+        remarks = Remarks()
+        images = [
+            open_image(source, name, decoding, remarks)
+            for source, name in zip(sources, names, strict=True)
+        ]
+        side = config.size or max(max(image.size) for image in images)
+        small = side <= SMALL
+        notes: tuple[str, ...] = ()
+        if not small:
+            side = config.size or STREAMED_SIZE
+            notes = ("augmentation: random resized crop and flip",)
+            seen = remarks.lines(decoding)
+            notes += tuple(f"of {len(images):,} images looked at, {line}" for line in seen)
+            if white is not None:
+                notes += (_white_note(white),)
+        elif config.size is None:
+            for name, image in zip(names, images, strict=True):
+                if image.size != images[0].size:
+                    raise DataError(
+                        f"{printable(name)} has {image.width}x{image.height} pixels but "
+                        f"{printable(names[0])} has {images[0].width}x{images[0].height}; set size "
+                        "to resize all of them"
+                    )
+        return _Storage(small, config.size, side, decoding, config.white, notes)
+
+    def splits(
+        self, listings: Mapping[str, Listing], words: Mapping[str, str]
+    ) -> tuple[dict[str, AnySplit], tuple[str, ...]]:
+        """The splits, and notes on those that were decoded."""
+        per_image = self.side * self.side * self.decoding.channels
+        in_memory = {
+            part: self.small and len(listing.files) * per_image <= MEMORY_BYTES
+            for part, listing in listings.items()
+        }
+        held = {part: listing for part, listing in listings.items() if in_memory[part]}
+        if self.decoding.white is not None and self.white is None:
+            return self._with_white_of(held).splits(listings, words)
+        try:
+            decoded, lines = self._decoded(held, words)
+        except DeepImageError:  # none of those looked at is deep, but others are
+            return self._with_white_of(held).splits(listings, words)
+        splits: dict[str, AnySplit] = {}
+        for part, listing in listings.items():
+            if part in decoded:
+                splits[part] = make_split(
+                    f"{words[part]} split",
+                    decoded[part],
+                    listing.labels,
+                    channels=self.decoding.channels,
+                )
+            else:
+                labels = torch.from_numpy(listing.labels)
+                splits[part] = StreamedSplit(
+                    listing.root, listing.files, labels, self.side, self.decoding, self.small
+                )
+        return splits, lines
+
+    def _with_white_of(self, listings: Mapping[str, Listing]) -> _Storage:
+        """With the value of white that all images say which go into memory."""
+        files = [listing.root / file for listing in listings.values() for file in listing.files]
+        white = find_white(files, lambda index: f"{files[index].parent.name}/{files[index].name}")
+        white = self.decoding.white if white is None else white
+        return replace(self, decoding=replace(self.decoding, white=white), white=white)
+
+    def _decoded(
+        self, listings: Mapping[str, Listing], words: Mapping[str, str]
+    ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        found: dict[str, np.ndarray] = {}
+        lines: dict[str, None] = {}
+        for part, listing in listings.items():
+            sources = [listing.root / file for file in listing.files]
+
+            def compute(
+                part: str = part, listing: Listing = listing, sources: list[Path] = sources
+            ) -> dict[str, np.ndarray]:
+                remarks = Remarks()
+                images = decode_all(
+                    sources,
+                    lambda index: f"{words[part]}/{listing.files[index]}",
+                    self.size,
+                    self.decoding,
+                    remarks,
+                )
+                said = np.array([f"{words[part]}: {line}" for line in remarks.lines(self.decoding)])
+                return {"images": images, "notes": said.astype(np.str_)}
+
+            arrays = cached(sources, compute, self.size, self.decoding)
+            found[part] = arrays["images"]
+            lines.update(dict.fromkeys(arrays["notes"].tolist()))
+        white = self.decoding.white
+        notes = () if white is None or not found else (_white_note(white),)
+        return found, (*lines, *notes)
+
+    def says(self, splits: Mapping[str, AnySplit]) -> str:
+        streamed = [part for part, split in splits.items() if isinstance(split, StreamedSplit)]
+        if not streamed:
+            return "read into memory"
+        which = "" if len(streamed) == len(splits) else f"{' and '.join(streamed)} "
+        return f"{which}streamed at {self.side} pixels"
 
 
-def _decoded(listing: Listing, part: str, size: int | None) -> Split:
-    sources = [listing.root / file for file in listing.files]
-    images = decode_all(sources, lambda i: f"{part}/{listing.files[i]}", size)
-    return make_split(f"{part} split", images, listing.labels)
+def _white_note(white: float) -> str:
+    return f"white is {white:g} in images of more than 8 bits (dataset.white says otherwise)"

@@ -32,7 +32,7 @@ class BatchSource(Protocol):
     steps_per_epoch: int
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches ``start``, ``start`` + 1, ... of an epoch: x float32 [b, 3, s, s], y [b]."""
+        """Batches ``start``, ``start`` + 1, ... of an epoch: x float32 [b, c, s, s], y [b]."""
         ...
 
 
@@ -55,6 +55,7 @@ def train_loader(
             split,
             batch_size,
             seed=seed,
+            crop=crop,
             flip=flip,
             device=device,
             channels_last=channels_last,
@@ -101,6 +102,15 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     return bounds if bounds[-1][1] - bounds[-1][0] > 1 else bounds[:-1]
 
 
+def draw_shifts(
+    random: torch.Generator, count: int, crop: int, flip: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Crop offsets (top, left) in 0..2*crop and flips of ``count`` images, each [b]."""
+    shifts = torch.randint(2 * crop + 1, (2, count), generator=random)
+    flips = torch.rand(count, generator=random) < (0.5 if flip else 0.0)
+    return shifts[0], shifts[1], flips
+
+
 class TrainLoader:
     """Shuffled, randomly cropped and flipped batches of a split in memory.
 
@@ -135,12 +145,12 @@ class TrainLoader:
         self.steps_per_epoch = len(self._bounds)
         self._device = torch.device(device)
         height, width = split.images.shape[2:]
-        self._shape = height, width, 3
-        image = height * width * 3
-        # One run of pixels, image behind image, [h, w, 3] each, and then all of them mirrored. A
+        self._shape = height, width, split.channels
+        image = height * width * split.channels
+        # One run of pixels, image behind image, [h, w, c] each, and then all of them mirrored. A
         # shifted image is what lies that far from it, but for rows and columns that are its
         # neighbours': they become zero.
-        margin = crop * (width + 1) * 3
+        margin = crop * (width + 1) * split.channels
         copies = 2 if flip else 1
         pixels = torch.zeros(copies * len(split) * image + 2 * margin, dtype=torch.uint8)
         inner = pixels.narrow(0, margin, copies * len(split) * image).view(copies, -1, *self._shape)
@@ -150,7 +160,8 @@ class TrainLoader:
         pixels = pixels.to(self._device)
         self._runs = pixels.as_strided((len(pixels) - image + 1, image), (1, 1))
         self._rows = _inside(height, crop).to(self._device)
-        self._columns = _inside(width, crop).repeat_interleave(3, 1).to(self._device)
+        self._columns = _inside(width, crop).repeat_interleave(split.channels, 1)
+        self._columns = self._columns.to(self._device)
         self._labels = split.labels.to(self._device)
         self._seed, self._crop, self._flip = seed, crop, flip
         self._channels_last = channels_last
@@ -164,12 +175,10 @@ class TrainLoader:
         """Crop offsets (top, left) in 0..2*crop and flips of one batch, each [b], on the CPU."""
         start, stop = self._bounds[batch]
         random = generator(self._seed, epoch, 1 + batch)
-        shifts = torch.randint(2 * self._crop + 1, (2, stop - start), generator=random)
-        flips = torch.rand(stop - start, generator=random) < (0.5 if self._flip else 0.0)
-        return shifts[0], shifts[1], flips
+        return draw_shifts(random, stop - start, self._crop, self._flip)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches from number ``start`` on: x float32 [b, 3, h, w] in [0, 1], y int64 [b]."""
+        """Batches from number ``start`` on: x float32 [b, c, h, w] in [0, 1], y int64 [b]."""
         order = self.order(epoch)
         for group in range(start, self.steps_per_epoch, self._group):
             bounds = self._bounds[group : group + self._group]
@@ -189,15 +198,15 @@ class TrainLoader:
                 yield _to_float(x, self._channels_last), y
 
     def _augmented(self, chosen: Tensor, top: Tensor, left: Tensor, flips: Tensor) -> Tensor:
-        """The chosen images, zero-padded, cut at (top, left), flipped: uint8 [b, h, w, 3]."""
-        height, width, _ = self._shape
+        """The chosen images, zero-padded, cut at (top, left), flipped: uint8 [b, h, w, c]."""
+        height, width, channels = self._shape
         # A flip after the crop: the mirrored image, cut as far from its other side.
         left = torch.where(flips, 2 * self._crop - left, left)
         chosen = chosen + flips * len(self._labels)
-        begin = self._native(((chosen * height + top) * width + left) * 3)
+        begin = self._native(((chosen * height + top) * width + left) * channels)
         images = self._native(self._runs)[begin]
         if self._crop:
-            rows = images.reshape(-1, height, width * 3)
+            rows = images.reshape(-1, height, width * channels)
             rows *= self._native(self._rows)[self._native(top)][:, :, None]
             rows *= self._native(self._columns)[self._native(left)][:, None]
         return torch.as_tensor(images).view(-1, *self._shape)
@@ -215,7 +224,7 @@ def _inside(length: int, crop: int) -> Tensor:
 
 
 def _to_float(images: Tensor, channels_last: bool) -> Tensor:
-    """uint8 [b, h, w, 3] to float32 [b, 3, h, w] in [0, 1]."""
+    """uint8 [b, h, w, c] to float32 [b, c, h, w] in [0, 1]."""
     x = images.permute(0, 3, 1, 2)
     if not channels_last:
         x = x.contiguous()
@@ -229,7 +238,7 @@ def evaluation_batches(
     indices: Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[IndexedBatch]:
-    """(index int64 [b], x float32 [b, 3, s, s] in [0, 1], y int64 [b]) without augmentation.
+    """(index int64 [b], x float32 [b, c, s, s] in [0, 1], y int64 [b]) without augmentation.
 
     Args:
         indices: which images, in this order; default all. ``index`` refers to ``split`` and

@@ -30,7 +30,7 @@ class _Empty(Dataset):
 
     @property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return IMAGENET_MEAN, IMAGENET_STD
+        return IMAGENET_MEAN[: self.channels], IMAGENET_STD[: self.channels]
 
 
 def official(config: DatasetConfig) -> Dataset | None:
@@ -46,7 +46,7 @@ def official(config: DatasetConfig) -> Dataset | None:
     def split(count: int, *limits: int | None) -> Split:
         side = config.size or size.side
         n = lowest(count, config.limit, *limits) or 0
-        images = torch.empty(n, 3, side, side, dtype=torch.uint8, device="meta")
+        images = torch.empty(n, config.channels, side, side, dtype=torch.uint8, device="meta")
         return Split(images, torch.empty(n, dtype=torch.int64, device="meta"))
 
     return _Empty(

@@ -139,12 +139,14 @@ def load_shifted(name: str, data_root: Path | str, classes: tuple[str, ...], siz
         split = Split(resize_square(split.images, size), split.labels)
     if entry.restricted:
         notes = (*notes, f"scored over its own {entry.classes} classes")
+    known_by, rests_on = fingerprint((split,), classes)
+    notes = (*notes, *rests_on)
     return Shifted(
         split=split,
         kept=occurring if entry.restricted else None,
         notes=notes,
         source=f"{entry.description}, read from {path.relative_to(data_root).as_posix()}",
-        fingerprint=fingerprint((split,), classes),
+        fingerprint=known_by,
     )
 
 

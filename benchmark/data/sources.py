@@ -18,6 +18,7 @@ from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fingerprint
 from benchmark.data.decode import resize_square
 from benchmark.data.folders import read_folder, read_imagenet
+from benchmark.data.parquet import read_parquet
 from benchmark.data.raw import Raw
 from benchmark.data.splits import carve, stratified
 
@@ -49,21 +50,36 @@ DATASETS.register(
 )
 DATASETS.register(
     "folder",
-    Source("class folders {train,val}/<class>/* at path, in memory or streamed", read_folder),
+    Source(
+        "images at path: class folders {train,val}/<class>/*, or folders with a table of labels",
+        read_folder,
+    ),
 )
-DATASETS.register("npz", Source("one .npz file in MedMNIST layout at path", read_npz))
+DATASETS.register("npz", Source("one .npz file at path, in MedMNIST or Keras layout", read_npz))
+DATASETS.register(
+    "parquet", Source("Hugging Face parquet of images and labels at path", read_parquet)
+)
 
 
-def load(config: DatasetConfig, data_root: Path | str) -> Dataset:
+def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True) -> Dataset:
     """Read, check and split the data set that ``config`` describes.
 
     The validation split is carved, stratified, from the training images unless the source has
     one; ``train_limit`` then thins what is left. Test images depend on no seed.
 
+    Args:
+        training: whether training images must be there. Without, a test split alone will do, and
+            the training and validation splits are empty then.
+
     Raises:
         DataError: nothing found, damaged files, or data of another form than declared.
     """
     raw = DATASETS.get(config.name).read(config, Path(data_root))
+    if raw.train is None and training:
+        raise DataError(
+            f"there is a test split alone ({raw.source}), which can be evaluated with evaluate "
+            "--model; add training images to train on the data set"
+        )
     in_memory = {
         name: split
         for name, split in (("train", raw.train), ("val", raw.val), ("test", raw.test))
@@ -76,7 +92,11 @@ def load(config: DatasetConfig, data_root: Path | str) -> Dataset:
 
     notes = list(raw.notes)
     train, val = raw.train, raw.val
-    if val is None:
+    if train is None:
+        nothing = torch.empty(0, dtype=torch.int64)
+        train, val = raw.test.take(nothing), raw.test.take(nothing)
+        notes.append("a test split alone")
+    elif val is None:
         count = config.val_size or max(1, round(config.val_fraction * len(train)))
         kept, held_out = carve(train.labels, count, config.split_seed)
         train, val = train.take(kept), train.take(held_out)
@@ -90,15 +110,16 @@ def load(config: DatasetConfig, data_root: Path | str) -> Dataset:
     if first is not None and first < len(test):
         test = test.take(torch.arange(first))
     train, val, test = (_resized(split, config.size) for split in (train, val, test))
+    known_by, rests_on = fingerprint((train, val, test), raw.classes)
     return Dataset(
         name=config.name,
         train=train,
         val=val,
         test=test,
         classes=raw.classes,
-        fingerprint=fingerprint((train, val, test), raw.classes),
+        fingerprint=known_by,
         source=raw.source,
-        notes=tuple(notes),
+        notes=(*notes, *rests_on),
     )
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from benchmark.core.errors import DataError
 from benchmark.core.mesh import DataAxis
 from benchmark.data.dataset import StreamedSplit
-from benchmark.data.decode import open_image
-from benchmark.data.loader import Batch, IndexedBatch, batch_bounds, generator
+from benchmark.data.decode import pixels_of
+from benchmark.data.loader import Batch, IndexedBatch, batch_bounds, draw_shifts, generator
 
 # Of the cores that this process may use: a scheduler may have given it a part of the machine.
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -29,7 +31,7 @@ RATIO = (3 / 4, 4 / 3)
 def random_resized_crop(
     image: Image.Image, size: int, flip: bool, random: np.random.Generator
 ) -> np.ndarray:
-    """A random box of 8-100 % of the area, resized bilinearly, maybe flipped: uint8 [s, s, 3].
+    """A random box of 8-100 % of the area, resized bilinearly, maybe flipped: uint8 [s, s, c].
 
     Ten tries to fit the box, then the central square, as torchvision's RandomResizedCrop does.
     """
@@ -44,21 +46,44 @@ def random_resized_crop(
             left, top = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
             box = (left, top, left + w, top + h)
             break
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    pixels = pixels_of(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     return pixels[:, ::-1] if flip and random.random() < 0.5 else pixels
 
 
+def shifted_crop(pixels: np.ndarray, top: int, left: int, crop: int, flip: bool) -> np.ndarray:
+    """``pixels`` [h, w, c], zero-padded by ``crop``, cut at (top, left), maybe flipped."""
+    height, width, _ = pixels.shape
+    padded = np.pad(pixels, ((crop, crop), (crop, crop), (0, 0)))
+    cut = padded[top : top + height, left : left + width]
+    return cut[:, ::-1] if flip else cut
+
+
+Item = TypeVar("Item")
+# Epoch and image, and for small images the crop's (top, left) and the flip.
+TrainKey: TypeAlias = tuple[int, int, int, int, bool]
+
+
 class _TrainImages(TorchDataset):
-    """Item (epoch, i): image i augmented from (seed, epoch, i) alone, whichever worker does it."""
+    """Item (epoch, i, top, left, flip): image i augmented, whichever worker does it.
 
-    def __init__(self, split: StreamedSplit, seed: int, flip: bool) -> None:
-        self.split, self.seed, self.flip = split, seed, flip
+    Large images are augmented from (seed, epoch, i) alone, small ones as the rest of the key says.
+    """
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
-        image = open_image(self.split.root / self.split.files[index])
-        random = np.random.default_rng((self.seed, epoch, index))
-        pixels = random_resized_crop(image, self.split.image_size, self.flip, random)
+    def __init__(self, split: StreamedSplit, seed: int, crop: int, flip: bool) -> None:
+        self.split, self.seed, self.crop, self.flip = split, seed, crop, flip
+
+    def __getitem__(self, key: TrainKey) -> Batch | DataError:
+        epoch, index, top, left, flip = key
+        try:
+            if self.split.small:
+                pixels = self.split.eval_image(index)
+                pixels = shifted_crop(pixels, top, left, self.crop, flip)
+            else:
+                image = self.split.image(index)
+                random = np.random.default_rng((self.seed, epoch, index))
+                pixels = random_resized_crop(image, self.split.image_size, self.flip, random)
+        except DataError as error:
+            return error
         return torch.from_numpy(pixels.copy()), self.split.labels[index]
 
 
@@ -66,26 +91,65 @@ class _EvalImages(TorchDataset):
     def __init__(self, split: StreamedSplit) -> None:
         self.split = split
 
-    def __getitem__(self, index: int) -> IndexedBatch:
-        pixels = torch.from_numpy(self.split.eval_image(index).copy())
+    def __getitem__(self, index: int) -> IndexedBatch | DataError:
+        try:
+            pixels = torch.from_numpy(self.split.eval_image(index).copy())
+        except DataError as error:
+            return error
         return torch.tensor(index), pixels, self.split.labels[index]
+
+
+def _collate(items: list[Item | DataError]) -> Any:
+    """A batch, or the first error among its images.
+
+    An error that a worker raises would reach the user as the worker's traceback.
+    """
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+    return default_collate(items)
+
+
+def _sound(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches. Raises DataError: an image in one of them is damaged."""
+    for batch in batches:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 class _EpochSampler:
     """Keys of the batches of the epoch asked for last; read when the DataLoader starts a pass."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, axis: DataAxis) -> None:
-        self.bounds = batch_bounds(count, batch_size)
+    def __init__(
+        self,
+        split: StreamedSplit,
+        batch_size: int,
+        seed: int,
+        crop: int,
+        flip: bool,
+        axis: DataAxis,
+    ) -> None:
+        self.bounds = batch_bounds(len(split), batch_size)
         self.axis = axis
-        self.count, self.seed = count, seed
+        self.count, self.seed, self.small = len(split), seed, split.small
+        self.crop, self.flip = crop, flip
         self.epoch, self.start = 0, 0
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[TrainKey]]:
         order = torch.randperm(self.count, generator=generator(self.seed, self.epoch))
         epoch = self.epoch
-        for first, last in self.bounds[self.start :]:
+        for batch, (first, last) in enumerate(self.bounds[self.start :], self.start):
             low, high = self.axis.part(last - first)
-            yield [(epoch, index) for index in order[first + low : first + high].tolist()]
+            indices = order[first + low : first + high].tolist()
+            if not self.small:
+                yield [(epoch, index, 0, 0, False) for index in indices]
+                continue
+            # as TrainLoader draws them
+            random = generator(self.seed, epoch, 1 + batch)
+            drawn = draw_shifts(random, last - first, self.crop, self.flip)
+            shifts = (draw[low:high].tolist() for draw in drawn)
+            yield [(epoch, *rest) for rest in zip(indices, *shifts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.bounds) - self.start
@@ -95,7 +159,14 @@ class StreamedTrainLoader:
     """The interface of ``TrainLoader`` for a ``StreamedSplit``: random resized crop and flip.
 
     The augmentation of image i in epoch e depends only on (seed, e, i), and the order of an epoch
-    only on (seed, e). Worker processes stay alive between epochs.
+    only on (seed, e). Small images come in the very batches of a ``TrainLoader``. Worker processes
+    stay alive between epochs.
+
+    Args:
+        crop: as in ``TrainLoader``; for small images only.
+
+    Raises:
+        DataError: while batches are read, for a damaged image.
     """
 
     def __init__(
@@ -104,6 +175,7 @@ class StreamedTrainLoader:
         batch_size: int,
         *,
         seed: int,
+        crop: int = 0,
         flip: bool,
         device: torch.device | str = "cpu",
         channels_last: bool = True,
@@ -111,12 +183,13 @@ class StreamedTrainLoader:
         axis: DataAxis | None = None,
     ) -> None:
         self._axis = axis or DataAxis()
-        self._sampler = _EpochSampler(len(split), batch_size, seed, self._axis)
+        self._sampler = _EpochSampler(split, batch_size, seed, crop, flip, self._axis)
         self.steps_per_epoch = len(self._sampler.bounds)
         self._device = torch.device(device)
         self._channels_last = channels_last
         self._loader: DataLoader = DataLoader(
-            _TrainImages(split, seed, flip),
+            _TrainImages(split, seed, crop, flip),
+            collate_fn=_collate,
             batch_sampler=self._sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -126,10 +199,10 @@ class StreamedTrainLoader:
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches from number ``start`` on: x float32 [b, 3, s, s] in [0, 1], y int64 [b]."""
+        """Batches from number ``start`` on: x float32 [b, c, s, s] in [0, 1], y int64 [b]."""
         self._sampler.epoch, self._sampler.start = epoch, start
         for (first, last), (images, labels) in zip(
-            self._sampler.bounds[start:], self._loader, strict=True
+            self._sampler.bounds[start:], _sound(self._loader), strict=True
         ):
             x = _to_device(images, self._device, self._channels_last)
             self._axis.take(last - first)
@@ -143,21 +216,22 @@ def streamed_evaluation_batches(
     device: torch.device,
     workers: int = WORKERS,
 ) -> Iterator[IndexedBatch]:
-    """``evaluation_batches`` for a ``StreamedSplit``: shorter side to 256/224 s, centre crop s."""
+    """``evaluation_batches`` for a ``StreamedSplit``, see ``StreamedSplit.eval_image``."""
     loader: DataLoader = DataLoader(
         _EvalImages(split),
         batch_size=batch_size,
+        collate_fn=_collate,
         sampler=indices.numpy(),  # a list would box every index
         num_workers=min(workers, math.ceil(len(indices) / batch_size)),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )
-    for index, images, labels in loader:
+    for index, images, labels in _sound(loader):
         yield index, _to_device(images, device, True), labels.to(device, non_blocking=True)
 
 
 def _to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
-    """uint8 [b, s, s, 3] to float32 [b, 3, s, s] in [0, 1]; bytes travel, floats do not."""
+    """uint8 [b, s, s, c] to float32 [b, c, s, s] in [0, 1]; bytes travel, floats do not."""
     x = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
     if not channels_last:
         x = x.contiguous()

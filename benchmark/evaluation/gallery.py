@@ -39,13 +39,11 @@ def chosen(labels: Tensor, side: int) -> Tensor:
 
 
 def is_current(path: Path, fingerprint: Mapping[str, str]) -> bool:
-    """Whether ``path`` is the gallery of these weights and images; a damaged one is not."""
+    """Whether ``path`` is the gallery of this network and these images; a damaged one is not."""
     try:
         with np.load(path, allow_pickle=False) as found:
             about = json.loads(str(found["about"]))
-            return bool(about["model"] == fingerprint["model"]) and bool(
-                about["data"] == fingerprint["data"]
-            )
+            return all(about[key] == value for key, value in fingerprint.items())
     # numpy and zipfile have errors of their own for every way in which a file can be damaged
     except Exception:
         return False
@@ -67,7 +65,8 @@ def write_gallery(
     text. Equal input gives an equal file.
 
     Args:
-        fingerprint: hashes of the weights ("model") and of the data set ("data").
+        fingerprint: what the images are of: hashes of the weights ("model"), of their function and
+            of the test images ("data").
     """
     stride = -(-data.test.image_size // SIDE)
     indices = chosen(data.test.labels, -(-data.test.image_size // stride))
@@ -81,7 +80,8 @@ def write_gallery(
             predictions = [model(images).argmax(1).cpu().numpy() for images in (x, x_adv)]
     about = {
         "attack": metric.name,
-        "settings": metric.settings(),
+        "title": metric.title,
+        "ball": None if metric.ball is None else [metric.ball[0], str(metric.ball[1])],
         "stride": stride,
         **fingerprint,
     }
@@ -99,6 +99,6 @@ def write_gallery(
 
 
 def _bytes(x: Tensor, stride: int) -> np.ndarray:
-    """Pixels in [0, 1] as uint8."""
-    kept = x[..., ::stride, ::stride]
+    """Pixels in [0, 1] as uint8, grey repeated to three channels."""
+    kept = x[..., ::stride, ::stride].expand(-1, 3, -1, -1)
     return (255 * kept).round().to(torch.uint8).cpu().contiguous().numpy()

@@ -13,9 +13,10 @@ from benchmark.core.errors import ConfigError
 from benchmark.core.files import atomic_path, write_json
 from benchmark.core.progress import Progress
 from benchmark.data import sources
-from benchmark.evaluation.commands import choose_metrics, panel_of
+from benchmark.evaluation.commands import choose_metrics, find_panel, panel_of
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
+from benchmark.metrics.metric import Metric
 from benchmark.suites.run import locked, read_cell_config
 from benchmark.training.loop import calibration_batches, load_deployed
 
@@ -39,7 +40,7 @@ def interpolate(
 
     Args:
         first, second: folders of trained runs of one suite, of one architecture.
-        only: metrics of the suite's panel; all if empty.
+        only: metrics of the suite's panel, all if empty; where there is none, of any panel.
 
     Returns:
         One row per point and metric: alpha, metric, n, mean; also written to
@@ -53,7 +54,14 @@ def interpolate(
     (label, config), (other_label, other) = map(read_cell_config, (first, second))
     if (config.dataset, config.model) != (other.dataset, other.model):
         raise ConfigError(f"{first} and {second} differ in data set or architecture")
-    metrics = choose_metrics(panel_of(first), only)
+    panel: Sequence[Metric] = panel_of(first) or panel_of(second) or ()
+    if not (panel or only):
+        raise ConfigError(
+            f"neither {first} nor {second} has a suite's folder around it that says what to "
+            "measure: name metrics (--metric clean)"
+        )
+    panel = panel or find_panel(only, config.dataset.name, data_root)
+    metrics = choose_metrics(panel, only)
     data = sources.load(config.dataset, data_root)
     start = load_deployed(config, data, first, device)
     end = load_deployed(other, data, second, device)

@@ -12,22 +12,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def metric_key(metric: Mapping[str, Any], model_hash: str, data_fingerprint: str) -> str:
-    """The hash of a metric's settings, the weights and the test images.
+def metric_key(
+    metric: Mapping[str, Any], model: str, data: str, function: str | None = None
+) -> str:
+    """The hash of a metric's settings, the weights, their function and the images.
 
     Args:
         metric: the metric's configuration as JSON values.
+        model: hash of the weights.
+        data: hash of the images.
+        function: what the code makes of the weights, see ``identity``; None where it is unknown.
     """
-    return config_hash({"metric": dict(metric), "model": model_hash, "data": data_fingerprint})
+    settings = config_hash(dict(metric))
+    return config_hash({"settings": settings, "model": model, "function": function, "data": data})
 
 
-def is_current(
-    entry: Mapping[str, Any], metric: Mapping[str, Any], evaluation: Mapping[str, Any]
-) -> bool:
-    """Whether ``entry`` of the record ``evaluation`` was measured under the settings ``metric``."""
-    data = (evaluation.get("dataset") or {}).get("fingerprint", "")
-    key = metric_key(metric, str(evaluation.get("model_hash", "")), str(data))
-    return bool(entry.get("key") == key)
+def is_current(entry: Mapping[str, Any], metric: Mapping[str, Any]) -> bool:
+    """Whether ``entry`` of a record was measured under the settings ``metric``."""
+    model, data = str(entry.get("model", "")), str(entry.get("data", ""))
+    return bool(entry.get("key") == metric_key(metric, model, data, entry.get("function")))
+
+
+def weights(evaluation: Mapping[str, Any]) -> list[str]:
+    """The hashes of the weights that the record ``evaluation`` has figures of."""
+    entries = evaluation.get("metrics", {}).values()
+    return list(dict.fromkeys(str(e["model"]) for e in entries if e.get("model")))
+
+
+def images_of(evaluation: Mapping[str, Any]) -> str:
+    """What identifies the test images of the record ``evaluation``; "" if it does not say."""
+    dataset = evaluation.get("dataset") or {}
+    return str(dataset.get("images_hash") or dataset.get("fingerprint") or "")
 
 
 def contradiction(metrics: Mapping[str, Any], outcomes: pd.DataFrame) -> str:

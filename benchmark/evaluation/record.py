@@ -26,8 +26,10 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     record = read_shaped(path, Evaluation, remedy)
     try:
         entries = record["metrics"].values()
-        right = all({"key", "n", "correct", "mean", "detail"} <= entry.keys() for entry in entries)
-        right = right and bool(record["model_hash"] and record["dataset"]["fingerprint"])
+        wanted = {"key", "model", "function", "data", "n", "correct", "mean", "detail", "settings"}
+        wanted |= {"kind", "title", "description", "role", "form", "outcomes", "higher_is_better"}
+        right = all(wanted <= entry.keys() for entry in entries)
+        right = right and bool(record["dataset"]["fingerprint"])
     except (KeyError, TypeError):
         right = False
     if not right:
@@ -35,8 +37,11 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return record
 
 
-def read_outcomes(table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """The outcomes on record: the images of ``empty``, and a column for each of ``metrics``.
+def read_outcomes(
+    table: Path, empty: pd.DataFrame | None, metrics: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The outcomes on record: the images of ``empty`` (any if None), and a column for each of
+    ``metrics``.
 
     Raises:
         BenchmarkError: damaged.
@@ -45,12 +50,13 @@ def read_outcomes(table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]) 
         outcomes = read_frame(table).set_index("index")
         for name in outcomes.columns.drop("label"):
             outcomes[name] = outcomes[name].astype("boolean")
-        same = np.array_equal(outcomes.index, empty.index)
-        same = same and np.array_equal(outcomes["label"], empty["label"])
-        reason = "" if same else "it lists other images"
+        reason = ""
+        if empty is not None:
+            same = np.array_equal(outcomes.index, empty.index)
+            same = same and np.array_equal(outcomes["label"], empty["label"])
+            reason = "" if same else "it lists other images"
         for name, entry in metrics.items():
-            # a shifted test set has a table of its own
-            if entry.get("kind") != "shift" and not columns_of(outcomes, name):
+            if entry["outcomes"] == "test" and not columns_of(outcomes, name):
                 reason = f"no column {name!r}"
         reason = reason or contradiction(metrics, outcomes)
     # pyarrow has errors of its own for every way in which a file can be damaged
@@ -61,21 +67,19 @@ def read_outcomes(table: Path, empty: pd.DataFrame, metrics: Mapping[str, Any]) 
     return outcomes
 
 
+def own_outcomes(directory: Path, metric: str) -> Path:
+    """The table of a metric that was measured on other images than the test split's."""
+    return directory / f"outcomes-{metric.replace('/', '_')}.parquet"
+
+
 def columns_of(outcomes: pd.DataFrame, metric: str) -> list[str]:
     names = [str(name) for name in outcomes]
     return [name for name in names if name == metric or name.startswith(f"{metric}/")]
 
 
-def drop_unions_of(name: str, record: dict[str, Any], outcomes: pd.DataFrame) -> None:
-    """A union does not outlive the measurement that it was computed from."""
-    stale = [
-        union
-        for union, entry in record["metrics"].items()
-        if name in (entry["detail"].get("of") or [])
-    ]
-    for union in stale:
-        del record["metrics"][union]
-        del outcomes[union]
+def unions_of(name: str, metrics: Mapping[str, Any]) -> list[str]:
+    """The unions that were computed from the metric ``name``."""
+    return [union for union, entry in metrics.items() if name in (entry["detail"].get("of") or [])]
 
 
 def set_columns(

@@ -6,7 +6,7 @@ Only what is computed with is stated; everything else in a record may be as it l
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -34,21 +34,44 @@ class _Entry(_Shape):
     correct: Count | None = None
     mean: Share | None = None
     kind: str | None = None
+    settings: dict[str, Any] | None = None
+    title: str | None = None
+    description: str | None = None
+    role: Literal["clean", "attack", "other"] | None = None
+    form: Literal["", "screening", "estimate"] | None = None
+    ball: list[str] | None = None
+    reference: bool | None = None
+    higher_is_better: bool | None = None
+    outcomes: Literal["test", "own", "none"] | None = None
+    key: str | None = None
+    model: str | None = None
+    function: str | None = None
+    data: str | None = None
     detail: _Detail | None = None
+
+
+class _Probe(_Shape):
+    weights: str
+    source: str
+    logits: list[float | None]
+    gradient: list[float | None]
 
 
 class _Images(_Shape):
     name: str | None = None
     fingerprint: str | None = None
+    images_hash: str | None = None
     limit: Count | None = None
 
 
 class _Finding(_Shape):
     name: str
     text: str
+    function: str | None = None
 
 
 class _Reliability(_Shape):
+    checked: list[str] | None = None
     findings: list[_Finding] | None = None
 
 
@@ -57,15 +80,38 @@ class Evaluation(_Shape):
 
     metrics: dict[str, _Entry]
     dataset: _Images | None = None
-    model_hash: str | None = None
+    functions: dict[str, _Probe] | None = None
     reliability: _Reliability | None = None
+
+
+class Superseded(_Shape):
+    """A figure in ``earlier/``."""
+
+    name: str
+    entry: _Entry
+    dataset: _Images
+    functions: dict[str, _Probe]
+
+
+class OwnModel(_Shape):
+    """``model.json`` of an evaluation outside a suite."""
+
+    model: str | None = None
+    checkpoint: str | None = None
 
 
 class Environment(_Shape):
     """``environment.json``."""
 
 
-class Training(_Shape):
+class _Chosen(_Shape):
+    selected_epoch: float | None = None
+    val_clean: Share | None = None
+    val_pgd: Share | None = None
+    mixing: dict[str, Share] | None = None
+
+
+class Training(_Chosen):
     """``training.json``."""
 
     data: str | None = None
@@ -76,9 +122,8 @@ class Training(_Shape):
     passes_per_image: float | None = None
     inference_passes: float | None = None
     checkpoint_rule: str | None = None
-    selected_epoch: float | None = None
-    val_clean: Share | None = None
-    val_pgd: Share | None = None
+    also: dict[Word, _Chosen] | None = None
+    selection_floor: Share | None = None
 
 
 class _Method(_Shape):

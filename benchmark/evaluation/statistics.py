@@ -4,19 +4,32 @@ Notation: ``n`` test images, ``k`` seeds, ``y[j, i]`` in {0, 1} is 1 if the mode
 on image i, ``p`` is an accuracy in [0, 1], z = Phi^-1((1 + level) / 2).
 Every test here is paired, because all methods meet the same images: an unpaired test would throw
 away the largest part of the power. References: Wilson (1927); Clopper and Pearson (1934); Agresti
-and Coull (1998); Satterthwaite (1946); McNemar (1947); Connor (1987); Holm (1979).
+and Coull (1998); Banerjee (1960); McNemar (1947); Connor (1987); Holm (1979).
+
+Wilson's and Clopper and Pearson's intervals, McNemar's test and Holm's correction are those of
+statsmodels, the bootstrap is scipy's. Computed here is what neither has: intervals of a mean over
+seeds that share images, sample sizes for McNemar's test, intervals of a finite population, and
+intervals that hold at every look.
+
+Two independent errors, of the choice of seeds and of the choice of images, are combined by adding
+the squares of the half-widths that each of them would have alone. Adding variances first and
+looking up one quantile afterwards (Satterthwaite's degrees of freedom) makes intervals of two or
+three seeds too narrow; the sum of squared half-widths holds its level for normal errors whatever
+their sizes (Banerjee, Sankhya 22, 1960), and tests show it for accuracies by simulation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, special, stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 Array = NDArray[np.float64]
 
@@ -95,28 +108,26 @@ def wilson(correct: float, n: int, level: float = 0.95) -> Interval:
         ValueError: n < 1, correct outside [0, n], level outside (0, 1).
     """
     _check(correct, n, level)
-    z, p = _quantile(level), correct / n
-    scale = 1 + z * z / n
-    centre = (p + z * z / (2 * n)) / scale
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
+    return _proportion(correct, n, level, "wilson")
+
+
+def _proportion(correct: float, n: int, level: float, method: str) -> Interval:
+    low, high = proportion_confint(correct, n, alpha=1 - level, method=method)
+    p = correct / n
     # rounding must not push a bound past the estimate at p = 0 and p = 1
-    return Interval(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))
+    return Interval(p, max(0.0, min(p, float(low))), min(1.0, max(p, float(high))))
 
 
-def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
+def clopper_pearson(correct: float, n: int, level: float = 0.95) -> Interval:
     """Exact interval of a proportion; coverage is never below ``level``.
 
-    low = Beta^-1(alpha/2; correct, n - correct + 1), high = Beta^-1(1 - alpha/2; correct + 1,
-    n - correct), with low = 0 at correct = 0 and high = 1 at correct = n.
+    ``correct`` may be a fraction, as for ``wilson``.
 
     Raises:
         ValueError: as for ``wilson``.
     """
     _check(correct, n, level)
-    alpha = 1 - level
-    low = 0.0 if correct == 0 else float(stats.beta.ppf(alpha / 2, correct, n - correct + 1))
-    high = 1.0 if correct == n else float(stats.beta.ppf(1 - alpha / 2, correct + 1, n - correct))
-    return Interval(correct / n, low, high)
+    return _proportion(correct, n, level, "beta")
 
 
 def seed_interval(accuracies: Sequence[float], n: int, level: float = 0.95) -> Interval:
@@ -128,12 +139,12 @@ def seed_interval(accuracies: Sequence[float], n: int, level: float = 0.95) -> I
 
         A = s^2 / k                 spread over seeds,    k - 1 degrees of freedom
         B = p~ (1 - p~) / n~        choice of images,     n - 1 degrees of freedom, never zero
-        df = (A + B)^2 / (A^2/(k-1) + B^2/(n-1))          Welch-Satterthwaite
-        interval = p~ -+ t_df sqrt(A + B), cut to [0, 1]
+        interval = p~ -+ sqrt(t_{k-1}^2 A + t_{n-1}^2 B), cut to [0, 1]
 
     B is not divided by k: seeds share the images, and images hard for one seed are hard for the
-    next. It is an upper bound (reached when all seeds agree on every image), so the interval is
-    conservative. With one seed it is the Wilson interval and says nothing about seeds.
+    next. It is an upper bound, reached when all seeds agree on every image. With two seeds
+    t_{k-1} is 12.7: two runs say little about a third, and the interval says so. With one seed it
+    is the Wilson interval and says nothing about seeds.
 
     Raises:
         ValueError: no accuracy, or one outside [0, 1].
@@ -151,11 +162,15 @@ def seed_interval(accuracies: Sequence[float], n: int, level: float = 0.95) -> I
     z = _quantile(level)
     n_adjusted = n + z * z
     p = (mean * n + z * z / 2) / n_adjusted
-    seeds = float(values.var(ddof=1)) / k
-    images = p * (1 - p) / n_adjusted
-    df = (seeds + images) ** 2 / (seeds**2 / (k - 1) + images**2 / max(n - 1, 1))
-    half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(seeds + images)
+    images = _t(1 - level, n - 1) * math.sqrt(p * (1 - p) / n_adjusted)
+    half = math.hypot(seed_spread(accuracies, level), images)
     return Interval(mean, max(0.0, min(mean, p - half)), min(1.0, max(mean, p + half)))
+
+
+def _t(alpha: float, df: int) -> float:
+    """The two-sided quantile: Student's t with ``df`` degrees of freedom exceeds it in size with
+    probability ``alpha``."""
+    return -float(special.stdtrit(max(df, 1), alpha / 2))
 
 
 def seed_spread(accuracies: Sequence[float], level: float = 0.95) -> float:
@@ -168,8 +183,7 @@ def seed_spread(accuracies: Sequence[float], level: float = 0.95) -> float:
     k = len(accuracies)
     if k < 2:
         raise ValueError("a spread needs at least two seeds")
-    t = float(stats.t.ppf((1 + level) / 2, k - 1))
-    return t * float(np.std(accuracies, ddof=1)) / math.sqrt(k)
+    return _t(1 - level, k - 1) * float(np.std(accuracies, ddof=1)) / math.sqrt(k)
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> McNemar:
@@ -188,8 +202,8 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> McNemar:
     if first.shape != second.shape or first.ndim != 1 or first.size == 0:
         raise ValueError(f"paired booleans of one length needed, got {first.shape}, {second.shape}")
     x, y = int((first & ~second).sum()), int((second & ~first).sum())
-    p = min(1.0, 2 * float(stats.binom.cdf(min(x, y), x + y, 0.5)))
-    return McNemar(x, y, first.size, p)
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    return McNemar(x, y, first.size, float(mcnemar([[both, x], [y, neither]], exact=True).pvalue))
 
 
 def _booleans(values: ArrayLike) -> NDArray[np.bool_]:
@@ -231,56 +245,51 @@ def required_n(
 
 def paired_bootstrap(
     a: ArrayLike, b: ArrayLike, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Paired:
-    """Percentile bootstrap of mean(a) - mean(b); images, and seeds if several, drawn jointly.
-
-    One draw takes the same images (and the same seeds) from a and b. p = 2 min(share of draws
-    <= 0, share >= 0), at least 2 / (resamples + 1) and at most 1. Resampling k seeds misses a
-    factor (k - 1) / k of their variance: below about five seeds use ``paired_contrast``.
+) -> Interval:
+    """Percentile bootstrap of mean(a) - mean(b) over images, which are drawn for both at once.
 
     Args:
-        a, b: outcomes or scores, shape (n,) or (seeds, n), paired in both axes.
+        a, b: outcomes or scores of one model each, in the same order of images, shape (n,).
+
+    Returns:
+        The interval; from -1 to 1 for a single image, which says nothing about others.
 
     Raises:
         ValueError: shapes differ or are empty.
     """
     _check_level(level)
-    first, second = (np.atleast_2d(np.asarray(v, dtype=float)) for v in (a, b))
-    if first.shape != second.shape or first.size == 0:
-        raise ValueError(f"paired arrays of one shape needed, got {first.shape}, {second.shape}")
+    first, second = (np.asarray(v, dtype=float) for v in (a, b))
+    if first.shape != second.shape or first.ndim != 1 or first.size == 0:
+        raise ValueError(f"paired arrays of one length needed, got {first.shape}, {second.shape}")
     gap = first - second
-    k, n = gap.shape
-    generator = np.random.default_rng(seed)
-    draws = np.empty(resamples)
-    for r in range(resamples):
-        images = generator.integers(n, size=n)
-        seeds = generator.integers(k, size=k)
-        draws[r] = gap[np.ix_(seeds, images)].mean()
-    tail = (1 - level) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    share = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    p = min(1.0, 2 * (share + 1) / (resamples + 1))
-    return Paired(float(gap.mean()), float(low), float(high), p, n, k)
+    if gap.size == 1:
+        return Interval(float(gap[0]), -1.0, 1.0)
+    found = stats.bootstrap(
+        (gap,), np.mean, n_resamples=resamples, confidence_level=level, method="percentile",
+        batch=100, rng=seed,
+    ).confidence_interval  # fmt: skip
+    return Interval(float(gap.mean()), float(found.low), float(found.high))
 
 
 def paired_contrast(parts: Sequence[tuple[float, ArrayLike]], level: float = 0.95) -> Paired:
     """Interval and test of a weighted sum of accuracies that share seeds and images.
 
-    The estimate is d = sum_m w_m mean(y_m). Over seeds its spread is that of d_j (the sum for seed
-    j alone); over images that of e_i = sum_m w_m (mean_j y_m[j, i] - mean y_m) / n_m, where an
-    image that attack m did not meet adds nothing to part m:
+    Only images that every part has for every seed enter, so that no difference between parts comes
+    from different images. The estimate is d = sum_m w_m mean(y_m). Over seeds its spread is that of
+    d_j (the sum for seed j alone), over images that of e_i = sum_m w_m mean_j y_m[j, i]:
 
-        A = var(d_j) / k  (k - 1 df; absent with one seed)     B = n/(n-1) sum_i e_i^2  (n - 1 df)
+        A = var(d_j) / k  (k - 1 df; absent with one seed)      B = var(e_i) / n  (n - 1 df)
+        interval = d -+ sqrt(t_{k-1}^2 A + t_{n-1}^2 B)
 
-    and t with Welch-Satterthwaite degrees of freedom as in ``seed_interval``. A difference of two
-    methods is the case w = (1, -1). Weights taken from the data (the distance to a line) are
-    allowed if the estimate is smooth in them: this is then the delta method.
+    p is the smallest 1 - level whose interval leaves out zero. A difference of two methods is the
+    case w = (1, -1). Weights taken from the data (the distance to a line) are allowed if the
+    estimate is smooth in them: this is then the delta method.
 
     Args:
         parts: (weight, outcomes of shape (seeds, n)); NaN where an image was not attacked.
 
     Raises:
-        ValueError: no parts, different shapes, or a part without any outcome.
+        ValueError: no parts, different shapes, or no image that all parts have.
     """
     _check_level(level)
     if not parts:
@@ -291,28 +300,36 @@ def paired_contrast(parts: Sequence[tuple[float, ArrayLike]], level: float = 0.9
     shape = arrays[0][1].shape
     if any(y.shape != shape for _, y in arrays):
         raise ValueError("all parts of a contrast need one shape (seeds, images)")
-    k = shape[0]
-    per_seed = np.zeros(k)
-    per_image = np.zeros(shape[1])
-    used = np.zeros(shape[1], dtype=bool)
-    for weight, y in arrays:
-        present = ~np.isnan(y).any(axis=0)
-        if not present.any():
-            raise ValueError("a part of the contrast has no image in common over its seeds")
-        kept = y[:, present]
-        per_seed += weight * kept.mean(axis=1)
-        per_image[present] += weight * (kept.mean(axis=0) - kept.mean()) / kept.shape[1]
-        used |= present
-    value, n = float(per_seed.mean()), int(used.sum())
-    images = float((per_image**2).sum()) * n / max(n - 1, 1)
-    seeds = float(per_seed.var(ddof=1)) / k if k > 1 else 0.0
+    total = np.sum([w * y for w, y in arrays], axis=0)  # NaN where any part lacks the image
+    total = total[:, ~np.isnan(total).any(axis=0)]
+    k, n = total.shape
+    if n == 0:
+        raise ValueError("the parts of the contrast have no image in common over their seeds")
+    value = float(total.mean())
+    images = float(total.mean(axis=0).var(ddof=1)) / n if n > 1 else 0.0
+    seeds = float(total.mean(axis=1).var(ddof=1)) / k if k > 1 else 0.0
     if images + seeds <= 1e-18:  # all outcomes agree: nothing speaks for a difference but itself
         return Paired(value, value, value, 1.0 if abs(value) < 1e-12 else 0.0, n, k)
-    df = (seeds + images) ** 2 / (seeds**2 / max(k - 1, 1) + images**2 / max(n - 1, 1))
-    error = math.sqrt(seeds + images)
-    half = float(stats.t.ppf((1 + level) / 2, df)) * error
-    p = 2 * float(stats.t.sf(abs(value) / error, df))
-    return Paired(value, value - half, value + half, p, n, k)
+
+    def half(alpha: float) -> float:
+        return math.hypot(_t(alpha, k - 1) * math.sqrt(seeds), _t(alpha, n - 1) * math.sqrt(images))
+
+    return Paired(
+        value, value - half(1 - level), value + half(1 - level), _p_value(abs(value), half), n, k
+    )
+
+
+# Below it, quantiles lose their digits; it is printed as "< 0.001" anyhow.
+_SMALLEST_P = 1e-12
+
+
+def _p_value(value: float, half: Callable[[float], float]) -> float:
+    """The alpha at which the half-width ``half(alpha)`` is ``value``, at least ``_SMALLEST_P``."""
+    if half(_SMALLEST_P) <= value:
+        return _SMALLEST_P
+    if value == 0:
+        return 1.0
+    return float(optimize.brentq(lambda alpha: half(alpha) - value, _SMALLEST_P, 1.0))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
@@ -320,15 +337,20 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 
     Sorted p_(1) <= ... <= p_(m): adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
     """
-    values: Any = np.asarray(pvalues, dtype=float)
-    if ((values < 0) | (values > 1) | np.isnan(values)).any():
-        raise ValueError("p-values must lie in [0, 1]")
-    m = values.size
-    order = np.argsort(values, kind="stable")
-    stepped = np.maximum.accumulate(np.minimum(1.0, (m - np.arange(m)) * values[order]))
-    adjusted = np.empty(m)
-    adjusted[order] = stepped
-    return [float(v) for v in adjusted]
+    if not len(pvalues):
+        return []
+    return [float(p) for p in multipletests(pvalues, method="holm")[1]]
+
+
+def selected(p: float, candidates: int) -> float:
+    """Two-sided ``p`` of the best of ``candidates`` against the next, corrected for having been
+    chosen.
+
+    Bonferroni over the methods that could have led: whoever leads must lead, so p / 2, times their
+    number. Were all equal, one would be called better than the next with probability alpha at most,
+    since a leader that is told apart from the next is told apart from any given other as well.
+    """
+    return min(1.0, p / 2 * candidates) if candidates > 2 else p
 
 
 def hypergeometric_interval(right: int, drawn: int, total: int, level: float = 0.95) -> Interval:
@@ -383,6 +405,25 @@ def sampling_sequence(
     kept = counts[before - after < -math.log(1 - level)]
     value = right / drawn
     return Interval(value, min(kept.min() / total, value), max(kept.max() / total, value))
+
+
+def population_interval(sampled: Interval, n: int, level: float = 0.95) -> Interval:
+    """Interval for new images of an accuracy that a sample of ``n`` test images estimated.
+
+    Two errors are in it: which of the n images were looked at (the interval ``sampled``, for these
+    images and no others) and which n images there are (Clopper and Pearson's interval, as if all n
+    had been looked at). They are uncorrelated, so the squares of their distances from the estimate
+    are added, below and above; each is exact or wider by itself. The result is never narrower than
+    that of looking at all n images.
+
+    Args:
+        sampled: estimate and interval for the n images, fractions of n.
+    """
+    images = clopper_pearson(sampled.value * n, n, level)
+    value = sampled.value
+    low = value - math.hypot(value - sampled.low, value - images.low)
+    high = value + math.hypot(sampled.high - value, images.high - value)
+    return Interval(value, max(0.0, low), min(1.0, high))
 
 
 def _check_sample(right: int, drawn: int, total: int, level: float) -> None:

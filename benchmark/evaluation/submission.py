@@ -36,9 +36,9 @@ from benchmark.evaluation.leaderboard import (
 )
 from benchmark.evaluation.record import read_evaluation
 from benchmark.evaluation.shape import read_training
-from benchmark.models.loading import read_state_dict
 from benchmark.models.robustbench import imagenet_files
 from benchmark.models.standalone import standalone_source
+from benchmark.models.weights import read_state_dict
 from benchmark.suites.run import read_cell_config
 from benchmark.suites.schema import CellConfig
 from benchmark.training.checkpoint import file_digest
@@ -62,6 +62,7 @@ class _Submission:
     """All that the texts of a bundle are made of.
 
     Attributes:
+        weights: hash of the deployed model's.
         metric: whose accuracy is the robust accuracy; None in a draft without any.
         reasons: why the board would not take it; a draft has some, a submission none.
     """
@@ -73,6 +74,7 @@ class _Submission:
     environment: Mapping[str, Any]
     threat: Threat
     paper: Paper
+    weights: str
     metric: str | None
     reasons: Sequence[str]
 
@@ -127,6 +129,7 @@ def submit(
         read_evaluation(run / "evaluation.json"),
     )
     reasons = violations(threat, config, training, evaluation)
+    found = len(reasons)
     if missing := paper.missing():
         reasons.append(f"--info does not state {', '.join(missing)}")
     _refuse(reasons, config, threat, draft)
@@ -138,10 +141,16 @@ def submit(
     _refuse(reasons, config, threat, draft)
     model = load_deployed(config, data, run, torch.device("cpu"))
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    if tensors_hash(state) != evaluation["model_hash"]:
+    weights = tensors_hash(state)
+    own = {name: e for name, e in evaluation["metrics"].items() if e["model"] == weights}
+    if not own:
         raise BenchmarkError(
             f"{run}/evaluation.json is of other weights than deployed.pt; evaluate the run again"
         )
+    if len(own) < len(evaluation["metrics"]):  # a run may be evaluated at two checkpoints
+        evaluation = {**evaluation, "metrics": own}
+        reasons = violations(threat, config, training, evaluation) + reasons[found:]
+        _refuse(reasons, config, threat, draft)
     submission = _Submission(
         label=label,
         config=config,
@@ -150,6 +159,7 @@ def submit(
         environment=read_json(run / "environment.json"),
         threat=threat,
         paper=paper,
+        weights=weights,
         metric=reported_metric(
             evaluation["metrics"], threat, BOARDS.get((config.dataset.name, threat))
         ),
@@ -215,7 +225,7 @@ def _write(
         write_text(out / _DRAFT, _draft_notice(submission))
     with atomic_path(out / "checkpoint.pt") as temporary:
         save_tensors(state, temporary, out / "checkpoint.pt")
-    if tensors_hash(read_state_dict(out / "checkpoint.pt")) != submission.evaluation["model_hash"]:
+    if tensors_hash(read_state_dict(out / "checkpoint.pt")) != submission.weights:
         raise CheckpointError(f"{out}/checkpoint.pt is not what was written; check the disk")
     write_text(out / "model.py", source)
     folder = out / "model_info" / submission.dataset / FOLDERS[submission.threat]
@@ -234,7 +244,7 @@ def _accuracy(entry: Mapping[str, Any]) -> str:
 def _figures(submission: _Submission) -> tuple[str | None, str | None, str | None]:
     """Clean accuracy, robust accuracy and eps as the boards write them."""
     metrics = submission.evaluation["metrics"]
-    clean = next((_accuracy(e) for e in metrics.values() if e["kind"] == "clean"), None)
+    clean = next((_accuracy(e) for e in metrics.values() if e["role"] == "clean"), None)
     if submission.metric is None:
         return clean, None, None
     return clean, _accuracy(metrics[submission.metric]), submission.detail.get("eps")
@@ -287,7 +297,7 @@ def _log(submission: _Submission) -> str:
             "method": submission.label,
             "seed": submission.config.seed,
             "architecture": submission.config.model.model_dump(mode="json"),
-            "weights": submission.evaluation["model_hash"],
+            "weights": submission.weights,
         },
         "board": f"{submission.dataset} {FOLDERS[submission.threat]}",
         "against it": list(submission.reasons) or "nothing was found",

@@ -16,7 +16,7 @@ from benchmark.core.config import config_hash
 from benchmark.core.files import atomic_path, save_tensors
 from benchmark.metrics import budget
 from benchmark.metrics.in_ball import WORDS, InBall, attack_work
-from benchmark.metrics.metric import Context, Measured, sentence
+from benchmark.metrics.metric import Context, Measured, Setup, adversarial, sentence
 
 _STANDARD: tuple[Attack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 
@@ -42,6 +42,8 @@ class AutoAttack(InBall):
     budget: int | None = Field(default=None, ge=1)
     halfwidth: float | None = Field(default=None, gt=0, lt=50)
 
+    reference = True
+
     @model_validator(mode="after")
     def _check_estimate(self) -> Self:
         if self.budget and self.halfwidth:
@@ -58,18 +60,19 @@ class AutoAttack(InBall):
         return bool(self.budget or self.halfwidth)
 
     @property
-    def _form(self) -> str:
+    def form(self) -> Literal["", "screening", "estimate"]:
+        """See ``Metric.form``."""
         return "estimate" if self.is_estimate else "screening" if self.precision != "fp32" else ""
 
     @property
     def base_name(self) -> str:
         """Such as aa_linf or aa_linf_estimate."""
-        return f"aa_{self.norm}" + (f"_{self._form}" if self._form else "")
+        return f"aa_{self.norm}" + (f"_{self.form}" if self.form else "")
 
     @property
     def base_title(self) -> str:
         """Such as AutoAttack l2 (estimate)."""
-        form = f" ({self._form})" if self._form else ""
+        form = f" ({self.form})" if self.form else ""
         return f"AutoAttack{self.norm_in_title}{form}"
 
     def screened(self) -> AutoAttack:
@@ -80,14 +83,10 @@ class AutoAttack(InBall):
         """See ``Metric.estimated``."""
         return self.model_copy(update={"budget": budget, "halfwidth": halfwidth, "n": None})
 
-    def adversarial(self, directory: Path) -> Path:
-        """Where the adversarial examples are kept on request."""
-        return directory / f"adversarial-{self.file_name}.pt"
-
-    def stands(self, context: Context) -> bool:
-        """Not if the examples are asked for and are not there."""
-        wanted = context.setup.keep_adversarial and not self.is_estimate
-        return not wanted or self.adversarial(context.directory).exists()
+    def kept_examples(self, directory: Path, setup: Setup) -> Path | None:
+        """See ``Metric.kept_examples``; an estimate looks at a sample only and keeps none."""
+        wanted = setup.keep_adversarial and not self.is_estimate
+        return adversarial(directory, self.name) if wanted else None
 
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``."""
@@ -95,12 +94,12 @@ class AutoAttack(InBall):
 
     def _attack(self, context: Context) -> Measured:
         setup, indices = context.setup, self.indices(context.setup)
-        path = self.adversarial(context.directory)
         if setup.ranks.first:
-            path.unlink(missing_ok=True)  # of another measurement
+            adversarial(context.directory, self.name).unlink(missing_ok=True)  # of another one
         journal = self.journal(context.directory)
         result = self.attacked(context, indices, journal, precision=self.precision)
-        if setup.keep_adversarial and setup.ranks.first:
+        path = self.kept_examples(context.directory, setup)
+        if path and setup.ranks.first:
             _keep(result, indices, path)
             setup.progress.say(
                 f"{path.name}: float32 examples; image files of 8 bits would round part of them "

@@ -139,7 +139,11 @@ class Draw:
         return Draw(self.order, verdicts, (*self.looks, size))
 
     def interval(self, images: int, fixed: bool) -> Interval:
-        """Of the robust accuracy over all ``images``, in [0, 1]."""
+        """Of the robust accuracy over these ``images``, in [0, 1].
+
+        It holds the choice of the sample alone; ``statistics.population_interval`` makes of it the
+        interval for new images, which is the one to compare and to rank by.
+        """
         form = hypergeometric_interval if fixed else sampling_sequence
         found = form(int(self.verdicts.sum()), len(self.verdicts), len(self.order))
         share = len(self.order) / images
@@ -161,11 +165,11 @@ def estimate(
         draw: earlier verdicts, which are kept and extended.
         judge: called with the next indices.
         budget: survivors to attack in all.
-        halfwidth: of the 95 % interval, as a fraction of all images.
+        halfwidth: of the 95 % interval for these images, as a fraction of them.
 
     Returns:
-        The sample, the interval, and what it is worth: exact for a sample drawn in one go, valid at
-        every look if it was extended, or stopped by its width.
+        The sample, the interval for these images, and what it is worth: exact for a sample drawn in
+        one go, valid at every look if it was extended, or stopped by its width.
     """
     if not len(draw.order):
         return draw, Interval(0.0, 0.0, 0.0), "exact: nothing survives the cheap attack"

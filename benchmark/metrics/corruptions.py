@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from benchmark.core.config import config_hash
 from benchmark.core.errors import BenchmarkError
 from benchmark.data import corruptions
 from benchmark.data.dataset import Split
@@ -49,10 +51,29 @@ class Corruptions(Metric):
                 "leave that metric out (--metric) or set a smaller image size"
             )
 
-    def stands(self, context: Context) -> bool:
-        """Not if the user's published files have come or gone since."""
-        source = "published" if _published(context.setup) else "generated"
-        return bool(context.known and context.known["detail"].get("source") == source)
+    def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:
+        """See ``Metric.images_of``: the test images, and whose files or which code corrupts them.
+        Looks at one image of each corruption and severity."""
+        key = ("corrupted hash", _published(setup), self.severities, self.seed)
+        corrupted = setup.cached(key, lambda: self._corrupted_hash(setup))
+        return config_hash({"images": images, "corrupted": corrupted})
+
+    def _corrupted_hash(self, setup: Setup) -> str:
+        root = _published(setup)
+        digest = hashlib.sha256(b"published" if root else b"generated")
+        first = torch.arange(1)
+        for corruption in corruptions.CORRUPTIONS:
+            for severity in self.severities:
+                if root:
+                    images, _ = corruptions.load_published(
+                        root, corruption, severity, 1, setup.data.name
+                    )
+                else:
+                    assert isinstance(setup.data.test, Split)
+                    image = setup.data.test.take(first).images
+                    images = corruptions.corrupt(image, corruption, severity, self.seed)
+                digest.update(images.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``."""

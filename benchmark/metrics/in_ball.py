@@ -43,6 +43,7 @@ class InBall(Metric):
     eps: Pixels = Pixels("8/255")
 
     role = "attack"
+    count_option = "--n-aa"
     # AutoAttack's batches are shared among processes.
     shared = True
 

@@ -45,7 +45,7 @@ class Measured:
 
     Attributes:
         indices: of the test images it was made on, int64 [m].
-        value: the figure, between 0 and 1 for accuracies.
+        value: the figure, in [0, 1]; tables show it in per cent.
         outcomes: right (True) or wrong for each of ``indices``, by column name; a column may also
             be a pandas array over all test images, null where an image was not tried. Empty for a
             metric that does not judge images one by one.
@@ -108,7 +108,8 @@ class Context:
         model_hash: of its weights.
         directory: of the record; unfinished work and examples are kept there.
         outcomes: of the metrics measured before, a row per test image.
-        known: the metric's entry on record, under whatever settings; None if there is none.
+        known: the metric's entry on record, of the same weights, function and images but under
+            whatever settings; None if there is none.
     """
 
     setup: Setup
@@ -121,6 +122,21 @@ class Context:
     def label(self, metric: Metric) -> str:
         """What the progress line calls this measurement."""
         return f"{self.directory.name}: {metric.name}"
+
+
+@dataclass
+class Numbers:
+    """Numbers of the command line that only some attacks take.
+
+    Attributes:
+        steps, step, restarts: of PGD; None where nothing was said.
+        taken: options that a metric took.
+    """
+
+    steps: int | None = None
+    step: str | None = None
+    restarts: int | None = None
+    taken: set[str] = field(default_factory=set)
 
 
 class Metric(Config, ABC):
@@ -137,12 +153,17 @@ class Metric(Config, ABC):
     """
 
     kind: str
-    tag: str = Field(default="", pattern=r"^([A-Za-z0-9][\w.+/-]*)?$")
+    tag: str = Field(default="", pattern=r"^([A-Za-z0-9][\w.+/-]*)?$", max_length=60)
     n: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
 
     # Whether every process takes part in ``measure``; otherwise the first one measures alone.
     shared: ClassVar[bool] = False
+    # The option of the command line that says on how many images it is measured, in place of --n:
+    # --n-aa where an image costs hundreds of passes.
+    count_option: ClassVar[Literal["--n", "--n-aa", "--n-pgd"]] = "--n"
+    # Whether weaker attacks in the same ball are also shown on the images of this one.
+    reference: ClassVar[bool] = False
     # Whether there is one outcome for each attacked test image, so that unions can use it.
     per_image: ClassVar[bool] = True
     # Whether a larger figure is a better one.
@@ -198,6 +219,11 @@ class Metric(Config, ABC):
         return None
 
     @property
+    def form(self) -> Literal["", "screening", "estimate"]:
+        """What the figure is where it is no verdict on every image of the metric."""
+        return ""
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of the metrics whose outcomes this one is computed from."""
         return ()
@@ -229,10 +255,28 @@ class Metric(Config, ABC):
         """Whether a panel should include this metric on these data."""
         return True
 
-    def stands(self, context: Context) -> bool:
-        """Whether ``context.known``, measured under the same settings on the same weights and
-        images, still holds. Something outside the settings may have changed: the user's files."""
-        return True
+    def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:
+        """A hash of what is measured on: a figure of other images is never taken for this one.
+
+        Args:
+            record: the entries of the metrics on record, by name.
+            images: the hash of the test images.
+        """
+        return images
+
+    def kept_examples(self, directory: Path, setup: Setup) -> Path | None:
+        """Where the adversarial examples go; None if none are asked for, or the metric has none."""
+        return None
+
+    def with_numbers(self, numbers: Numbers) -> Metric:
+        """The metric with numbers of the command line that are its own, such as PGD's steps.
+
+        A metric notes in ``numbers.taken`` which ones it takes, whether or not they change it.
+
+        Raises:
+            ConfigError: an attack that cannot be.
+        """
+        return self
 
     @abstractmethod
     def measure(self, context: Context) -> Measured:
@@ -285,6 +329,11 @@ class Metric(Config, ABC):
             detail,
             int(right.sum()),
         )
+
+
+def adversarial(directory: Path, metric: str) -> Path:
+    """Where the adversarial examples of a metric are kept on request."""
+    return directory / f"adversarial-{metric.replace('/', '_')}.pt"
 
 
 # The cost of a forward pass, as a share of a forward and input-gradient pass.

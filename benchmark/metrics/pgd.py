@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from benchmark.attacks.folding import folded_if_same
 from benchmark.attacks.pgd import pgd
+from benchmark.core.config import explain
+from benchmark.core.errors import ConfigError
 from benchmark.core.threat import NormName, Pixels, ThreatModel
-from benchmark.metrics.metric import Context, Measured, Metric, sentence
+from benchmark.metrics.metric import Context, Measured, Metric, Numbers, sentence
 from benchmark.metrics.outcomes import pgd_outcomes
 
 _WORDS = {
@@ -53,6 +55,7 @@ class PGD(Metric):
     precision: Literal["fp32", "bf16"] = "fp32"
 
     role = "attack"
+    count_option = "--n-pgd"
     has_examples = True
 
     @property
@@ -63,14 +66,19 @@ class PGD(Metric):
     def base_name(self) -> str:
         """Such as pgd20_linf: the attack, its number of steps and its norm."""
         name = f"{self._word}{self.threat.steps}_{self.threat.norm}"
-        return name if self.precision == "fp32" else f"{name}_screening"
+        return f"{name}_{self.form}" if self.form else name
 
     @property
     def base_title(self) -> str:
         """Such as PGD-20; the norm is said unless it is l_inf."""
         norm = "" if self.threat.norm == "linf" else f" {self.threat.norm}"
-        screening = "" if self.precision == "fp32" else " (screening)"
-        return f"{self._word.upper()}-{self.threat.steps}{norm}{screening}"
+        form = f" ({self.form})" if self.form else ""
+        return f"{self._word.upper()}-{self.threat.steps}{norm}{form}"
+
+    @property
+    def form(self) -> Literal["", "screening", "estimate"]:
+        """See ``Metric.form``."""
+        return "" if self.precision == "fp32" else "screening"
 
     @property
     def ball(self) -> tuple[NormName, Pixels]:
@@ -80,6 +88,31 @@ class PGD(Metric):
     def screened(self) -> PGD:
         """See ``Metric.screened``."""
         return self.model_copy(update={"precision": "bf16"})
+
+    def with_numbers(self, numbers: Numbers) -> PGD:
+        """See ``Metric.with_numbers``: another step size or number of restarts gives a tag, since
+        the name does not say them."""
+        threat, words = self.threat.model_dump(mode="json"), [self.tag] if self.tag else []
+        restarts = self.restarts
+        if numbers.steps is not None:
+            numbers.taken.add("--steps")
+            threat["steps"] = numbers.steps
+        if numbers.step is not None:
+            numbers.taken.add("--step")
+            if threat["step"] != numbers.step:
+                threat["step"] = numbers.step
+                words.append(f"step{numbers.step.replace(' ', '')}")
+        if numbers.restarts is not None:
+            numbers.taken.add("--restarts")
+            if restarts != numbers.restarts:
+                restarts = numbers.restarts
+                words.append(f"r{restarts}")
+        try:
+            changed = ThreatModel.model_validate(threat)
+        except ValidationError as error:
+            raise ConfigError(f"--steps, --step: {explain(error, ThreatModel)}") from error
+        update = {"threat": changed, "restarts": restarts, "tag": "-".join(words)}
+        return self.model_copy(update=update)
 
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``."""
@@ -134,5 +167,5 @@ class PGD(Metric):
         if not self.momentum:
             del said["momentum"]
         if self.precision == "fp32":
-            del said["precision"]
+            said.pop("precision", None)
         return sentence(said, _WORDS)

@@ -11,6 +11,7 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
+from benchmark.core.config import config_hash
 from benchmark.core.registry import did_you_mean
 from benchmark.data.shifted import SHIFTED, Shifted, load_shifted
 from benchmark.metrics.metric import Context, Measured, Metric, Setup, sentence
@@ -62,10 +63,10 @@ class Shift(Metric):
             lambda: load_shifted(self.test_set, root, classes, setup.data.image_size),
         )
 
-    def stands(self, context: Context) -> bool:
-        """Not if the user's files have changed."""
-        known, now = context.known, self._shifted(context.setup).fingerprint
-        return bool(known and known["detail"].get("fingerprint") == now)
+    def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:
+        """See ``Metric.images_of``: the user's files, of which a cap leaves out a part."""
+        fingerprint = self._shifted(setup).fingerprint
+        return config_hash({"images": fingerprint, "limit": setup.limit})
 
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``."""

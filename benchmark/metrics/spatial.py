@@ -30,6 +30,7 @@ class Spatial(Metric):
     grid: SpatialGrid = SpatialGrid()
 
     role = "attack"
+    count_option = "--n-aa"
 
     @property
     def base_title(self) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from benchmark.core.config import config_hash
 from benchmark.core.errors import BenchmarkError
-from benchmark.metrics.metric import Context, Measured, Metric, sentence
+from benchmark.metrics.metric import Context, Measured, Metric, Setup, sentence
 
 
 class Union(Metric):
@@ -43,9 +44,9 @@ class Union(Metric):
         """See ``Metric.with_parts``."""
         return self.model_copy(update={"of": tuple(names.get(name, name) for name in self.of)})
 
-    def stands(self, context: Context) -> bool:
-        """Computing it anew costs nothing, and its parts may have been measured again."""
-        return False
+    def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:
+        """See ``Metric.images_of``: its parts, of which none may have been replaced since."""
+        return config_hash({"parts": [record.get(name, {}).get("key") for name in self.of]})
 
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``.

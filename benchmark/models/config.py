@@ -10,7 +10,7 @@ from benchmark.core.config import Config
 from benchmark.core.registry import did_you_mean
 from benchmark.models.zoo import MODELS
 
-Channels = tuple[float, float, float]
+Channels = tuple[float, float, float] | tuple[float]  # of colour or of grey images
 
 
 class Normalization(Config):
@@ -21,6 +21,8 @@ class Normalization(Config):
 
     @model_validator(mode="after")
     def _check_range(self) -> Normalization:
+        if len(self.mean) != len(self.std):
+            raise ValueError("mean and std need one value per channel each")
         if not all(0 <= value <= 1 for value in self.mean):
             raise ValueError(f"mean = {list(self.mean)}: pixels are in [0, 1]; divide by 255?")
         if not all(0 < value <= 1 for value in self.std):

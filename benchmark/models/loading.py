@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import pickle
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
 
 from benchmark.core.config import parse
 from benchmark.core.errors import CheckpointError, ConfigError
 from benchmark.core.registry import did_you_mean
+from benchmark.models.adapt import adapted, add_notes
 from benchmark.models.config import ModelConfig
 from benchmark.models.formats import (
     BATCH_ADVICE,
@@ -27,14 +30,18 @@ from benchmark.models.formats import (
     only_tensors,
     reason,
 )
+from benchmark.models.weights import (
+    StateDict,
+    few,
+    load_weights,
+    read_state_dict,
+    recorded_options,
+)
 from benchmark.models.zoo import MODELS, build_model
 
-StateDict = dict[str, Tensor]
-
-# Where training scripts put the weights, and what DataParallel and wrappers put before the names.
-_KEYS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "model.")
 _ROBUSTBENCH = "robustbench:"
+# Batches that every network is tried on: an ordinary one, one image, an odd remainder.
+_BATCHES = (2, 1, 7)
 
 
 def load_external(
@@ -43,10 +50,14 @@ def load_external(
     num_classes: int,
     *,
     image_size: int = 32,
+    channels: int = 3,
     settings: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
+    batch: int | None = None,
 ) -> nn.Module:
-    """A trained network for evaluation, in eval mode.
+    """A trained network for evaluation, in eval mode, as the attacks need it (see ``adapted``).
+
+    What was done to the network and its weights is told by ``notes_of``.
 
     Args:
         spec: ``package.module:factory``, also importable from the working directory; a name of
@@ -55,39 +66,52 @@ def load_external(
         checkpoint: file of weights, bare or under one of the usual keys. It may be None for a
             factory that loads its own weights, and must be for a file or an id. Buffers ``mu`` and
             ``sigma`` in the file become the normalisation of a registered architecture.
-        image_size: height and width of the images, for the check of the output shape.
+        image_size, channels: of the images, for the check of the output shape.
         settings: options of a registered architecture that its weights do not tell; ``dataset`` and
-            ``threat`` of a ``robustbench:ID``.
+            ``threat`` of a ``robustbench:ID``; ``checkpoint_key``, see ``read_state_dict``.
         device: where the network will be; default: the CPU.
+        batch: images in the evaluation's largest batch, on which the network is tried too.
 
     Raises:
-        ConfigError: the spec cannot be used, or the network does not give [n, num_classes].
+        ConfigError: the spec cannot be used, or the network does not give [n, num_classes] for
+            batches of any size.
         CheckpointError: the file is missing, damaged, unsafe or of another architecture.
     """
     device = device or torch.device("cpu")
-    settings = settings or {}
+    settings = dict(settings or {})
+    key = settings.pop("checkpoint_key", None)
     from_file, from_zoo = is_model_file(spec), spec.startswith(_ROBUSTBENCH)
     _check_spec(spec, checkpoint, settings)
-    state = None if checkpoint is None else read_state_dict(Path(checkpoint))
+    if key is not None and checkpoint is None:
+        raise ConfigError("model.checkpoint_key chooses in a checkpoint, and there is none")
+    state = None
+    if checkpoint is not None:
+        state = read_state_dict(Path(checkpoint), None if key is None else str(key))
     model: nn.Module
     if from_file:
         model = load_file(Path(spec), device)
     elif from_zoo:
         model = _from_robustbench(spec.removeprefix(_ROBUSTBENCH), settings)
     elif ":" in spec:
-        model = _from_factory(spec, num_classes)
+        model = _unwrapped(_from_factory(spec, num_classes))
     elif state is None:
         raise ConfigError(f"{spec} is an architecture without weights; name a checkpoint as well")
     else:
         model = _from_registry(spec, state, num_classes, image_size, settings)
+    shape = (channels, image_size, image_size)
+    notes = _initialised(model, spec, shape)
+    if notes and state is None:
+        notes.append("no checkpoint filled the lazy layers: their weights are random")
     if state is not None:
-        load_weights(model, state, str(checkpoint))
+        notes += load_weights(model, state, str(checkpoint))
+        notes += _unverified(spec, state, settings)
     _check_finite(model, str(checkpoint or spec))
-    model.to(device).eval()
-    for batch in BATCHES if from_file else BATCHES[:1]:
-        images = torch.full((batch, 3, image_size, image_size), 0.5, device=device)
-        _check_output(model, spec, num_classes, images, BATCH_ADVICE if from_file else "")
-    return model
+    model.to(device)
+    add_notes(model, notes)
+    largest = (batch,) if batch else ()
+    batches = BATCHES if from_file else dict.fromkeys((*_BATCHES, *largest))
+    advice = BATCH_ADVICE if from_file else ""
+    return adapted(model, spec, num_classes, shape, tuple(batches), device, advice)
 
 
 def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any]) -> None:
@@ -105,109 +129,87 @@ def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any])
         )
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """The tensors by name in a checkpoint; no code in the file is run.
-
-    Raises:
-        CheckpointError: missing, damaged, holding other Python objects, or without weights.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} is missing or not a file; check the path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise CheckpointError(
-                f"checkpoint {path} holds Python objects that could run code, so it is not opened; "
-                "save model.state_dict() alone and use that file"
-            ) from error
-        raise CheckpointError(_damaged(path)) from error
-    # torch reports a damaged file by whatever its parser stumbles over.
-    except Exception as error:
-        raise CheckpointError(_damaged(path)) from error
-    for key in _KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+def _unwrapped(network: nn.Module) -> nn.Module:
+    """``network`` without wrappers that change nothing about its function: DataParallel, the
+    averages of ``torch.optim.swa_utils``, ``torch.compile``."""
+    while not (network._forward_hooks or network._forward_pre_hooks):
+        if isinstance(network, DataParallel | DistributedDataParallel | AveragedModel):
+            network = network.module
+        elif type(network).__name__ == "OptimizedModule" and "_orig_mod" in network._modules:
+            network = network.get_submodule("_orig_mod")
+        else:
             break
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
-        held = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else "none"
-        raise CheckpointError(
-            f"checkpoint {path} has no state dict, neither bare nor under "
-            f"{', '.join(_KEYS)}; its keys: {held or 'none'}"
-        )
-    return {str(name): value for name, value in content.items()}
+    return network
 
 
-def _damaged(path: Path) -> str:
-    return f"checkpoint {path} is damaged or not a PyTorch file; copy it again"
+def _initialised(network: nn.Module, spec: str, shape: tuple[int, int, int]) -> list[str]:
+    """Give lazy layers their shapes by one forward pass.
 
-
-def load_weights(model: nn.Module, state: StateDict, source: str) -> None:
-    """Load ``state`` strictly, without the prefixes that wrappers add.
+    Returns:
+        A note if there were any.
 
     Raises:
-        CheckpointError: keys are missing or unexpected, or shapes differ.
+        ConfigError: weights on the meta device, which have no values; lazy layers that fail.
     """
-    own = model.state_dict()
-    state = {_unwrapped(name, own): value for name, value in state.items()}
-    differing = [
-        f"{name} is {list(value.shape)} in the file and {list(own[name].shape)} in the network"
-        for name, value in state.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    if differing:
-        raise CheckpointError(f"{source} is of another architecture: {_few(differing)}")
-    outcome = model.load_state_dict(state, strict=False)
-    problems = []
-    if outcome.missing_keys:
-        problems.append(f"missing {_few(outcome.missing_keys)}")
-    if outcome.unexpected_keys:
-        problems.append(f"unexpected {_few(outcome.unexpected_keys)}")
-    if problems:
-        raise CheckpointError(f"{source} is of another architecture: {'; '.join(problems)}")
-
-
-def _unwrapped(name: str, own: Mapping[str, Any]) -> str:
-    """``name`` without wrapper prefixes, unless the network itself has such a name."""
-    while name not in own:
-        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
-        if prefix is None:
-            return name
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _few(items: list[str]) -> str:
-    more = len(items) - 3
-    return ", ".join(items[:3]) + (f" and {more} more" if more > 0 else "")
+    tensors = [*network.parameters(), *network.buffers()]
+    if any(tensor.is_meta for tensor in tensors):
+        raise ConfigError(
+            f"{spec} makes its weights on torch's meta device, where they have no values; make the "
+            "network on the CPU"
+        )
+    if not any(is_lazy(tensor) for tensor in tensors):
+        return []
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(torch.rand(2, *shape))
+    except Exception as error:  # foreign code may raise anything
+        raise ConfigError(
+            f"{spec} has lazy layers and fails on images of shape {[2, *shape]}: {reason(error)}"
+        ) from error
+    return ["lazy layers got their shapes from one forward pass"]
 
 
 def _from_registry(
     spec: str, state: StateDict, num_classes: int, image_size: int, settings: Mapping[str, Any]
 ) -> nn.Module:
     architecture = MODELS.get(spec)
-    plain = {_unwrapped(name, {"mu": 0, "sigma": 0}): value for name, value in state.items()}
+    recorded = recorded_options(state) or {}
+    plain = {name.rpartition(".")[2]: value for name, value in state.items() if "mu" in name}
+    plain |= {name.rpartition(".")[2]: value for name, value in state.items() if "sigma" in name}
+    stem = next((v for name, v in state.items() if f".{name}".endswith(".conv1.weight")), None)
     config: dict[str, Any] = {"name": spec}
     if {"mu", "sigma"} <= plain.keys() and not architecture.normalizes_itself:
         config["normalization"] = {
             "mean": plain["mu"].flatten().tolist(),
             "std": plain["sigma"].flatten().tolist(),
         }
-    if "width" in architecture.options and plain.get("conv1.weight") is not None:
-        config["width"] = plain["conv1.weight"].shape[0]
+    if "width" in architecture.options and stem is not None:
+        config["width"] = stem.shape[0]
     if "stem_stride" in architecture.options and "stem_stride" not in settings:
-        raise ConfigError(
-            f"the weights of {spec} do not tell its stem_stride, and another one is another "
-            "network: add --set model.stem_stride=1 or =2 (in a trained run, see config.json)"
-        )
+        if "stem_stride" not in recorded:
+            raise ConfigError(
+                f"the weights of {spec} do not tell its stem_stride, and another one is another "
+                "network: add --set model.stem_stride=1 or =2 (in a trained run, see config.json)"
+            )
+        config["stem_stride"] = recorded["stem_stride"]
     config |= settings
     return build_model(
-        parse(ModelConfig, config, "checkpoint"), num_classes=num_classes, image_size=image_size
+        parse(ModelConfig, config, "checkpoint"),
+        num_classes=num_classes,
+        image_size=image_size,
+        channels=3 if stem is None else stem.shape[1],
     )
+
+
+def _unverified(spec: str, state: StateDict, settings: Mapping[str, Any]) -> list[str]:
+    """A note if options of a registered architecture were given that no weight confirms."""
+    if spec not in MODELS or "stem_stride" not in settings or recorded_options(state):
+        return []
+    return [
+        f"the checkpoint does not record its architecture's options, so stem_stride = "
+        f"{settings['stem_stride']} is taken as given and could not be checked"
+    ]
 
 
 def _from_factory(spec: str, num_classes: int) -> nn.Module:
@@ -293,28 +295,9 @@ def _check_finite(model: nn.Module, source: str) -> None:
     bad = [
         name
         for name, value in model.state_dict().items()
-        if value.is_floating_point() and not bool(value.isfinite().all())
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and not bool(value.isfinite().all())
     ]
     if bad:
-        raise CheckpointError(f"{source} has weights that are not finite: {_few(bad)}")
-
-
-def _check_output(
-    model: nn.Module, spec: str, num_classes: int, images: Tensor, advice: str
-) -> None:
-    advice = f"; {advice}" if advice else ""
-    try:
-        with torch.no_grad():
-            logits = model(images)
-    except Exception as error:  # foreign code may raise anything
-        raise ConfigError(
-            f"{spec} fails on images of shape {list(images.shape)}: {reason(error)}{advice}"
-        ) from error
-    if not isinstance(logits, Tensor):
-        raise ConfigError(f"{spec} returns {type(logits).__name__}, not a tensor of logits")
-    if logits.shape != (len(images), num_classes):
-        advice = advice if logits.shape[1:] == (num_classes,) else "; is num_classes right?"
-        raise ConfigError(
-            f"{spec} maps {list(images.shape)} to {list(logits.shape)}, "
-            f"not to {[len(images), num_classes]}{advice}"
-        )
+        raise CheckpointError(f"{source} has weights that are not finite: {few(bad)}")

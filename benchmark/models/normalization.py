@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class Normalized(nn.Module):
     """Base of networks that take pixels in [0, 1] and normalise them themselves.
 
-    With ``mean`` and ``std`` the network owns buffers ``mu`` and ``sigma`` of shape [1, 3, 1, 1],
+    With ``mean`` and ``std`` the network owns buffers ``mu`` and ``sigma`` of shape [1, c, 1, 1],
     the names RobustBench's normalised networks use; without, it has no such buffers.
     """
 
@@ -27,11 +27,11 @@ class Normalized(nn.Module):
     ) -> None:
         """Register the buffers; ``persistent=False`` keeps them out of the state dict."""
         for name, values in (("mu", mean), ("sigma", std)):
-            buffer = None if values is None else torch.tensor(values).view(1, 3, 1, 1)
+            buffer = None if values is None else torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, buffer, persistent=persistent)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """``(x - mu) / sigma``, or ``x`` itself. Shape [n, 3, h, w]."""
+        """``(x - mu) / sigma``, or ``x`` itself. Shape [n, c, h, w]."""
         if self.mu is None or self.sigma is None:
             return x
         return (x - self.mu) / self.sigma

@@ -82,6 +82,7 @@ class ResNet(Normalized):
         width: channels of the stem and of the first stage.
         blocks: number of blocks per stage; every stage but the first halves the image.
         stem_stride: stride of the 3x3 stem.
+        in_channels: of the images; 1 for grey.
     """
 
     def __init__(
@@ -91,12 +92,13 @@ class ResNet(Normalized):
         width: int = 64,
         blocks: Sequence[int] = (2, 2, 2, 2),
         stem_stride: int = 1,
+        in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.set_normalization(mean, std)
-        self.conv1 = conv(3, width, stride=stem_stride)
+        self.conv1 = conv(in_channels, width, stride=stem_stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.stages = len(blocks)
         in_channels = width
@@ -133,12 +135,13 @@ class PreActResNet(Normalized):
         num_classes: int,
         *,
         paper_form: bool = True,
+        in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.set_normalization(mean, std)
-        self.conv1 = conv(3, 64)
+        self.conv1 = conv(in_channels, 64)
         in_channels = 64
         for stage, channels in enumerate((64, 128, 256, 512)):
             layer = nn.Sequential()

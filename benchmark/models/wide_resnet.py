@@ -55,12 +55,13 @@ class WideResNet(Normalized):
         *,
         blocks: int,
         widen: int = 10,
+        in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.set_normalization(mean, std)
-        self.conv1 = conv(3, 16)
+        self.conv1 = conv(in_channels, 16)
         in_channels = 16
         for stage in range(3):
             channels = 16 * widen * 2**stage

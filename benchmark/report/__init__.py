@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["render"]
@@ -12,6 +13,7 @@ def render(
     target: Path | None = None,
     corruption_reference: Path | None = None,
     html: bool = False,
+    beside: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the report of the suite in ``out`` and return the files, the index first.
 
@@ -23,6 +25,7 @@ def render(
         target: where to write; OUT/report if None.
         corruption_reference: CSV of a reference network's errors, for the mean corruption error.
         html: also write report.html; one that is there is always renewed.
+        beside: folders of runs and of models of one's own whose rows stand with the suite's.
 
     Raises:
         BenchmarkError: no records, a damaged record or reference, or a folder that cannot be
@@ -32,4 +35,4 @@ def render(
     from benchmark.report.page import write_report
 
     folder = Path(target) if target is not None else Path(out) / "report"
-    return write_report(Path(out), folder, corruption_reference, html)
+    return write_report(Path(out), folder, corruption_reference, html, beside)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.report import classes, findings, plots, published, tables
+from benchmark.report import classes, findings, plots, published, tables, training
 from benchmark.report.corruptions import corruption_means
-from benchmark.report.records import SuiteRecord, nested
+from benchmark.report.records import CellRecord, SuiteRecord, nested
 
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 
@@ -29,12 +29,14 @@ def families(suite: SuiteRecord) -> list[plots.Family]:
 def charts(suite: SuiteRecord) -> dict[str, Any]:
     """All that the charts draw, as JSON values; accuracies in per cent."""
     styles = plots.line_styles(suite)
+    doubtful = training.all_undertrained(suite)
     return {
         "methods": {
             method: {
                 "family": plots.family_of(suite, method).name,
                 "dash": _dash(styles[method]),
                 "doubtful": any(cell.findings for cell in suite.of(method)),
+                "undertrained": method in doubtful,
             }
             for method in suite.methods
         },
@@ -103,35 +105,44 @@ def _seeds(suite: SuiteRecord, method: str, key: str, scale: float) -> dict[str,
 
 def tradeoff(suite: SuiteRecord) -> dict[str, Any]:
     """Points per robust metric; metrics that published layers alone have come with no point."""
-    summaries = tables.summarise(suite)
-    own = [m for m in suite.metrics() if m != "clean"]
+    doubtful = training.all_undertrained(suite)
+    own = [m for m in suite.metrics() if m != "clean" and suite.entry(m)["outcomes"] != "none"]
     others = [m for m in dict.fromkeys(x.metric for x in published.layers()) if m not in own]
     panels: dict[str, Any] = {}
     for metric in [*own, *others]:
-        pairs = [(m, p) for m in suite.methods if (p := plots.pair(summaries, m, metric))]
+        pairs = [(m, p) for m in suite.methods if (p := plots.pair(suite, m, metric))]
         points: list[dict[str, Any]] = [
             {
                 "method": method,
                 "x": _triple(clean),
                 "y": _triple(hard),
                 "seeds": [
-                    [c.seed, *(round(100 * (c.accuracy(m) or 0.0), 2) for m in ("clean", metric))]
+                    [c.seed, *(round(100 * value, 2) for value, _ in two)]
                     for c in suite.evaluated(method, metric)
-                    if c.accuracy("clean") is not None
+                    if None not in (two := _both(c, metric))
                 ],
             }
             for method, (clean, hard) in pairs
         ]
         xy = [(p["x"][0], p["y"][0]) for p in points]
         off = plots.outlier([y for _, y in xy])
+        fit = [i for i, p in enumerate(points) if p["method"] not in doubtful]
         panels[metric] = {
-            "title": tables.title(metric),
+            "title": tables.title(suite, metric),
             "images": images(hard.n for _, (_, hard) in pairs),
             "points": points,
-            "front": [points[i]["method"] for i in plots.pareto(xy)],
+            "front": [points[fit[i]]["method"] for i in plots.pareto([xy[i] for i in fit])],
             "outlier": None if off is None else points[off]["method"],
         }
     return {"metrics": panels, "first": _first(suite, own)}
+
+
+def _both(cell: CellRecord, metric: str) -> tuple[Any, Any]:
+    """Clean and robust accuracy on the same images, each with their number; None if unknown."""
+    return (
+        tables.shared_accuracy(cell, "clean", metric),
+        tables.shared_accuracy(cell, metric, "clean"),
+    )
 
 
 def _first(suite: SuiteRecord, metrics: Sequence[str]) -> str | None:
@@ -234,8 +245,14 @@ def heats(suite: SuiteRecord) -> list[Heat]:
 
 def cross_norm(suite: SuiteRecord) -> Heat | None:
     """Robust accuracy under attacks in several norms; None where there is one norm only."""
-    norms = {m: norm for m in suite.metrics() if (norm := _norm(suite, m))}
-    shown = [m for m in suite.metrics() if m in norms or m.startswith("union")]
+    # PGD on AutoAttack's images too: the row is read across
+    pairs, headings = tables.paired_columns(suite), tables.columns(suite)
+    norms = {
+        key: norm
+        for key in headings
+        if (norm := _norm(suite, pairs[key][0] if key in pairs else key))
+    }
+    shown = [key for key in headings if key in norms or findings.is_union(suite, key)]
     if len(set(norms.values())) < 2:
         return None
     summaries = tables.summarise(suite)
@@ -252,10 +269,10 @@ def cross_norm(suite: SuiteRecord) -> Heat | None:
         "norms",
         "Across norms",
         frame.astype(float),
-        [tables.title(m) for m in shown],
+        [headings[m] for m in shown],
         caption="Robust accuracy (%), mean over seeds. A method trained in one norm is seldom "
         "robust in another.",
-        notes=tuple(_ball(suite, m, norms.get(m)) for m in shown),
+        notes=tuple(_ball(suite, pairs[m][0] if m in pairs else m, norms.get(m)) for m in shown),
     )
 
 
@@ -288,7 +305,7 @@ def per_class(suite: SuiteRecord) -> list[Heat]:
         shown, cut = classes.ends(means)
         labels = [names[int(i)] if int(i) < len(names) else str(i) for i in shown.columns]
         n = counts[list(shown.columns)]
-        caption = f"{tables.title(metric)} accuracy (%) by class, mean over seeds; " + (
+        caption = f"{tables.title(suite, metric)} accuracy (%) by class, mean over seeds; " + (
             f"{n.min():,} images per class."
             if n.min() == n.max()
             else f"{n.min():,} to {n.max():,} images per class."
@@ -297,5 +314,5 @@ def per_class(suite: SuiteRecord) -> list[Heat]:
             caption += " So few images tell classes apart only roughly."
         if cut:
             caption += f" Of {len(means.columns)} classes the ten lowest and the ten highest."
-        found.append(_heat(metric, tables.title(metric), shown, labels, caption=caption))
+        found.append(_heat(metric, tables.title(suite, metric), shown, labels, caption=caption))
     return found

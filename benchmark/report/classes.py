@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmark.report.records import SuiteRecord, nested
+from benchmark.report.records import SuiteRecord, is_estimate, nested
 
 # Above so many classes the ends alone are shown.
 SHOWN = 20
 
 
 def class_metrics(suite: SuiteRecord) -> list[str]:
-    """Metrics with one outcome per image."""
+    """Metrics with one outcome per image; without estimates, whose outcomes are those of a sample
+    of survivors, and of a larger share of the images that are not robust."""
     return [
         metric
         for metric in suite.metrics()
         if any(c.outcomes is not None and metric in c.outcomes for c in suite.cells)
+        and not any(is_estimate(c, metric) for c in suite.cells)
     ]
 
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmark.core.errors import BenchmarkError
-from benchmark.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap, required_n
+from benchmark.evaluation.keys import images_of
+from benchmark.evaluation.statistics import (
+    McNemar,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    required_n,
+)
 from benchmark.report.findings import ALPHA
-from benchmark.report.records import CellRecord, nested, outcome_matrices, read_cell
+from benchmark.report.records import CellRecord, is_estimate, nested, outcome_matrices, read_cell
+from benchmark.report.tables import percent, same_attack_ball
+from benchmark.report.training import undertrained
 
 
 @dataclass(frozen=True)
@@ -21,8 +33,11 @@ class Row:
         first, second: accuracies on those, in [0, 1].
         difference, low, high: first minus second with its 95 % bootstrap interval over images.
         only_first, only_second: images that one run alone has right.
-        p: exact McNemar test, adjusted after Holm over the metrics of the comparison.
+            These and the interval are None for a metric without outcomes by image.
+        p: exact McNemar test, adjusted after Holm over the metrics of the comparison; None for a
+            row that repeats another on fewer images, to be read beside the next one.
         verdict: in words, with the n that a difference of this size would need.
+        limit: the fewest images that a trial run was restricted to; None if neither was.
     """
 
     metric: str
@@ -30,97 +45,179 @@ class Row:
     first: float
     second: float
     difference: float
-    low: float
-    high: float
-    only_first: int
-    only_second: int
-    p: float
+    low: float | None
+    high: float | None
+    only_first: int | None
+    only_second: int | None
+    p: float | None
     verdict: str
+    limit: int | None = None
 
 
 def read_run(path: Path) -> CellRecord:
-    """An evaluated run.
+    """An evaluated run, or the evaluation of a model of one's own.
 
     Raises:
         BenchmarkError: no record, or one without outcomes.
     """
     cell = read_cell(path)
-    if cell.status == "missing" and (path / "evaluation.json").exists():
-        raise BenchmarkError(
-            f"{path} is the evaluation of a model of your own; compare takes runs of a suite"
-        )
     if cell.status != "evaluated" or cell.outcomes is None:
         raise BenchmarkError(f"{path} holds no evaluated run; see run and evaluate")
     return cell
 
 
 def compare(first: Path, second: Path) -> list[Row]:
-    """The metrics that both runs hold with one outcome per image.
+    """The metrics that both runs hold with one outcome per image, tested on shared images; then
+    those that are no means over images, side by side.
 
     Raises:
         BenchmarkError: a run without records, other test images, or no metric in common.
     """
     a, b = read_run(first), read_run(second)
-    if nested(a.evaluation, "dataset", "fingerprint") != nested(
-        b.evaluation, "dataset", "fingerprint"
-    ):
+    if images_of(a.evaluation) != images_of(b.evaluation):
         raise BenchmarkError(f"{first} and {second} were evaluated on different test images")
-    found: list[tuple[str, Any, Any]] = []
+    found: dict[str, tuple[Any, Any]] = {}
+    whole: list[str] = []
     for metric in a.metrics:
-        if metric not in b.metrics or a.metrics[metric].get("kind") == "autoattack-estimate":
-            continue  # a sample of the survivors is no sample of the images
+        if metric not in b.metrics or is_estimate(a, metric) or is_estimate(b, metric):
+            continue
         if _settings(a, metric) != _settings(b, metric):
             raise BenchmarkError(
                 f"{metric} was measured under other settings in {first} than in {second}"
             )
-        matrices = outcome_matrices([([a], metric), ([b], metric)])
-        if matrices is None:  # a mean over several outcomes per image
+        if "none" in (a.metrics[metric]["outcomes"], b.metrics[metric]["outcomes"]):
+            whole.append(metric)
             continue
-        one, other = (matrix[0] for matrix in matrices)
-        both = ~(one != one) & ~(other != other)  # NaN: not attacked
-        if both.any():
-            found.append((metric, one[both], other[both]))
-    if not found:
+        pair = _shared(a, b, metric)
+        if pair is not None:
+            found[metric] = pair
+    if not found and not whole:
         raise BenchmarkError(f"{first} and {second} have no metric in common")
-    tests = [mcnemar_exact(one, other) for _, one, other in found]
-    adjusted = holm([test.p for test in tests])
+    tests = [mcnemar_exact(one, other) for one, other in found.values()]
+    adjusted = dict(zip(found, holm([test.p for test in tests]), strict=True))
+    doubts = [f"{place} is under-trained: {why}" for place, why in _undertrained(a, b)]
+    limit = min((n for n in (limit_of(a), limit_of(b)) if n is not None), default=None)
     rows = []
-    for (metric, one, other), test, p in zip(found, tests, adjusted, strict=True):
-        spread = paired_bootstrap(one, other)
-        rows.append(
-            Row(
-                metric=metric,
-                n=test.n,
-                first=float(one.mean()),
-                second=float(other.mean()),
-                difference=test.difference,
-                low=spread.low,
-                high=spread.high,
-                only_first=test.only_a,
-                only_second=test.only_b,
-                p=p,
-                verdict=_verdict(p, test.difference, test.only_a + test.only_b, test.n),
+    for metric, (one, other) in found.items():
+        beside = _weaker_beside(a, metric, found)
+        if beside is not None:
+            p_one, p_other = _shared(a, b, beside, metric) or (one, other)
+            rows.append(
+                _row(f"{beside} on the images of {metric}", p_one, p_other, None, [], limit)
             )
-        )
-    return rows
+        rows.append(_row(metric, one, other, adjusted[metric], doubts, limit))
+    return rows + [_untested(a, b, metric, limit) for metric in whole]
+
+
+def _untested(a: CellRecord, b: CellRecord, metric: str, limit: int | None) -> Row:
+    """Two figures that no test over images can tell apart."""
+    one, other = a.metrics[metric], b.metrics[metric]
+    better = "larger" if one["higher_is_better"] else "smaller"
+    return Row(
+        metric=metric,
+        n=min(one["n"], other["n"]),
+        first=one["mean"],
+        second=other["mean"],
+        difference=one["mean"] - other["mean"],
+        low=None,
+        high=None,
+        only_first=None,
+        only_second=None,
+        p=None,
+        verdict=f"no mean over images, so not tested; {better} is better",
+        limit=limit,
+    )
+
+
+def _shared(a: CellRecord, b: CellRecord, *metrics: str) -> tuple[Any, Any] | None:
+    """Outcomes of the first of ``metrics`` in both runs on the images that both have by all of
+    them; None without such images, or for a mean over several outcomes per image."""
+    matrices = outcome_matrices([([run], metric) for metric in metrics for run in (a, b)])
+    if matrices is None:
+        return None
+    both = ~np.isnan(np.stack(matrices)).any(axis=(0, 1))
+    return (matrices[0][0][both], matrices[1][0][both]) if both.any() else None
+
+
+def _weaker_beside(
+    cell: CellRecord, attack: str, found: Mapping[str, tuple[Any, Any]]
+) -> str | None:
+    """The weaker attack that AutoAttack on fewer images must be read beside."""
+    own = cell.metrics[attack]
+    for metric, (one, _) in found.items():
+        other = cell.metrics[metric]
+        if own["reference"] and not other["reference"] and same_attack_ball(own, other):
+            return metric if len(one) > len(found[attack][0]) else None
+    return None
+
+
+def _row(
+    metric: str, one: Any, other: Any, p: float | None, doubts: list[str], limit: int | None
+) -> Row:
+    test, spread = mcnemar_exact(one, other), paired_bootstrap(one, other)
+    if p is None:
+        verdict = "for comparison with the next row"
+    elif doubts:
+        verdict = f"withheld: {'; '.join(doubts)}"
+    else:
+        verdict = _verdict(p, float(one.mean()), float(other.mean()), test)
+    return Row(
+        metric=metric,
+        n=test.n,
+        first=float(one.mean()),
+        second=float(other.mean()),
+        difference=test.difference,
+        low=spread.low,
+        high=spread.high,
+        only_first=test.only_a,
+        only_second=test.only_b,
+        p=p,
+        verdict=verdict,
+        limit=limit,
+    )
+
+
+def _undertrained(a: CellRecord, b: CellRecord) -> list[tuple[str, str]]:
+    """("first", why), ("second", why) of runs from which nothing is concluded."""
+    found = (("first", undertrained([a])), ("second", undertrained([b])))
+    return [(place, why) for place, why in found if why]
+
+
+def limit_of(cell: CellRecord) -> int | None:
+    """How many images a trial run was restricted to by ``--limit``."""
+    limit = nested(cell.config, "dataset", "limit")
+    return limit if limit is not None else nested(cell.evaluation, "dataset", "limit")
+
+
+def warnings(first: Path, second: Path) -> list[str]:
+    """What a reader of the comparison must know of each run: trial runs, under-trained ones, and
+    findings of the reliability checks."""
+    lines = []
+    for path in dict.fromkeys((first, second)):
+        cell = read_run(path)
+        if (limit := limit_of(cell)) is not None:
+            lines.append(f"{path.name}: limit = {limit}, a trial run, not a result")
+        if why := undertrained([cell]):
+            lines.append(f"{path.name} is under-trained: {why}")
+        lines += [f"{path.name} is doubtful: {name}: {text}" for name, text in cell.findings]
+    return lines
 
 
 def _settings(cell: CellRecord, metric: str) -> dict[str, Any]:
-    detail = dict(cell.metrics[metric].get("detail") or {})
-    if "attacks" in detail:  # older records do not say it
-        detail.setdefault("precision", "fp32")
-    # What came out, and where it was computed, is no setting.
-    kept = ("norm", "eps", "version", "attacks", "precision", "threat", "loss", "momentum",
-            "restarts", "start", "grid", "of")  # fmt: skip
-    return {key: detail[key] for key in kept if key in detail}
+    """All but which images were chosen: the shared ones are compared."""
+    settings = cell.metrics[metric]["settings"]
+    return {key: value for key, value in settings.items() if key not in ("n", "seed", "name")}
 
 
-def _verdict(p: float, difference: float, discordant: int, n: int) -> str:
+def _verdict(p: float, first: float, second: float, test: McNemar) -> str:
     if p <= ALPHA:
-        return "first is better" if difference > 0 else "second is better"
-    text = f"no difference detected at n = {n}"
-    if difference:
-        text += f", would need n = {required_n(difference, discordant / n):,}"
+        if percent(first) == percent(second):
+            return "no difference within the digits shown"
+        return "first is better" if first > second else "second is better"
+    text = f"no difference detected at n = {test.n}"
+    if test.difference:
+        needed = required_n(test.difference, (test.only_a + test.only_b) / test.n)
+        text += f", would need n = {needed:,}"
     return text
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from benchmark.report import training
 from benchmark.report.records import CellRecord, SuiteRecord, nested
 from benchmark.report.tables import (
     flagged,
@@ -17,6 +18,7 @@ from benchmark.report.tables import (
     markdown_table,
     percent,
     reliability_lines,
+    shared_accuracy,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def markdown_text(suite: SuiteRecord, reference: Path | None = None) -> str:
     if suite.limit is not None:
         parts.append(f"> **{limit_line(suite)}**\n")
     parts.append(markdown_table(["Corruption", *(flagged(suite, name) for name in methods)], rows))
-    notes += reliability_lines(suite)
+    notes += [*reliability_lines(suite), *training.undertrained_lines(suite)]
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 
 
@@ -97,8 +99,8 @@ def _error_rows(suite: SuiteRecord, methods: list[str], path: Path) -> list[list
 
     rows = [row("mCE", lambda c, r: corruption_error.mean_corruption_error(_errors(c), r))]
     cells = [cell for method in methods for cell in suite.evaluated(method, "corruptions")]
-    clean = all("clean" in c.metrics and c.metrics["clean"]["n"] == c.metrics["corruptions"]["n"]
-                for c in cells)  # fmt: skip
+    # on the images that were corrupted, which may be fewer than the clean ones
+    clean = all(shared_accuracy(cell, "clean", "corruptions") is not None for cell in cells)
     if reference.clean is not None and clean:
         rows.append(
             row(
@@ -118,4 +120,6 @@ def _errors(cell: CellRecord) -> dict[str, dict[int, float]]:
 
 
 def _clean_error(cell: CellRecord) -> float:
-    return 1 - (cell.accuracy("clean") or 0.0)
+    found = shared_accuracy(cell, "clean", "corruptions")
+    assert found is not None
+    return 1 - found[0]

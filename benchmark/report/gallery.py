@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.core.errors import BenchmarkError
+from benchmark.evaluation.keys import weights
 from benchmark.report.records import CellRecord
 
 NAME = "gallery.npz"
@@ -22,7 +23,7 @@ class Gallery:
     """A run's gallery; see ``benchmark.evaluation.gallery``.
 
     Attributes:
-        about: attack, threat, seed, stride, hashes of model and data.
+        about: attack, its title and ball (norm, eps), stride, hashes of model and data.
         clean, adversarial: uint8 [n, 3, s, s]; index, label and the predictions: int64 [n].
     """
 
@@ -55,7 +56,7 @@ def read_gallery(cell: CellRecord) -> Gallery | None:
         with np.load(path, allow_pickle=False) as found:
             arrays = {key: np.asarray(found[key]) for key in found.files}
         gallery = Gallery(json.loads(str(arrays.pop("about"))), **arrays)
-        current = gallery.about["model"] == cell.evaluation.get("model_hash")
+        current = gallery.about["model"] in weights(cell.evaluation)
     # numpy and zipfile have errors of their own for every way in which a file can be damaged
     except Exception as error:
         raise BenchmarkError(

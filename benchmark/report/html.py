@@ -13,7 +13,17 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from benchmark.report import charts, classes, findings, gallery, page, plots, published, tables
+from benchmark.report import (
+    charts,
+    classes,
+    findings,
+    gallery,
+    page,
+    plots,
+    published,
+    tables,
+    training,
+)
 from benchmark.report.records import CellRecord, SuiteRecord, nested
 
 
@@ -92,10 +102,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its marks, its family, and a value per column."""
+    """A method: its marks, its family, and a value per column.
+
+    Attributes:
+        undertrained: why nothing is concluded from it; "" if it was trained long enough.
+    """
 
     method: str
     findings: tuple[str, ...]
+    undertrained: str
     family: plots.Family
     seeds: str
     values: tuple[Value, ...]
@@ -111,16 +126,17 @@ class Table:
 
 def table(suite: SuiteRecord) -> Table:
     """The figures of table.md, with what a browser needs to sort and filter them."""
-    summaries, metrics = tables.summarise(suite), suite.metrics()
-    marks = {m: tables.ranks(summaries[x, m] for x in suite.methods) for m in metrics}
+    summaries, shown = tables.summarise(suite), tables.columns(suite)
+    marks = tables.marks(suite, summaries)
     costs = tables.cost_columns(suite)
     columns = [
-        (tables.title(m), charts.images(summaries[x, m].n for x in suite.methods)) for m in metrics
+        (heading, charts.images(summaries[x, m].n for x in suite.methods))
+        for m, heading in shown.items()
     ]
     rows = []
     for method in suite.methods:
         planned, done = len(suite.of(method)), len(suite.evaluated(method))
-        values = [_value(suite, summaries[method, m], marks[m].get(method, "")) for m in metrics]
+        values = [_value(suite, summaries[method, m], marks[m].get(method, "")) for m in shown]
         values += [Value(_number(cells[method]), cells[method]) for _, cells in costs]
         rows.append(
             Row(
@@ -128,6 +144,7 @@ def table(suite: SuiteRecord) -> Table:
                 findings=tuple(
                     dict.fromkeys(f"{n}: {t}" for c in suite.of(method) for n, t in c.findings)
                 ),
+                undertrained=training.all_undertrained(suite).get(method, ""),
                 family=plots.family_of(suite, method),
                 seeds=str(done) if done == planned else f"{done}/{planned}",
                 values=tuple(values),
@@ -147,13 +164,12 @@ def _value(suite: SuiteRecord, summary: tables.Summary, mark: str) -> Value:
     found = summary.interval
     if found is None:
         return Value(None, "missing")
-    spread = "" if summary.sd is None else f" ± {tables.percent(summary.sd)}"
     cells = suite.evaluated(summary.method, summary.metric)
     seeds = [tables.percent(v) for c in cells if (v := c.accuracy(summary.metric)) is not None]
     return Value(
         key=found.value,
-        text=tables.percent(found.value) + spread,
-        interval=f"[{tables.percent(found.low)}, {tables.percent(found.high)}]",
+        text=tables.score_text(summary),
+        interval=tables.interval_text(summary),
         seeds=" · ".join(seeds) if len(seeds) > 1 else "",
         mark=mark,
     )
@@ -229,11 +245,11 @@ def pictures(suite: SuiteRecord) -> Pictures | None:
 
 
 def _gallery_caption(one: gallery.Gallery, seeds: set[int]) -> str:
-    threat, stride = one.about["threat"], int(one.about["stride"])
+    (norm, eps), stride = one.about["ball"], int(one.about["stride"])
     return (
         f"The first test image of each class shown, whatever became of it; seed "
-        f"{' or '.join(map(str, sorted(seeds)))}, {tables.title(one.about['attack'])} "
-        f"({charts.NORMS.get(threat['norm'], threat['norm'])}, eps {threat['eps']}). Below each "
+        f"{' or '.join(map(str, sorted(seeds)))}, {one.about['title']} "
+        f"({charts.NORMS.get(norm, norm)}, eps {eps}). Below each "
         "image what the model says, before → after the attack where that differs. In a "
         "perturbation grey is no change, and the largest change has full contrast."
         + (f" Every {stride}th pixel is shown." if stride > 1 else "")

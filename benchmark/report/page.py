@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from benchmark.core.files import write_text
-from benchmark.report import corruptions, findings, plots, published, tables
+from benchmark.evaluation.keys import weights
+from benchmark.report import corruptions, findings, plots, published, tables, training
 from benchmark.report.records import SuiteRecord, read_suite
 
 CAPTIONS = {
-    "tradeoff": "Clean against robust accuracy. Bars are the 95 % intervals of the table; the "
-    "dashed line joins the methods that no other beats on both axes (by their means).",
+    "tradeoff": "Clean against robust accuracy, both on the same n images. Bars are 95 % "
+    "intervals; the dashed line joins the methods that no other beats on both axes (by their "
+    "means).",
     "curves": "Accuracy on held-out validation images during training: mean over seeds, band from "
     "lowest to highest seed.",
     "mixing": "Weight of each learner in the mix, and its L2 distance from the global learner; "
@@ -27,10 +29,14 @@ CAPTIONS = {
 
 
 def write_report(
-    out: Path, target: Path, reference: Path | None = None, html: bool = False
+    out: Path,
+    target: Path,
+    reference: Path | None = None,
+    html: bool = False,
+    beside: Sequence[Path] = (),
 ) -> list[Path]:
-    """Read the records in ``out`` and write all files of the report to ``target``."""
-    suite = read_suite(out)
+    """Read the records in ``out`` and ``beside``; write all files of the report to ``target``."""
+    suite = read_suite(out, beside)
     texts = {
         "table.md": tables.markdown_text(suite),
         "table.csv": tables.csv_text(suite),
@@ -51,6 +57,7 @@ def write_report(
             for suffix in (".png", ".pdf"):
                 (target / f"{name}{suffix}").unlink(missing_ok=True)
         else:
+            plots.mark_trial(fig, suite.limit)
             written += plots.save(fig, target / name)
             drawn.append(name)
     index = target / "report.md"
@@ -118,31 +125,33 @@ def facts(suite: SuiteRecord) -> dict[str, str]:
             if isinstance(d := c.evaluation.get("dataset"), Mapping)
         )
     )
+    found["same configuration, other weights"] = training.twins(suite)
     return {name: " | ".join(values) for name, values in found.items() if values}
 
 
-RUNS_HEAD = ["Method", "Seed", "State", "Config hash", "Model hash", "Record"]
+RUNS_HEAD = ["Method", "Seed", "State", "Trained on", "Config hash", "Model hash", "Record"]
 
 
 def run_rows(suite: SuiteRecord) -> list[list[str]]:
     """One row per cell, in the order of ``RUNS_HEAD``."""
     return [
-        [c.label, str(c.seed), c.status, c.config_hash or "-",
-         str(c.evaluation.get("model_hash", "-")), f"cells/{c.slug}"]
+        [c.label, str(c.seed), c.status, training.trained_on(c), c.config_hash or "-",
+         ", ".join(weights(c.evaluation)) or "-", f"cells/{c.slug}"]
         for c in suite.cells
     ]  # fmt: skip
 
 
 def render_command(suite: SuiteRecord) -> str:
     """What renders this report again."""
-    return f"generalist-bench report {shlex.quote(portable(suite.path))}"
+    folders = (suite.path, *suite.beside)
+    return " ".join(["generalist-bench report", *(shlex.quote(portable(p)) for p in folders)])
 
 
 def provenance(suite: SuiteRecord) -> str:
     """Versions, data, and one line per cell with its state and configuration hash."""
     lines = [f"- {name}: {text}" for name, text in facts(suite).items()]
     lines.append(f"- render again: `{render_command(suite)}` (reads records only)")
-    table = tables.markdown_table(RUNS_HEAD, run_rows(suite), text_columns=6)
+    table = tables.markdown_table(RUNS_HEAD, run_rows(suite), text_columns=len(RUNS_HEAD))
     return "\n".join(lines) + "\n\n" + table
 
 

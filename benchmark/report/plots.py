@@ -19,7 +19,8 @@ from matplotlib.lines import Line2D
 from benchmark.core.files import atomic_path
 from benchmark.report.corruptions import corruption_means
 from benchmark.report.records import SuiteRecord
-from benchmark.report.tables import Summary, summarise, title
+from benchmark.report.tables import Summary, flagged, same_images, title
+from benchmark.report.training import all_undertrained
 
 WIDTH = 3.4
 STYLE: Any = {
@@ -95,6 +96,12 @@ def figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
     fig = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(fig)
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def mark_trial(fig: Figure, limit: int | None) -> None:
+    """Say on the figure itself that a part of the data was used, since it may be shown alone."""
+    if limit is not None:
+        fig.suptitle(f"limit = {limit}: a trial run, not a result", fontsize=6.5, color="#B00020")
 
 
 def save(fig: Figure, stem: Path) -> list[Path]:
@@ -252,9 +259,8 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
 
 def tradeoff(suite: SuiteRecord) -> Figure | None:
     """Clean against robust accuracy, one panel for PGD-20 and one for AutoAttack if present."""
-    summaries = summarise(suite)
     robust = [m for m in ("pgd20_linf", "aa_linf") if m in suite.metrics()]
-    panels = [m for m in robust if any(pair(summaries, x, m) for x in suite.methods)]
+    panels = [m for m in robust if any(pair(suite, x, m) for x in suite.methods)]
     if not panels:
         return None
     with mpl.rc_context(STYLE):
@@ -262,8 +268,8 @@ def tradeoff(suite: SuiteRecord) -> Figure | None:
         used: dict[str, Family] = {}
         later = []
         for ax, metric in zip(axes[:, 0], panels, strict=True):
-            later.append((ax, *_tradeoff_panel(ax, suite, summaries, metric, used)))
-            ax.set_ylabel(f"{title(metric)} accuracy (%)")
+            later.append((ax, *_tradeoff_panel(ax, suite, metric, used)))
+            ax.set_ylabel(_axis(suite, metric))
         axes[-1, 0].set_xlabel("Clean accuracy (%)")
         handles = [_handle(f) for f in used.values()]
         handles.append(Line2D([], [], color="#999999", lw=0.9, ls="--", label="Pareto front"))
@@ -282,14 +288,21 @@ def _handle(group: Family) -> Line2D:
     )
 
 
-def pair(
-    summaries: Mapping[tuple[str, str], Summary], method: str, metric: str
-) -> tuple[Summary, Summary] | None:
-    """Clean and robust accuracy of a method, if it has both."""
-    clean, hard = summaries.get((method, "clean")), summaries.get((method, metric))
-    if clean is None or hard is None or clean.interval is None or hard.interval is None:
-        return None
-    return clean, hard
+def pair(suite: SuiteRecord, method: str, metric: str) -> tuple[Summary, Summary] | None:
+    """Clean and robust accuracy of a method on the images that both were measured on, if it has
+    both."""
+    clean, hard = (
+        same_images(suite, method, "clean", metric),
+        same_images(suite, method, metric, "clean"),
+    )
+    return None if clean.interval is None or hard.interval is None else (clean, hard)
+
+
+def _axis(suite: SuiteRecord, metric: str) -> str:
+    """ "AutoAttack accuracy (%), n = 200"."""
+    counts = {p[1].n for m in suite.methods if (p := pair(suite, m, metric)) is not None}
+    n = " or ".join(f"{n:,}" for n in sorted(counts))
+    return f"{title(suite, metric)} accuracy (%), n = {n}"
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -315,11 +328,11 @@ def outlier(values: Sequence[float]) -> int | None:
 def _tradeoff_panel(
     ax: Axes,
     suite: SuiteRecord,
-    summaries: Mapping[tuple[str, str], Summary],
     metric: str,
     used: dict[str, Family],
 ) -> tuple[Any, ...]:
-    pairs = [(m, p) for m in suite.methods if (p := pair(summaries, m, metric)) is not None]
+    pairs = [(m, p) for m in suite.methods if (p := pair(suite, m, metric)) is not None]
+    doubtful = all_undertrained(suite)
     xy, bars = [], []
     for _, (clean, hard) in pairs:
         assert clean.interval is not None
@@ -339,11 +352,14 @@ def _tradeoff_panel(
             color=groups[i].colour, ms=4, mew=0.4, mec="white", elinewidth=0.5, ecolor=
             mpl.colors.to_rgba(groups[i].colour, 0.35), zorder=4,
         )  # fmt: skip
-    # The front is that of all methods; a point off the scale is on it but cannot be joined.
-    path = [xy[i] for i in pareto(xy) if i in shown]
+    # A point off the scale is on the front but cannot be joined. Of an under-trained net nothing is
+    # concluded, so it is neither on the front nor keeps others off it.
+    fit = [i for i in range(len(pairs)) if pairs[i][0] not in doubtful]
+    front = [fit[i] for i in pareto([xy[i] for i in fit])]
+    path = [xy[i] for i in front if i in shown]
     ax.plot(*zip(*path, strict=True), color="#999999", lw=0.9, ls="--", zorder=1)
     ax.margins(x=0.1, y=0.08)
-    texts = [pairs[i][0] for i in shown]
+    texts = [flagged(suite, pairs[i][0]) for i in shown]
     colours = [groups[i].colour for i in shown]
     if off is not None:
         # natural training has next to no robustness: to scale, it would squeeze all the others
@@ -361,7 +377,8 @@ def _tradeoff_panel(
             arrowprops={"arrowstyle": "->", "lw": 0.7, "color": groups[off].colour},
         )  # fmt: skip
         ax.text(
-            x, 0.045, f"{pairs[off][0]} ({x:.1f}, {y:.1f}), off scale  ", ha="right", va="center",
+            x, 0.045, f"{flagged(suite, pairs[off][0])} ({x:.1f}, {y:.1f}), off scale  ",
+            ha="right", va="center",
             fontsize=6, color=groups[off].colour, transform=ax.get_xaxis_transform(),
         )  # fmt: skip
     lines = list(pairwise(path))
@@ -376,7 +393,7 @@ def interpolation(table: pd.DataFrame, first: str, second: str) -> Figure:
         for i, (metric, points) in enumerate(table.groupby("metric", sort=False)):
             ax.plot(
                 points["alpha"], 100 * points["mean"], marker=".", lw=0.9, color=f"C{i}",
-                label=title(str(metric)),
+                label=str(metric),
             )  # fmt: skip
         ax.set_xlabel(f"alpha (0: {first}, 1: {second})")
         ax.set_ylabel("Accuracy (%)")
@@ -612,11 +629,10 @@ def published(suite: SuiteRecord, figures: pd.DataFrame) -> Figure | None:
     """
     if figures.empty:
         return None
-    summaries = summarise(suite)
     metric = "aa_linf" if "aa_linf" in suite.metrics() else "pgd20_linf"
-    ours = [(m, p) for m in suite.methods if (p := pair(summaries, m, metric)) is not None]
+    ours = any(pair(suite, m, metric) is not None for m in suite.methods)
     with mpl.rc_context(STYLE):
-        fig, axes = figure(2.6 + 2.4 * bool(ours), 2 if ours else 1)
+        fig, axes = figure(2.6 + 2.4 * ours, 2 if ours else 1)
         ax = axes[0, 0]
         kinds: Iterable[tuple[str, str, str]] = (
             ("no", "no extra data", "o"),
@@ -641,9 +657,9 @@ def published(suite: SuiteRecord, figures: pd.DataFrame) -> Figure | None:
         if ours:
             ax = axes[1, 0]
             used: dict[str, Family] = {}
-            parts = _tradeoff_panel(ax, suite, summaries, metric, used)
+            parts = _tradeoff_panel(ax, suite, metric, used)
             ax.set_title(f"This suite: {suite.model} (axes differ)", loc="left")
-            ax.set_ylabel(f"{title(metric)} accuracy (%)")
+            ax.set_ylabel(_axis(suite, metric))
             ax.set_xlabel("Clean accuracy (%)")
             place_labels(ax, *parts)
         return fig

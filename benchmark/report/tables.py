@@ -5,69 +5,54 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmark.evaluation.statistics import Interval, seed_interval, seed_spread
-from benchmark.report.records import CellRecord, SuiteRecord, nested
+from benchmark.core.threat import Pixels
+from benchmark.evaluation.statistics import (
+    Interval,
+    population_interval,
+    seed_interval,
+    seed_spread,
+)
+from benchmark.report import training
+from benchmark.report.records import (
+    CellRecord,
+    SuiteRecord,
+    accuracy_on,
+    is_estimate,
+    measured_on,
+    nested,
+    once,
+)
 
 CSV_COLUMNS = (
-    "suite", "dataset", "model", "method", "metric", "seeds", "n", "mean", "low", "high",
+    "suite", "dataset", "model", "method", "metric", "seeds", "n", "mean", "low", "high", "note",
 )  # fmt: skip
 
-TITLES = {
-    "clean": "Clean",
-    "pgd20_linf": "PGD-20",
-    "pgd20_l2": "PGD-20 l2",
-    "pgd20_l1": "PGD-20 l1",
-    "aa_linf": "AutoAttack",
-    "aa_l2": "AutoAttack l2",
-    "aa_l1": "AutoAttack l1",
-    "pgd100_linf": "PGD-100",
-    "mim20_linf": "MIM-20",
-    "cw20_linf": "CW-20",
-    "apgd-ce_linf": "APGD-CE",
-    "apgd-dlr_linf": "APGD-DLR",
-    "apgd-t_linf": "APGD-T",
-    "fab-t_linf": "FAB-T",
-    "square_linf": "Square",
-    "spatial": "Rotation",
-    "union": "Union",
-    "union_norms": "Union of norms",
-    "union_unseen": "Union of unseen",
-    "corruptions": "Corruptions",
-}
-
-# Attack settings worth a footnote, in this order, and how they read.
-SETTINGS: dict[str, str] = {
-    "of": "robust under each of {}",
-    "norm": "{}",
-    "eps": "eps {}",
-    "step": "step {}",
-    "steps": "{} steps",
-    "restarts": "{} restart(s)",
-    "loss": "loss {}",
-    "momentum": "momentum {}",
-    "version": "version {}",
-    "cheap": "cheap attack {}",
-    "survivors": "survived by {} images",
-    "attacked": "{} of them attacked",
-    "interval": "interval {}",
-    "attacks": "{}",
-    "precision": "crafted in {}",
-    "points": "every one of {} rotations and translations",
-    "source": "{}",
-    "seed": "seed {}",
-    "bn_mode": "BatchNorm in {} mode",
+# Rules by which a checkpoint is chosen, and how they read.
+RULES = {
+    "last": "last of training",
+    "best": "best PGD accuracy on held-out validation images",
+    "best-sum": "largest clean + PGD accuracy on held-out validation images, clean {floor} or more",
 }
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of one method over its evaluated seeds; ``interval`` None if there is none."""
+    """One metric of one method over its evaluated seeds.
+
+    Attributes:
+        seeds: runs that were measured by this metric, of all that were evaluated (``of``).
+        n: test images; the fewest where runs differ.
+        interval: for new images (and, with several runs, new seeds); None if there is no figure.
+        these: of an estimate, the interval for these test images, which leaves out how they were
+            chosen; None for all other figures.
+        most: the largest n of the column.
+    """
 
     method: str
     metric: str
@@ -75,68 +60,211 @@ class Summary:
     n: int
     interval: Interval | None
     sd: float | None
+    of: int = 0
+    these: Interval | None = None
+    most: int = 0
+
+    @property
+    def partial(self) -> str:
+        """ "1 of 3 seeds", "n = 50": what of a figure is less than its row or column says."""
+        seeds = f"{self.seeds} of {self.of} seeds" if 0 < self.seeds < self.of else ""
+        images = f"n = {self.n}" if 0 < self.n < self.most else ""
+        return ", ".join(filter(None, (seeds, images)))
 
 
-def title(metric: str) -> str:
-    """A metric's heading."""
-    for word in ("estimate", "screening"):
-        if metric.endswith(f"_{word}"):
-            return f"{title(metric.removesuffix(f'_{word}'))} ({word})"
-    return TITLES.get(metric, metric)
+def title(suite: SuiteRecord, metric: str) -> str:
+    """A metric's heading, as its record says; that of a further checkpoint names its rule."""
+    entry = suite.entry(metric)
+    text, rule = str(entry.get("title", metric)), entry.get("checkpoint")
+    return f"{text} ({rule})" if rule else text
 
 
+@once
 def summarise(suite: SuiteRecord) -> dict[tuple[str, str], Summary]:
-    """(method, metric) to its summary, for all methods and all metrics of the suite."""
+    """(method, column) to its summary, for all methods and all of ``columns``."""
+    pairs = paired_columns(suite)
     result = {}
     for method in suite.methods:
-        for metric in suite.metrics():
-            cells = suite.evaluated(method, metric)
-            values = [v for c in cells if (v := c.accuracy(metric)) is not None]
-            # Seeds share their images; if a run saw fewer, the smaller n is the honest one.
-            n = min((int(c.metrics[metric]["n"]) for c in cells), default=0)
-            result[method, metric] = Summary(
-                method=method,
-                metric=metric,
-                seeds=len(values),
-                n=n,
-                interval=_interval(cells, metric, values, n),
-                sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            )
-    return result
+        for key in columns(suite):
+            if key in pairs:
+                result[method, key] = replace(same_images(suite, method, *pairs[key]), metric=key)
+            else:
+                result[method, key] = _summary(suite, method, key)
+    most: dict[str, int] = {}
+    for (_, key), summary in result.items():
+        most[key] = max(most.get(key, 0), summary.n)
+    return {(m, key): replace(s, most=most[key]) for (m, key), s in result.items()}
 
 
-def _interval(
-    cells: Sequence[CellRecord], metric: str, values: Sequence[float], n: int
-) -> Interval | None:
-    """Of the mean over seeds; an estimate brings its own interval over the choice of images."""
-    if not values:
+@once
+def columns(suite: SuiteRecord) -> dict[str, str]:
+    """Key to heading of the table's columns, in order.
+
+    AutoAttack is often measured on fewer images than PGD. The two must not be compared then, so a
+    column with PGD on AutoAttack's images stands before AutoAttack's.
+    """
+    found = {}
+    pairs = {attack: (key, pgd) for key, (pgd, attack) in paired_columns(suite).items()}
+    for metric in suite.metrics():
+        if metric in pairs:
+            key, pgd = pairs[metric]
+            found[key] = f"{title(suite, pgd)} (n = {_fewest(suite, metric)})"
+        found[metric] = title(suite, metric)
+    return found
+
+
+@once
+def paired_columns(suite: SuiteRecord) -> dict[str, tuple[str, str]]:
+    """Key to (PGD metric, AutoAttack metric) where AutoAttack met fewer images than PGD did."""
+    found = {}
+    metrics = suite.metrics()
+    for attack in metrics:
+        own = suite.entry(attack)
+        if not own["reference"] or own["form"]:
+            continue
+        for weaker in metrics:
+            other = suite.entry(weaker)
+            fewer = _fewest(suite, attack) < _fewest(suite, weaker)
+            if fewer and not other["reference"] and same_attack_ball(own, other):
+                found[f"{weaker}_on_{attack}"] = (weaker, attack)
+                break
+    return found
+
+
+def same_attack_ball(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two entries are of attacks in the same ball on the same checkpoint."""
+    if not one["ball"] or not other["ball"] or one["form"] or other["form"]:
+        return False
+    same = one["ball"][0] == other["ball"][0] and Pixels(one["ball"][1]) == Pixels(other["ball"][1])
+    return same and one.get("checkpoint") == other.get("checkpoint")
+
+
+def _fewest(suite: SuiteRecord, metric: str) -> int:
+    counts = [int(c.metrics[metric]["n"]) for c in suite.cells if metric in c.metrics]
+    return min(counts, default=0)
+
+
+def _summary(suite: SuiteRecord, method: str, metric: str) -> Summary:
+    cells = suite.evaluated(method, metric)
+    values = [v for c in cells if (v := c.accuracy(metric)) is not None]
+    # Seeds share their images; if a run saw fewer, the smaller n is the honest one.
+    n = min((int(c.metrics[metric]["n"]) for c in cells), default=0)
+    interval, these = _intervals(cells, metric, values, n)
+    return Summary(
+        method=method,
+        metric=metric,
+        seeds=len(values),
+        n=n,
+        interval=interval,
+        sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        of=len(suite.evaluated(method)),
+        these=these,
+    )
+
+
+@once
+def same_images(suite: SuiteRecord, method: str, metric: str, other: str) -> Summary:
+    """``metric`` on the images that ``other`` was measured on too, by the runs that have both."""
+    found = [shared_accuracy(c, metric, other) for c in suite.evaluated(method, metric)]
+    values = [value for value, _ in filter(None, found)]
+    counts = [n for _, n in filter(None, found)]
+    whole = _summary(suite, method, metric)
+    if values and min(counts) == whole.n and len(values) == whole.seeds:
+        return whole  # with the interval of its kind
+    return Summary(
+        method=method,
+        metric=metric,
+        seeds=len(values),
+        n=min(counts, default=0),
+        interval=seed_interval(values, min(counts)) if values else None,
+        sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        of=len(suite.evaluated(method)),
+    )
+
+
+def shared_accuracy(cell: CellRecord, metric: str, other: str) -> tuple[float, int] | None:
+    """A run's accuracy by ``metric`` on the images that ``other`` was measured on too, and how many
+    these are.
+
+    None if a metric is missing, or if the numbers of images differ and the record does not say
+    which they are. A shifted test set has images of its own, and some figures are no means over
+    images, so nothing is left out beside those.
+    """
+    value = cell.accuracy(metric)
+    if value is None or cell.accuracy(other) is None:
         return None
-    own = [cell.metrics[metric].get("detail") or {} for cell in cells]
-    if not all("low" in detail and "high" in detail for detail in own):
-        return seed_interval(values, n)
+    n = int(cell.metrics[metric]["n"])
+    own, theirs = measured_on(cell, metric), measured_on(cell, other)
+    if any(cell.metrics[m]["outcomes"] != "test" for m in (metric, other)):
+        return value, n
+    if own is None or theirs is None:
+        return (value, n) if n == int(cell.metrics[other]["n"]) else None
+    shared = own[own.isin(theirs)]
+    value = accuracy_on(cell, metric, shared)
+    return None if value is None else (value, len(shared))
+
+
+def _intervals(
+    cells: Sequence[CellRecord], metric: str, values: Sequence[float], n: int
+) -> tuple[Interval | None, Interval | None]:
+    """Of the mean over seeds: for new images, and of an estimate also for these images.
+
+    A figure that is no share of images has no interval over images: its ends are those over seeds,
+    and not a number if there is one seed.
+    """
+    if not values:
+        return None, None
+    if any(cell.metrics[metric]["outcomes"] == "none" for cell in cells):
+        mean = sum(values) / len(values)
+        spread = seed_spread(values) if len(values) > 1 else math.nan
+        return Interval(mean, mean - spread, mean + spread), None
+    if not all(is_estimate(cell, metric) for cell in cells):
+        return seed_interval(values, n), None
+    ends = [cell.metrics[metric].get("detail") or {} for cell in cells]
+    own = [
+        Interval(v, min(v, float(d["low"])), max(v, float(d["high"])))
+        for v, d in zip(values, ends, strict=True)
+    ]
+    return _over_seeds([population_interval(i, n) for i in own]), _over_seeds(own)
+
+
+def _over_seeds(intervals: Sequence[Interval]) -> Interval:
+    """Of the mean: the widest on either side, with the spread over seeds added in squares."""
+    values = [i.value for i in intervals]
     mean = sum(values) / len(values)
-    below = max(v - float(d["low"]) for v, d in zip(values, own, strict=True))
-    above = max(float(d["high"]) - v for v, d in zip(values, own, strict=True))
-    if len(values) > 1:  # and the spread over seeds, added in squares
+    below = max(i.value - i.low for i in intervals)
+    above = max(i.high - i.value for i in intervals)
+    if len(values) > 1:
         spread = seed_spread(values)
         below, above = math.hypot(below, spread), math.hypot(above, spread)
     return Interval(mean, max(0.0, mean - below), min(1.0, mean + above))
 
 
 def tidy(suite: SuiteRecord) -> pd.DataFrame:
-    """One row per method and metric; a missing one has seeds 0, n 0 and empty figures.
+    """One row per method and column; a missing one has seeds 0, n 0 and empty figures.
 
-    A trial run under ``--limit`` says so in the data set's name.
+    A trial run under ``--limit`` says so in the data set's name. ``note`` holds what marks a cell
+    or a method in the other tables, and the interval of an estimate for these images.
     """
     rows = []
+    doubtful = training.all_undertrained(suite)
     dataset = suite.dataset + (f" (limit {suite.limit})" if suite.limit is not None else "")
     for summary in summarise(suite).values():
         found = summary.interval
-        figures = [f"{v:.6f}" for v in (found.value, found.low, found.high)] if found else [""] * 3
+        figures = (
+            ["" if math.isnan(v) else f"{v:.6f}" for v in (found.value, found.low, found.high)]
+            if found
+            else [""] * 3
+        )
+        notes = [summary.partial]
+        if summary.these is not None:
+            ends = f"[{summary.these.low:.6f}; {summary.these.high:.6f}]"
+            notes.append(f"estimate; for these images alone {ends}")
+        notes.append("under-trained" if summary.method in doubtful else "")
         rows.append(
             [
                 suite.name, dataset, suite.model, summary.method, summary.metric,
-                summary.seeds, summary.n, *figures,
+                summary.seeds, summary.n, *figures, "; ".join(filter(None, notes)),
             ]
         )  # fmt: skip
     return pd.DataFrame(rows, columns=list(CSV_COLUMNS))
@@ -148,19 +276,25 @@ def csv_text(suite: SuiteRecord) -> str:
     return text
 
 
-def ranks(summaries: Iterable[Summary]) -> dict[str, str]:
-    """Method to "best" or "tied" for the highest mean of a column.
+def ranks(
+    summaries: Iterable[Summary], withheld: Iterable[str] = (), highest: bool = True
+) -> dict[str, str]:
+    """Method to "best" or "tied" for the highest mean of a column, or for the lowest.
 
-    "best": its interval overlaps no other method's. "tied": highest mean, but overlapped. A column
-    with one method has no best.
+    "best": its interval overlaps no other method's. "tied": highest mean, but overlapped, or the
+    same as another's to the digit that is printed. A column with one method has no best; methods
+    in ``withheld`` are compared, but never marked.
     """
     found = [(s.method, s.interval) for s in summaries if s.interval is not None]
     if len(found) < 2:
         return {}
-    top = max(i.value for _, i in found)
-    best = [(m, i) for m, i in found if i.value == top]
-    apart = len(best) == 1 and not any(i.overlaps(best[0][1]) for m, i in found if m != best[0][0])
-    return {m: "best" if apart else "tied" for m, _ in best}
+    top = percent((max if highest else min)(i.value for _, i in found))
+    best = [(m, i) for m, i in found if percent(i.value) == top]
+    known = not any(math.isnan(i.low) for _, i in found)
+    overlapped = any(i.overlaps(best[0][1]) for m, i in found if m != best[0][0])
+    apart = len(best) == 1 and known and not overlapped
+    marks = {m: "best" if apart else "tied" for m, _ in best}
+    return {m: mark for m, mark in marks.items() if m not in set(withheld)}
 
 
 # --- cost -----------------------------------------------------------------------------------------
@@ -202,16 +336,15 @@ def cost_columns(suite: SuiteRecord) -> list[tuple[str, dict[str, str]]]:
     def text(values: Mapping[str, float | None], digits: int) -> dict[str, str]:
         return {m: "n/a" if v is None else f"{v:.{digits}f}" for m, v in values.items()}
 
-    seconds = {m: _mean(c.training.get("seconds") for c in suite.of(m)) for m in suite.methods}
     inference = {
         m: _mean(c.training.get("inference_passes") for c in suite.of(m)) for m in suite.methods
     }
-    columns = [
+    # Seconds are not shown: wall time on a shared machine, which says more about what else ran.
+    found = [
         ("Grad. passes", text(relative_cost(suite), 1)),
-        ("Train s", text(seconds, 0)),
         ("Infer. passes", text(inference, 0)),
     ]
-    return [(head, cells) for head, cells in columns if set(cells.values()) != {"n/a"}]
+    return [(head, cells) for head, cells in found if set(cells.values()) != {"n/a"}]
 
 
 # --- notes ----------------------------------------------------------------------------------------
@@ -220,29 +353,6 @@ def cost_columns(suite: SuiteRecord) -> list[tuple[str, dict[str, str]]]:
 def _values(cells: Iterable[CellRecord], read: Callable[[CellRecord], Any]) -> list[str]:
     """Distinct values over the cells as text, in order of appearance, unknown ones left out."""
     return list(dict.fromkeys(str(v) for c in cells if (v := read(c)) is not None))
-
-
-def _settings(cells: list[CellRecord], metric: str) -> str:
-    """ "linf, eps 8/255, step 2/255, 20 steps, ..."; values that differ are all shown."""
-
-    def read(cell: CellRecord, key: str) -> Any:
-        detail = cell.metrics[metric].get("detail") or {}
-        for level in (detail, detail.get("threat"), detail.get("threat_model")):
-            if isinstance(level, Mapping) and level.get(key) is not None:
-                value = level[key]
-                if key == "momentum" and not value:
-                    return None  # plain PGD
-                return ", ".join(map(str, value)) if isinstance(value, list) else value
-        return None
-
-    parts = []
-    for key, form in SETTINGS.items():
-        if metric == "clean" and key == "seed":
-            continue  # nothing is drawn
-        values = _values(cells, lambda c, key=key: read(c, key))  # type: ignore[misc]
-        if values:
-            parts.append(form.format(" or ".join(values)))
-    return ", ".join(parts)
 
 
 def limit_line(suite: SuiteRecord) -> str:
@@ -281,35 +391,50 @@ def notes(suite: SuiteRecord) -> list[str]:
         + (" ± is the sample standard deviation over seeds." if _several(suite) else ""),
         "Brackets: 95 % interval; "
         + (
-            "several seeds: t interval with the spread over seeds and the choice of images, "
-            "one seed: Wilson (choice of images only, says nothing about other seeds)."
+            "several seeds: for new seeds and new images, one seed: Wilson (new images only, says "
+            "nothing about other seeds)."
             if _several(suite)
-            else "one seed, so Wilson: the choice of images only, nothing about other seeds."
+            else "one seed, so Wilson: for new images, nothing about other seeds."
         ),
         "Bold: highest of its column, its interval overlapped by no other. Italic: highest, but "
         "overlapped by at least one other.",
     ]
+    if any(s.partial for s in summaries.values()):
+        lines.append(
+            "In brackets in a cell: how many of the method's runs have the figure, and of how many "
+            "images it is, where that is less than elsewhere."
+        )
+    pairs = paired_columns(suite)
+    for key, heading_ in columns(suite).items():
+        if key in pairs:
+            pgd, attack = (title(suite, name) for name in pairs[key])
+            lines.append(
+                f"{heading_}: {pgd} on the images of {attack}; compare {attack} with this."
+            )
+    if any(s.these is not None for s in summaries.values()):
+        lines.append(
+            "Estimate: first the interval for new images, which holds the choice of the test "
+            "images and of the sample among them; then, after a semicolon, the one for these test "
+            "images, which holds the sample alone."
+        )
     for metric in suite.metrics():
         cells = [c for c in done if c.accuracy(metric) is not None]
         counts = sorted({s.n for s in summaries.values() if s.metric == metric and s.seeds})
         parts = [f"n = {' or '.join(map(str, counts))}"]
-        if metric == "corruptions":
-            sources = _values(cells, lambda c: nested(c.metrics, "corruptions", "detail", "source"))
-            names = {
-                name
-                for c in cells
-                for name in nested(c.metrics, "corruptions", "detail", "per_corruption") or {}
-            }
-            parts.append(f"mean over {len(names)} corruptions and their severities")
-            parts += [f"corrupted images {' and '.join(sources)}"] if sources else []
-        else:
-            settings = _settings(cells, metric)
-            parts += [settings] if settings else []
-        lines.append(f"{title(metric)}: {', '.join(parts)}.")
-    rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
-    if rules:
-        meaning = {"best": "best on held-out validation images", "last": "last of training"}
-        lines.append(f"Checkpoint: {' or '.join(meaning.get(r, r) for r in rules)}.")
+        described = _values(cells, lambda c, name=metric: c.metrics[name]["description"])  # type: ignore[misc]
+        parts += [" or ".join(described)] if any(described) else []
+        if not suite.entry(metric)["higher_is_better"]:
+            parts.append("smaller is better")
+        lines.append(f"{title(suite, metric)}: {', '.join(parts)}.")
+    authors = dict.fromkeys(
+        c.label for c in done if nested(c.config, "method", "recipe", "recipe") == "authors"
+    )
+    if authors:
+        lines.append(
+            f"Recipe: optimiser and schedule of the method's authors for {', '.join(authors)}; the "
+            "suite's common ones for the others."
+        )
+    lines += _checkpoint_lines(done)
     precisions = _values(done, lambda c: nested(c.config, "train", "precision"))
     if precisions not in ([], ["fp32"]):
         lines.append(f"Trained in {' or '.join(precisions)}, evaluated in fp32.")
@@ -317,17 +442,30 @@ def notes(suite: SuiteRecord) -> list[str]:
         lines.append(
             "Grad. passes: forward-backward passes per training image, natural training = 1."
         )
-    devices = _values(done, lambda c: c.environment.get("device"))
-    if devices:
-        threads = _values(done, lambda c: c.environment.get("threads"))
-        lines.append(
-            f"Train s: mean seconds per run on {', '.join(devices)}"
-            + (f", {' or '.join(threads)} thread(s)." if threads else ".")
-        )
     lines += reliability_lines(suite)
+    lines += training.undertrained_lines(suite)
     lines.append(missing_line(suite) or f"No cell is missing ({len(suite.cells)} planned).")
     if suite.extra:
         lines.append(f"On disk but not in the plan, so not shown: {', '.join(suite.extra)}.")
+    return lines
+
+
+def _checkpoint_lines(done: Sequence[CellRecord]) -> list[str]:
+    """How the evaluated checkpoints were chosen, and what a chosen one had not reached."""
+    rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
+    floors = " or ".join(_values(done, lambda c: c.training.get("selection_floor")))
+    meaning = {rule: text.format(floor=floors) for rule, text in RULES.items()}
+    lines = []
+    if rules:
+        lines.append(f"Checkpoint: {' or '.join(meaning.get(r, r) for r in rules)}.")
+    for rule in dict.fromkeys(rule for c in done for rule in c.training.get("also") or {}):
+        lines.append(f"Columns marked ({rule}): {meaning.get(rule, rule)}, of the same runs.")
+    missed = [f"{c.label} seed {c.seed}" for c in done if c.training.get("floor_missed")]
+    if missed:
+        lines.append(
+            f"No checkpoint was at least {floors} clean, so best-sum chose among all: "
+            f"{', '.join(missed)}."
+        )
     return lines
 
 
@@ -349,11 +487,33 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _score(summary: Summary, plus_minus: str) -> str:
+def score_text(summary: Summary, plus_minus: str = "±") -> str:
+    """ "26.3 ± 0.2", "22.0 (1 of 3 seeds)" or "missing"."""
     if summary.interval is None:
         return "missing"
     sd = "" if summary.sd is None else f" {plus_minus} {percent(summary.sd)}"
-    return percent(summary.interval.value) + sd
+    partial = f" ({summary.partial})" if summary.partial else ""
+    return percent(summary.interval.value) + sd + partial
+
+
+def interval_text(summary: Summary) -> str:
+    """ "[24.1, 28.6]", of an estimate "[24.1, 28.6]; [25.8, 27.0]", or "missing"."""
+    shown = [i for i in (summary.interval, summary.these) if i is not None]
+    ends = [f"[{percent(i.low)}, {percent(i.high)}]" for i in shown if not math.isnan(i.low)]
+    return "; ".join(ends) or ("none" if shown else "missing")
+
+
+def marks(suite: SuiteRecord, summaries: Mapping[tuple[str, str], Summary]) -> dict[str, Any]:
+    """Column to the ``ranks`` of its methods."""
+    withheld = training.all_undertrained(suite)
+    return {
+        key: ranks(
+            (summaries[method, key] for method in suite.methods),
+            withheld,
+            highest=bool(suite.entry(key).get("higher_is_better", True)),
+        )
+        for key in columns(suite)
+    }
 
 
 def _grid(
@@ -362,10 +522,10 @@ def _grid(
     emphasis: Mapping[str, Callable[[str], str]],
     plus_minus: str,
 ) -> _Grid:
-    summaries, metrics = summarise(suite), suite.metrics()
-    marks = {m: ranks(summaries[method, m] for method in suite.methods) for m in metrics}
+    summaries, shown = summarise(suite), columns(suite)
+    marked = marks(suite, summaries)
     costs = cost_columns(suite)
-    head = ["Method", "Seeds", *map(title, metrics), *(name for name, _ in costs)]
+    head = ["Method", "Seeds", *shown.values(), *(name for name, _ in costs)]
     rows = []
     for method in suite.methods:
         planned = len(suite.of(method))
@@ -374,11 +534,11 @@ def _grid(
             escape(flagged(suite, method)),
             str(done) if done == planned else f"{done}/{planned}",
         ]
-        if not metrics:
+        if not shown:
             row[1] += " missing"
-        for metric in metrics:
-            text = _score(summaries[method, metric], plus_minus)
-            mark = marks[metric].get(method)
+        for key in shown:
+            text = score_text(summaries[method, key], plus_minus)
+            mark = marked[key].get(method)
             row.append(emphasis[mark](text) if mark else text)
         rows.append([*row, *(cells[method] for _, cells in costs)])
     return _Grid([escape(h) for h in head], rows)
@@ -388,8 +548,10 @@ MARK = " [!]"
 
 
 def flagged(suite: SuiteRecord, method: str) -> str:
-    """The method's name, marked if a reliability check found something in one of its cells."""
-    return method + (MARK if any(cell.findings for cell in suite.of(method)) else "")
+    """The method's name, marked [!] if a reliability check found something in one of its runs, and
+    [u] if they are under-trained."""
+    doubt = MARK if any(cell.findings for cell in suite.of(method)) else ""
+    return method + doubt + (training.MARK if method in training.all_undertrained(suite) else "")
 
 
 def reliability_lines(suite: SuiteRecord) -> list[str]:
@@ -412,15 +574,12 @@ def reliability_lines(suite: SuiteRecord) -> list[str]:
 
 
 def _interval_grid(suite: SuiteRecord, escape: Callable[[str], str]) -> _Grid:
-    summaries, metrics = summarise(suite), suite.metrics()
-    rows = []
-    for method in suite.methods:
-        row = [escape(method)]
-        for metric in metrics:
-            i = summaries[method, metric].interval
-            row.append(f"[{percent(i.low)}, {percent(i.high)}]" if i else "missing")
-        rows.append(row)
-    return _Grid([escape(h) for h in ["Method", *map(title, metrics)]], rows)
+    summaries, shown = summarise(suite), columns(suite)
+    rows = [
+        [escape(method), *(interval_text(summaries[method, key]) for key in shown)]
+        for method in suite.methods
+    ]
+    return _Grid([escape(h) for h in ["Method", *shown.values()]], rows)
 
 
 def markdown_table(head: list[str], rows: list[list[str]], text_columns: int = 1) -> str:
@@ -523,7 +682,7 @@ def latex_text(suite: SuiteRecord) -> str:
         emphasis={"best": lambda t: rf"\textbf{{{t}}}", "tied": lambda t: rf"\textit{{{t}}}"},
         plus_minus=r"$\pm$",
     )
-    columns = "l" + "r" * (len(grid.head) - 1)
+    alignment = "l" + "r" * (len(grid.head) - 1)
     lines = [
         r"\begin{table*}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{3.5pt}",
@@ -531,7 +690,7 @@ def latex_text(suite: SuiteRecord) -> str:
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', suite.name)}}}",
         # made smaller where it is wider than the page, never larger
         r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}{alignment}@{{}}}}",
         r"\toprule",
         " & ".join(grid.head) + r" \\",
         r"\midrule",

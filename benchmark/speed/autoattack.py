@@ -1,6 +1,7 @@
 """AutoAttack's cost beside the bare library's, on the same images, interleaved in one run.
 
     python -m benchmark.speed.autoattack judged RUN --data-root DIR --repeats 3 > autoattack.json
+    python -m benchmark.speed.autoattack parts --precision bf16 > parts.json
 
 Process CPU time, one thread: other work on the machine hardly moves it. ``shared`` compares
 wall-clock time of one and of two processes, so it wants an idle machine.
@@ -19,7 +20,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pandas as pd
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import AutoAttackResult, run_autoattack
 from benchmark.core.environment import environment
-from benchmark.core.errors import BenchmarkError
+from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.progress import Progress
 from benchmark.core.threat import Pixels
 from benchmark.data import sources
@@ -36,6 +37,10 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.metrics.outcomes import sample
 from benchmark.speed import plain
 from benchmark.speed.clock import one_thread
+from benchmark.speed.measure import Options, measure
+from benchmark.speed.passes import Precision
+from benchmark.speed.setting import Amount
+from benchmark.speed.tasks import PARTS
 from benchmark.suites.run import pick_device, read_cell_config
 from benchmark.training.loop import load_deployed
 
@@ -150,6 +155,39 @@ def once(
         if way in OURS:
             detail = _rejudged(model, result, y)
     print(json.dumps({"seconds": round(taken, 2), "robust": robust.tolist(), "detail": detail}))
+
+
+@app.command()
+def parts(
+    model: Annotated[str, typer.Option()] = "resnet18",
+    task: Annotated[list[str] | None, typer.Option(help="Only this part; repeatable.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    n: Annotated[int, typer.Option(min=1, help="Images, at most 64 for a large network.")] = 64,
+    steps: Annotated[int, typer.Option(min=1)] = 100,
+    targets: Annotated[int, typer.Option(min=1, max=9)] = 9,
+    queries: Annotated[int, typer.Option(min=1)] = 5000,
+    repeats: Annotated[int, typer.Option(min=1)] = 1,
+    batch_size: Annotated[int, typer.Option(min=4)] = 128,
+) -> None:
+    """Each part of AutoAttack against its limit alone, as long as in an evaluation; prints JSON.
+
+    On ResNet-18 an image that survives takes a minute or two in fp32: an hour for each 32 to 64.
+    """
+    amount = Amount(
+        attacked=n, attacked_large=n, part_steps=steps, part_targets=targets, part_queries=queries,
+        part_references=False, trained=2,
+    )  # fmt: skip
+    if precision not in get_args(Precision):
+        raise ConfigError(f"unknown precision {precision!r}; known: fp32, bf16")
+    asked = Options(
+        models=(model,),
+        tasks=task or PARTS,
+        precision=precision,  # type: ignore[arg-type]
+        repeats=repeats,
+        batch_size=batch_size,
+        amount=amount,
+    )
+    print(json.dumps(measure(asked, pick_device("cpu"), Progress()), indent=2))
 
 
 @app.command()

@@ -21,6 +21,7 @@ from benchmark.speed import libraries, overheads
 from benchmark.speed.clock import Clock, Work, interleaved, one_thread
 from benchmark.speed.growth import growth
 from benchmark.speed.passes import (
+    KINDS,
     Key,
     Limit,
     Precision,
@@ -127,7 +128,9 @@ def _measure_model(
     x, y = bench.batch
     progress.say(f"{model}: warming up")
     tasks = build(bench, options.tasks, progress.say)
-    tried = {str(form): form for form in forms(options.batch_size, list(rates))}
+    needed = {kind for compared in tasks.comparisons for kind, _ in compared.passes}
+    kinds = [kind for kind in KINDS if kind in needed]
+    tried = {str(form): form for form in forms(options.batch_size, list(rates), kinds)}
     ways: dict[str, Work] = {
         **tasks.ways,
         **{name: form_work(form, network, x, y) for name, form in tried.items()},

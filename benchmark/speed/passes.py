@@ -44,9 +44,11 @@ class Form:
         return f"{self.kind} {self.precision}, {self.batch_size} images, {layout}{folded}"
 
 
-def forms(batch_size: int, precisions: Sequence[Precision]) -> Iterator[Form]:
+def forms(
+    batch_size: int, precisions: Sequence[Precision], kinds: Sequence[Kind] = KINDS
+) -> Iterator[Form]:
     """What is tried: the batch whole and in quarters, both layouts, folded and not."""
-    for kind in KINDS:
+    for kind in kinds:
         for precision in precisions:
             for size in (max(2, batch_size // 4), batch_size):
                 for channels_last in (True, False):
@@ -81,7 +83,6 @@ def form_work(form: Form, model: nn.Module, x: Tensor, y: Tensor) -> Work:
         net.eval().requires_grad_(False)
         if form.folded:
             net = FoldedView(net, channels_last=form.channels_last)
-            net.fuse(x)
     if form.precision == "bf16":
         net = Autocast(net, x.device.type)
     size = form.batch_size
@@ -119,7 +120,7 @@ def limits(
     found: dict[Key, Limit] = {}
     for precision, rate in rates.items():
         allowed = ("fp32", precision)
-        for kind in KINDS:
+        for kind in dict.fromkeys(form.kind for form in seconds):
             best = min(
                 (form for form in seconds if form.kind == kind and form.precision in allowed),
                 key=lambda form: median(seconds[form]) / form.batch_size,

@@ -23,7 +23,7 @@ from benchmark.training.loop import Length, build_method
 # Networks above this many parameters are attacked on fewer images, measured for overheads in one
 # step, and not for growth: they would show what the small ones do, at a hundred times the cost.
 _SMALL = 1_000_000
-_LARGE_EVALUATED, _LARGE_ATTACKED = 64, 16
+_LARGE_EVALUATED = 64
 # Long enough that no learner is handed the global one while it is timed.
 _LENGTH = Length(steps=1_000_000, steps_per_epoch=1000, images=0)
 
@@ -36,9 +36,12 @@ class Amount:
         size: side of the images in pixels.
         steps: of the training attack.
         evaluated: images of PGD-20, at most.
-        attacked: images of each of AutoAttack's parts, at most; theirs are
+        attacked, attacked_large: images of each of AutoAttack's parts, at most, on small and on
+            large networks; theirs are
         part_steps, part_targets, part_queries: iterations, target classes and Square's queries. A
             pass costs the same in a short attack, and passes are what is compared.
+        part_references: whether the parts are compared with other libraries too, or with the limit
+            alone.
         trained: steps before the network is attacked.
     """
 
@@ -46,9 +49,11 @@ class Amount:
     steps: int = 10
     evaluated: int = 128
     attacked: int = 128
+    attacked_large: int = 16
     part_steps: int = 10
     part_targets: int = 3
     part_queries: int = 100
+    part_references: bool = True
     trained: int = 40
 
 
@@ -87,7 +92,9 @@ class Bench:
         network = self.method("natural").deployed()
         self.small = sum(p.numel() for p in network.parameters()) < _SMALL
         self.evaluated = amount.evaluated if self.small else min(amount.evaluated, _LARGE_EVALUATED)
-        self.attacked = min(self.evaluated, amount.attacked if self.small else _LARGE_ATTACKED)
+        self.attacked = min(
+            self.evaluated, amount.attacked if self.small else amount.attacked_large
+        )
 
     def config(self, recipe: str | Mapping[str, Any], batch_size: int | None = None) -> CellConfig:
         """The cell that trains by ``recipe``, a method's name or its settings."""

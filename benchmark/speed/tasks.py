@@ -19,7 +19,7 @@ from benchmark.core.threat import Pixels, ThreatModel
 from benchmark.metrics.outcomes import pgd_outcomes
 from benchmark.speed import libraries, plain
 from benchmark.speed.clock import Work
-from benchmark.speed.passes import Key
+from benchmark.speed.passes import Key, Precision
 from benchmark.speed.setting import Amount, Bench
 
 TRAINING = ("natural", "pgd-at", "trades", "generalist-d", "generalist-t")
@@ -35,7 +35,7 @@ _L2 = "pgd-at under l2"
 # What the Generalists' learners are, as tasks of their own.
 _LEARNERS = {"generalist-d": ("natural", "pgd-at"), "generalist-t": ("natural", "pgd-at", _L2)}
 # A radius at which nothing falls: every image costs an attack's whole length.
-_SAFE = 1e-3
+_SAFE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ def build(bench: Bench, wanted: Sequence[str], say: Callable[[str], None]) -> Ta
             _add_training(tasks, bench, task)
     if set(wanted) & {PGD, *PARTS}:
         model = bench.trained()
-        radius = _radius(bench, model)
-        say(f"{bench.model}: PGD-20 at {radius.eps}, where it leaves about half of the images")
         if PGD in wanted:
+            radius = _radius(bench, model)
+            say(f"{bench.model}: PGD-20 at {radius.eps}, where it leaves about half of the images")
             _add_pgd(tasks, bench, model, radius)
         for part in PARTS:
             if part in wanted:
-                _add_part(tasks, bench, model, part, float(radius.eps) * _SAFE)
+                _add_part(tasks, bench, model, part, _SAFE)
     return tasks
 
 
@@ -223,8 +223,6 @@ def _add_part(tasks: Tasks, bench: Bench, model: nn.Module, part: Attack, eps: f
     n = bench.attacked
     x, y = x[:n].contiguous(), y[:n]
     amount, size = bench.amount, bench.batch_size
-    theirs = _contiguous(model)
-    counting = _Counting(theirs, bench.precision)
 
     def ours() -> Tensor:
         with shortened(amount):
@@ -233,38 +231,41 @@ def _add_part(tasks: Tasks, bench: Bench, model: nn.Module, part: Attack, eps: f
                 precision=bench.precision,
             ).robust  # fmt: skip
 
-    def bare() -> Tensor:
-        counting.passes.clear()
-        with shortened(amount):
-            return plain.autoattack(counting, x, y, eps, batch_size=size, attack=part)
+    tasks.ways[part] = ours
+    references: dict[str, tuple[str, ...]] = {"itself": (part,)}
+    if amount.part_references:
+        theirs = _contiguous(model)
 
-    tasks.ways[part], tasks.ways[f"pyautoattack {part}"] = ours, bare
-    references = {"pyautoattack": (f"pyautoattack {part}",)}
-    others = libraries.autoattack_parts(
-        theirs, eps, steps=amount.part_steps, targets=amount.part_targets,
-        queries=amount.part_queries,
-    )  # fmt: skip
-    for (name, library), attack in others.items():
-        if name == part:
-            tasks.ways[f"{library} {part}"] = functools.partial(_judged, attack, theirs, x, y, size)
-            references[library] = (f"{library} {part}",)
-    # The counter is filled when the bare library runs, before anybody looks.
-    tasks.comparisons.append(Comparison(part, part, references, n, counting.passes))
+        def bare() -> Tensor:
+            with shortened(amount):
+                return plain.autoattack(theirs, x, y, eps, batch_size=size, attack=part)
+
+        tasks.ways[f"pyautoattack {part}"] = bare
+        references = {"pyautoattack": (f"pyautoattack {part}",)}
+        others = libraries.autoattack_parts(
+            theirs, eps, steps=amount.part_steps, targets=amount.part_targets,
+            queries=amount.part_queries,
+        )  # fmt: skip
+        for (name, library), attack in others.items():
+            if name == part:
+                way = f"{library} {part}"
+                tasks.ways[way] = functools.partial(_judged, attack, theirs, x, y, size)
+                references[library] = (way,)
+    passes = part_passes(part, amount, n, bench.precision)
+    tasks.comparisons.append(Comparison(part, part, references, n, passes))
 
 
-class _Counting(nn.Module):
-    """The model itself; counts images x passes."""
-
-    def __init__(self, model: nn.Module, precision: str) -> None:
-        super().__init__()
-        self.model, self._precision = model, precision
-        self.passes: Counter[Any] = Counter()
-
-    def forward(self, x: Tensor) -> Tensor:
-        kind = "gradient" if x.requires_grad and torch.is_grad_enabled() else "forward"
-        self.passes[kind, self._precision] += len(x)
-        logits: Tensor = self.model(x)
-        return logits
+def part_passes(part: Attack, amount: Amount, n: int, precision: Precision) -> Counter[Key]:
+    """Images x passes that the attack itself needs on ``n`` images that all survive: nothing for
+    labels that are known already, for the library's checks or for judging."""
+    steps, targets, queries = amount.part_steps, amount.part_targets, amount.part_queries
+    gradients, forwards = {
+        "apgd-ce": (steps + 1, 0),
+        "apgd-t": (targets * (steps + 1), 1),
+        "fab-t": (targets * steps, targets * steps),
+        "square": (0, queries + 1),
+    }[part]
+    return Counter({("gradient", precision): n * gradients, ("forward", precision): n * forwards})
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from benchmark.metrics.metric import Metric
 from benchmark.speed.clock import Clock
 from benchmark.speed.passes import best_of, pass_work
 from benchmark.suites.run import cell_directory
-from benchmark.suites.schema import SuiteConfig
-from benchmark.training.loop import build_method, training_length
+from benchmark.suites.schema import CellConfig, SuiteConfig
+from benchmark.training.loop import build_method, record_directories, training_length
 
 
 def plan(
@@ -57,7 +57,7 @@ def plan(
         if seconds is None:
             model = next(iter(method.learners.values())).model
             if tflops:
-                craft, train = count_flop(model, data.image_size)
+                craft, train = count_flop(model, data.image_size, data.channels)
                 seconds = craft / (tflops * 1e12), train / (tflops * 1e12)
             else:
                 seconds = _time_passes(model, data, suite.train.batch_size, device)
@@ -66,11 +66,17 @@ def plan(
         training = len(method.learners)
         per_image = training * train + max(0.0, method.passes - training) * craft
         state = _state(directory)
-        left = [m for m in metrics if state != "trained" or not _is_measured(directory, m)]
+        left = [
+            metric
+            for record in record_directories(cell.config, directory).values()
+            for metric in metrics
+            if state != "trained" or not _is_measured(record, metric)
+        ]
         evaluation = sum(metric.passes(len(data.test)) for metric in left)
         rows.append(
             {
                 "cell": cell.slug,
+                "recipe": cell.config.recipe.recipe,
                 "state": "evaluated" if state == "trained" and metrics and not left else state,
                 "steps": length.steps,
                 "passes_per_image": method.passes,
@@ -88,9 +94,13 @@ def _state(directory: Path) -> str:
     return "started" if (directory / "checkpoint.pt").exists() else "new"
 
 
-def is_finished(directory: Path, metrics: Sequence[Metric]) -> bool:
-    """Whether a run is trained, and ``metrics`` are on record."""
-    return _state(directory) == "trained" and all(_is_measured(directory, m) for m in metrics)
+def is_finished(config: CellConfig, directory: Path, metrics: Sequence[Metric]) -> bool:
+    """Whether a run is trained, and ``metrics`` of all its chosen checkpoints are on record."""
+    return _state(directory) == "trained" and all(
+        _is_measured(record, metric)
+        for record in record_directories(config, directory).values()
+        for metric in metrics
+    )
 
 
 def _is_measured(directory: Path, metric: Metric) -> bool:
@@ -100,15 +110,15 @@ def _is_measured(directory: Path, metric: Metric) -> bool:
         return False
     record = read_evaluation(path)
     entry = record["metrics"].get(metric.name)
-    return entry is not None and is_current(entry, metric.settings(), record)
+    return entry is not None and is_current(entry, metric.settings())
 
 
-def count_flop(model: nn.Module, image_size: int) -> tuple[float, float]:
+def count_flop(model: nn.Module, image_size: int, channels: int = 3) -> tuple[float, float]:
     """Operations per image of a crafting and of a training pass, of a model on ``meta``.
 
     A multiplication and an addition count as two; only convolutions and matrix products count.
     """
-    x = torch.empty(2, 3, image_size, image_size, device="meta")
+    x = torch.empty(2, channels, image_size, image_size, device="meta")
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def count(images: Tensor) -> float:

@@ -147,7 +147,7 @@ class _Driver:
         finished = {
             number
             for number, (cell, _) in enumerate(self.heads)
-            if is_finished(cell_directory(self.job.out, cell), metrics)
+            if is_finished(cell.config, cell_directory(self.job.out, cell), metrics)
         }
         self.cells = {self.send(number): number for number in range(len(self.heads))}
         try:

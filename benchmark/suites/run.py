@@ -19,15 +19,18 @@ from benchmark.core.files import read_json, remove_temporaries, write_json
 from benchmark.core.memory import keep_freed_memory
 from benchmark.core.progress import Progress, duration
 from benchmark.core.ranks import ALONE, Ranks
+from benchmark.core.running import last_words, running
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.shape import Plan, read_shaped, read_training
+from benchmark.suites.panels import standard_panel
 from benchmark.suites.schema import Cell, CellConfig, SuiteConfig
 from benchmark.training.loop import (
     Trainer,
     check_same_data,
     load_deployed,
+    record_directories,
     training_length,
 )
 
@@ -82,7 +85,8 @@ def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
                 directory.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(directory / ".lock", timeout=patience)
                 stack.enter_context(lock)
-                remove_temporaries(directory)
+                for folder in (directory, *directory.glob("deployed-*/")):
+                    remove_temporaries(folder)
             except Timeout as error:
                 raise RunLockedError(
                     f"another process is writing {directory}; wait for it, stop it, or choose "
@@ -188,10 +192,13 @@ def run_suite(
     data = sources.load(suite.dataset, data_root)
     counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
     progress.say(f"  {counts}; {data.source}")
+    for note in data.notes:
+        progress.say(f"  {note}")
     training_length(suite.train, suite.dataset, len(data.train))
     if ranks.first:
         with locked([cell_directory(out, cell) for cell in cells]):
-            _write_plan(suite, full, out, progress)
+            stated = evaluate or suite.evaluation != standard_panel()
+            _write_plan(suite, full, out, progress, stated)
     ranks.gather(None)  # the folders are there
     job = Job(suite, out, data_root, str(device), evaluate, tensorboard, ranks, learner_groups)
     errors = [error for _, error in engine(job, data, progress) if error]
@@ -206,13 +213,19 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
     """Train and evaluate a cell whose directory is held; the error that stopped it, if any."""
     data, device, progress = evaluator.data, evaluator.device, evaluator.progress
     directory = cell_directory(job.out, cell)
+    if job.ranks.first:
+        died = last_words(directory)
+        if died:
+            progress.say(f"{head}: {died}")
     try:
         _train_cell(job, cell, data, directory, device, progress, head)
         if job.evaluate:
-            model = load_deployed(cell.config, data, directory, device)
-            evaluator.evaluate(model, job.suite.evaluation, directory)
-            if job.ranks.first:
-                progress.say(f"{head}: {_scores(directory)}")
+            for rule, record in record_directories(cell.config, directory).items():
+                model = load_deployed(cell.config, data, directory, device, rule)
+                evaluator.evaluate(model, job.suite.evaluation, record)
+                if job.ranks.first:
+                    chosen = "" if record == directory else f" ({rule} checkpoint)"
+                    progress.say(f"{head}{chosen}: {_scores(record)}")
     except BenchmarkError as error:
         # Divergence is found by all processes together; anything else, by one of them perhaps.
         if job.ranks.world > 1 and not isinstance(error, DivergenceError):
@@ -241,23 +254,37 @@ def _train_cell(
     if job.ranks.first:
         write_json(directory / "config.json", cell_record(cell, job.suite.name))
         here = environment(str(device), torch.get_num_threads())
+        _say_other_threads(directory, here["threads"], progress)
         write_json(directory / "environment.json", here)
-    trainer = Trainer(
-        cell.config,
-        data,
-        directory,
-        device=device,
-        progress=progress,
-        tensorboard=job.tensorboard,
-        ranks=job.ranks,
-        learner_groups=job.learner_groups,
-    )
-    trainer.run()
+    with running(directory, "training", mark=job.ranks.first):
+        Trainer(
+            cell.config,
+            data,
+            directory,
+            device=device,
+            progress=progress,
+            tensorboard=job.tensorboard,
+            ranks=job.ranks,
+            learner_groups=job.learner_groups,
+        ).run()
     summary = read_training(directory)
     progress.say(
         f"{head}: trained {summary['steps']} steps in {duration(summary['seconds'])}, validation "
         f"clean {100 * summary['val_clean']:.1f} %, pgd {100 * summary['val_pgd']:.1f} %"
     )
+
+
+def _say_other_threads(directory: Path, threads: int, progress: Progress) -> None:
+    """A run that goes on with another number of threads is not bit for bit what it would be."""
+    path = directory / "environment.json"
+    if not (path.exists() and (directory / "checkpoint.pt").exists()):
+        return
+    before = read_json(path).get("threads")
+    if before not in (None, threads):
+        progress.say(
+            f"  {directory.name} was begun with {before} threads and goes on with {threads}: sums "
+            f"are rounded otherwise from here on (--threads {before} keeps the number)"
+        )
 
 
 def _scores(directory: Path) -> str:
@@ -298,11 +325,16 @@ def read_cell_config(directory: Path) -> tuple[str, CellConfig]:
         ) from error
 
 
-def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Progress) -> None:
+def _write_plan(
+    suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Progress, stated: bool = True
+) -> None:
     """``suite.json``: the suite and the cells asked for so far, in this call or before.
 
     An earlier cell stays in the plan while the settings of ``full`` still lead to it, so that one
     table never mixes two recipes.
+
+    Args:
+        stated: whether the suite says what is measured; else that is left to ``evaluate``.
 
     Raises:
         BenchmarkError: ``out`` belongs to another suite, or its suite.json is damaged.
@@ -341,7 +373,9 @@ def _write_plan(suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Prog
                 "model": suite.model.model_dump(mode="json"),
                 "train": suite.train.model_dump(mode="json"),
                 "evaluation": [
-                    {"name": metric.name, **metric.settings()} for metric in suite.evaluation
+                    {"name": metric.name, **metric.settings()}
+                    for metric in suite.evaluation
+                    if stated
                 ],
                 "plan": [
                     {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}

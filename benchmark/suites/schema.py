@@ -22,9 +22,10 @@ from pydantic import (
 
 from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
 from benchmark.core.errors import ConfigError
+from benchmark.core.files import at_home
 from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.mesh import BatchStatistics
-from benchmark.core.method import Recipe, SingleLearner, make_recipe
+from benchmark.core.method import RECIPES, Recipe, SingleLearner, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
@@ -34,8 +35,35 @@ from benchmark.metrics.metric import MetricRef, check_panel
 from benchmark.models.config import ModelConfig
 from benchmark.suites.panels import expanded, standard_panel
 
+Selection = Literal["last", "best", "best-sum"]
+
+
+def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
+    first: dict[Any, Any] = {}
+    for value in values:
+        # Names are those of folders and files; some systems take capitals for small letters.
+        same = value.casefold() if isinstance(value, str) else value
+        if same in first and value == first[same]:
+            raise ValueError(f"{what} {value!r} is given twice{advice}")
+        if same in first:
+            raise ValueError(
+                f"{what}s {first[same]!r} and {value!r} differ in capitals alone, and would be "
+                f"one folder on some systems{advice}"
+            )
+        first[same] = value
+
+
+# Bytes of a name; a folder's adds seed and hash, a file's kind and ending, and the strictest of
+# common file systems (encrypted home folders) take 143 in all.
+_LONGEST_NAME = 100
+
 
 def _check_name(name: str) -> str:
+    size = len(name.encode(errors="replace"))
+    if size > _LONGEST_NAME:
+        raise ValueError(
+            f"{name[:20] + '...'!r} names files and has {size} bytes; use at most {_LONGEST_NAME}"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][\w.@+-]*", name):
         raise ValueError(f"{name!r} names files: use letters, digits and . _ - @ + only")
     return name
@@ -56,8 +84,14 @@ class TrainConfig(Config):
         validations: how often the deployed model is validated, evenly spread, last at the end.
         validation_images: at most this many held-out images, a seeded sample.
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
-        selection: the checkpoint that is deployed: the last, or the best on held-out validation
-            images by PGD accuracy (clean accuracy breaks ties). Never the test set.
+        selection: the checkpoint that is deployed, chosen at the validations: ``last``; ``best``,
+            by PGD accuracy on held-out training images (clean accuracy breaks ties); ``best-sum``,
+            the rule of the released Generalist code on held-out images: of those with a clean
+            accuracy of at least ``selection_floor`` the largest clean + PGD accuracy (of all, if
+            none has it). The test set is never looked at. ``best`` and ``best-sum`` pass over
+            checkpoints before a Generalist has mixed in every learner, or SWA its first network.
+            With several rules, the first is deployed, and each gets columns of its own.
+        selection_floor: see above; 0.88 in the released code.
         batchnorm: statistics of a batch that processes share: of all its images, as in one
             process, or of each process's part.
     """
@@ -68,7 +102,8 @@ class TrainConfig(Config):
     validations: int = Field(default=10, ge=1)
     validation_images: int = Field(default=500, ge=1)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
-    selection: Literal["last", "best"] = "last"
+    selection: tuple[Selection, ...] = Field(default=("last",), min_length=1)
+    selection_floor: float = Field(default=0.88, ge=0, le=1)
     batchnorm: BatchStatistics = "synchronised"
 
     @model_serializer(mode="wrap")
@@ -77,7 +112,22 @@ class TrainConfig(Config):
         data = default(self)
         if self.batchnorm == "synchronised":
             data.pop("batchnorm", None)
+        if len(self.selection) == 1:
+            data["selection"] = self.selection[0]
+        if "best-sum" not in self.selection:
+            data.pop("selection_floor", None)
         return data
+
+    @field_validator("selection", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("selection")
+    @classmethod
+    def _each_once(cls, value: tuple[Selection, ...]) -> tuple[Selection, ...]:
+        _check_once("rule", value)
+        return value
 
 
 class CellConfig(Config):
@@ -116,10 +166,15 @@ class Cell(Config):
 
 
 class MethodEntry(Config):
-    """A row of the tables: a method, its hyper-parameters where they depart from the preset."""
+    """A row of the tables: a method, its hyper-parameters where they depart from the preset.
+
+    Attributes:
+        given: what the suite says, before its defaults are filled in.
+    """
 
     label: Name
     recipe: SerializeAsAny[Recipe]
+    given: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
 class SuiteConfig(Config):
@@ -131,7 +186,9 @@ class SuiteConfig(Config):
         threats: training threat models by name, which recipes refer to; of ``linf``, ``l2`` and
             ``l1``, keys left out keep their default.
         optimizer, schedule: defaults of every learner.
-        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters.
+        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters. With
+            ``recipe: authors`` (or the name ``trades@authors``), optimiser and schedule are those
+            of the method's authors in place of ``optimizer`` and ``schedule`` above.
         seeds: one cell each.
         evaluation: metrics in the order of the tables' columns; ``{panel: NAME}`` stands for those
             of a panel (see ``suites.panels``).
@@ -206,10 +263,11 @@ class SuiteConfig(Config):
     def only(self, methods: Sequence[str], seeds: Sequence[int]) -> SuiteConfig:
         """The suite cut down to some labels or method names (and seeds); empty means all.
 
-        A registered method that the suite does not have is added with its preset.
+        A registered method that the suite does not have is added with its preset. ``NAME@authors``
+        and ``NAME@common`` are a method or a label with that recipe: a row of its own.
 
         Raises:
-            ConfigError: unknown method.
+            ConfigError: unknown method, or one without an authors' recipe.
         """
         seeds = tuple(dict.fromkeys(seeds)) or self.seeds
         if not methods:
@@ -224,22 +282,25 @@ class SuiteConfig(Config):
         }
         for name in methods:
             own = [entry for entry in self.methods if name == entry.label]
-            own = own or [entry for entry in self.methods if name == entry.recipe.name]
-            if not own and name not in METHODS:
+            bare, recipe = (name, {}) if own else _split(name)
+            own = own or [entry for entry in self.methods if bare == entry.label]
+            own = own or [entry for entry in self.methods if bare == entry.recipe.name]
+            if not own and bare not in METHODS:
                 known = {entry.label for entry in self.methods} | set(METHODS.names())
-                raise ConfigError(f"unknown method {name!r}; {did_you_mean(name, known)}")
+                raise ConfigError(f"unknown method {name!r}; {did_you_mean(bare, known)}")
+            if own and not recipe:
+                chosen += own
+                continue
+            given = [entry.given for entry in own] or [{"name": bare}]
             try:
-                chosen += own or [MethodEntry.model_validate(_entry(name, context))]
+                for item in given:
+                    label = f"{item.get('label', item['name'])}{name.removeprefix(bare)}"
+                    entry = _entry({**item, **recipe, "label": label}, context)
+                    chosen.append(MethodEntry.model_validate(entry))
             except ValueError as error:
                 raise ConfigError(f"--method {name}: {error}") from error
         unique = {entry.label: entry for entry in chosen}
         return self.model_copy(update={"methods": tuple(unique.values()), "seeds": seeds})
-
-
-def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{what} {twice!r} is given twice{advice}")
 
 
 def _threats(given: Any) -> dict[str, ThreatModel]:
@@ -264,18 +325,26 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
     if isinstance(item, MethodEntry):
         return item
     if isinstance(item, str):
-        item = {"name": item}
+        name, whose = _split(item)
+        item = {"name": name, **whose, "label": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ValueError(f"a method is a name or a mapping with a name, not {item!r}")
     parameters = {key: value for key, value in item.items() if key != "label"}
     label = item.get("label", item["name"])
     try:
-        return {"label": label, "recipe": make_recipe(parameters, context)}
+        recipe = make_recipe(parameters, context)
+        return {"label": label, "recipe": recipe, "given": dict(item)}
     except ConfigError as error:
         raise ValueError(str(error)) from error
     except ValidationError as error:
         cls = METHODS.get(item["name"])
         raise ValueError(f"method {label}: {explain(error, _schema_of(cls))}") from error
+
+
+def _split(name: str) -> tuple[str, dict[str, str]]:
+    """A method's name without ``@authors`` or ``@common`` at its end, and what that says."""
+    bare, _, recipe = name.rpartition("@")
+    return (bare, {"recipe": recipe}) if bare and recipe in RECIPES else (name, {})
 
 
 def _schema_of(cls: Any) -> Any:
@@ -313,12 +382,12 @@ def load_suite(
 def _read_suite(name: str) -> dict[str, Any]:
     """The mapping in a suite's file, with its name."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path = at_home(Path(name))
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise ConfigError(f"suite file {name} does not exist") from error
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # such as bytes that are no UTF-8
             raise ConfigError(f"suite file {name} cannot be read: {error}") from error
         name = path.stem
     else:
@@ -351,6 +420,12 @@ def build_suite(
 def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of ``data`` with ``dotted.key=value`` settings applied, values in YAML."""
     settings = copy.deepcopy(dict(data))
+    overrides = list(overrides)
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    for key in keys:
+        if keys.count(key) > 1:
+            both = [text for text, other in zip(overrides, keys, strict=True) if other == key]
+            raise ConfigError(f"--set gives {key} twice ({', '.join(both)}); keep one of them")
     for override in overrides:
         _override(settings, override)
     return settings

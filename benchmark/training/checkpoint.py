@@ -73,6 +73,8 @@ def load_last_good(path: Path) -> tuple[dict[str, Any], str]:
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write ``state`` to ``path``, and its SHA-256 to a file beside it.
 
+    A state dict keeps torch's ``_metadata``, which records the architecture's options.
+
     The new digest is added first and the older ones go last: whenever the process is killed, the
     content in place has its digest on file.
 
@@ -81,7 +83,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """
     digests = _digest_path(path)
     with atomic_path(path) as temporary:
-        save_tensors(dict(state), temporary, path)
+        save_tensors(state, temporary, path)
         digest = file_digest(temporary)
         write_text(digests, "".join(f"{known}\n" for known in [digest, *_digests(digests)]))
     write_text(digests, f"{digest}\n")

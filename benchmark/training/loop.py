@@ -22,6 +22,7 @@ from benchmark.core.batchnorm import synchronise_batchnorm
 from benchmark.core.config import Config, parse
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError, DivergenceError
 from benchmark.core.files import write_json, write_text
+from benchmark.core.layout import lay_out
 from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
@@ -33,8 +34,8 @@ from benchmark.data.loader import batch_bounds, evaluation_batches, train_loader
 from benchmark.evaluation.shape import read_training
 from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.models.config import ModelConfig
-from benchmark.models.zoo import build_model
-from benchmark.suites.schema import CellConfig, TrainConfig
+from benchmark.models.zoo import build_model, recorded_state
+from benchmark.suites.schema import CellConfig, Selection, TrainConfig
 from benchmark.training import checkpoint
 from benchmark.training.random_state import RandomState
 from benchmark.training.views import Precision
@@ -49,6 +50,8 @@ _EXPLODED = 1000.0
 _CHECKPOINT_SECONDS = 60.0
 # Clean training images for re-estimating BatchNorm statistics.
 _CALIBRATION_IMAGES = 4096
+# What a method calls its mixing ratios in ``diagnostics``.
+_MIX = "mix/"
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,11 @@ def build_method(
                 image_size=data.image_size,
                 mean=data.mean,
                 std=data.std,
+                channels=data.channels,
             )
         if mesh.data.size > 1 and mesh.data.statistics == "synchronised":
             network = synchronise_batchnorm(network, mesh.data)
-        return network.to(device).to(memory_format=torch.channels_last)
+        return lay_out(network.to(device))
 
     precision = Precision(config.train.precision, device)
     return config.recipe.build(
@@ -170,11 +174,12 @@ class _Position(Config):
 
     step: int = Field(ge=0)
     images: int = Field(ge=0)
-    summed: int = Field(ge=0)
+    passes: float = Field(ge=0)
     seconds: float = Field(ge=0)
-    best: list[float]
-    selected: dict[str, float]
-    first: dict[str, float] | None
+    losses: dict[str, tuple[float, int]]
+    best: dict[str, list[float]]
+    selected: dict[str, dict[str, float]]
+    first: dict[str, float]
 
 
 class Trainer:
@@ -185,8 +190,8 @@ class Trainer:
 
     Writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume;
     the one before it is kept, in case it is damaged), ``deployed.pt`` (state dict of the deployed
-    model at the selected checkpoint) and, last of all,
-    ``training.json``, whose existence means that training is over.
+    model at the selected checkpoint; ``deployed-RULE.pt`` for every further rule of selection)
+    and, last of all, ``training.json``, whose existence means that training is over.
 
     Args:
         learner_groups: how many groups of processes share the learners; None for a fast layout.
@@ -240,12 +245,15 @@ class Trainer:
         points = config.train.validations
         self._validate_at = {max(1, round(self._total * i / points)) for i in range(1, points + 1)}
         # Where training stands, apart from the method and the generators.
-        self._step = self._images = self._summed = 0
-        self._seconds = 0.0
+        self._step = self._images = 0
+        self._seconds = self._passes = 0.0
+        # By loss, since the last line: its sum over images, and their number (a learner may rest).
         self._losses: dict[str, Tensor] = {}
+        self._summed: dict[str, int] = {}
         self._first: dict[str, float] = {}
-        self._best = [-1.0, -1.0]
-        self._selected: dict[str, float] = {}
+        # By rule of selection: the score of the best checkpoint so far, and what is known of it.
+        self._best: dict[str, list[float]] = {}
+        self._selected: dict[str, dict[str, float]] = {}
 
     def run(self) -> None:
         """Train from the start, or from the last checkpoint, to the end.
@@ -300,15 +308,15 @@ class Trainer:
         for name, loss in losses.items():
             total = self._losses.get(name)
             self._losses[name] = loss * weight if total is None else total + loss * weight
-        self._summed += count
+            self._summed[name] = self._summed.get(name, 0) + count
         self._images += count
+        self._passes += count * self.method.passes_at(self._step)
         self._step += 1
         if self._step == 1 or self._step % _CHECK_EVERY == 0 or self._step in self._validate_at:
             self._check_losses()
 
     def _check_losses(self) -> None:
-        for name, total in self._all_losses().items():
-            mean = total / self._summed
+        for name, mean in self._mean_losses().items():
             if not math.isfinite(mean):
                 raise self._diverged(f"{name} is not finite")
             first = self._first.setdefault(name, mean)
@@ -344,16 +352,37 @@ class Trainer:
         model = self.method.deployed()
         # The first process measures what all go by.
         scores = self._ranks.gather(self._scores(model) if self._ranks.first else {})[0]
-        self._log({**self._line(), **scores})
-        epoch = self._step / self._loader.steps_per_epoch
-        score = [scores["val_pgd"], scores["val_clean"]]
-        if self.config.train.selection == "last" or score > self._best:
-            self._best = score
-            self._selected = {"selected_epoch": epoch, **scores}
-            if self._ranks.first:
-                state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-                checkpoint.save(self.directory / "deployed.pt", state)
+        line = self._line()
+        self._log({**line, **scores})
+        known = {"selected_epoch": self._step / self._loader.steps_per_epoch, **scores}
+        known |= {name: value for name, value in line.items() if name.startswith(_MIX)}
+        for rule in self.config.train.selection:
+            if self._is_better(rule, scores):
+                self._selected[rule] = known
+                if self._ranks.first:
+                    state = recorded_state(model)
+                    for name, value in state.items():
+                        state[name] = value.detach().cpu()
+                    checkpoint.save(weights_path(self.config, self.directory, rule), state)
         return f"val clean {100 * scores['val_clean']:.1f} pgd {100 * scores['val_pgd']:.1f}"
+
+    def _is_better(self, rule: Selection, scores: Mapping[str, float]) -> bool:
+        """Whether this checkpoint takes the place of the one that ``rule`` has chosen so far."""
+        if rule == "last":
+            return True
+        # A method that is not itself before the end is taken as it ends.
+        ending = self._step == self._total and rule not in self._selected
+        if not (ending or self.method.selectable((self._step - 1) / self._total)):
+            return False
+        clean, robust = scores["val_clean"], scores["val_pgd"]
+        if rule == "best":
+            score = [robust, clean]
+        else:
+            score = [float(clean >= self.config.train.selection_floor), clean + robust]
+        if rule in self._best and score <= self._best[rule]:
+            return False
+        self._best[rule] = score
+        return True
 
     def _scores(self, model: nn.Module) -> dict[str, float]:
         train, device, split = self.config.train, self.device, self.data.val
@@ -377,19 +406,25 @@ class Trainer:
             "progress": self._step / self._total,
             "step": self._step,
             "seconds": round(self._seconds, 3),
-            "gradient_passes": self._images * self.method.passes,
-            **{name: total / self._summed for name, total in self._all_losses().items()},
+            "gradient_passes": self._passes,
+            **self._mean_losses(),
             **self.method.diagnostics(progress),
         }
-        self._losses, self._summed = {}, 0
+        self._losses, self._summed = {}, {}
         return line
 
-    def _all_losses(self) -> dict[str, float]:
-        """The sums of losses over all processes, in the order of the learners."""
-        sums: dict[str, float] = {}
-        for part in self._ranks.gather({name: float(sum_) for name, sum_ in self._losses.items()}):
-            for name, value in part.items():
-                sums[name] = sums.get(name, 0.0) + value
+    def _mean_losses(self) -> dict[str, float]:
+        return {name: total / images for name, (total, images) in self._all_losses().items()}
+
+    def _all_losses(self) -> dict[str, tuple[float, int]]:
+        """The sums of losses over all processes and their images, in the order of the learners."""
+        sums: dict[str, tuple[float, int]] = {}
+        own = {name: (float(sum_), self._summed[name]) for name, sum_ in self._losses.items()}
+        for part in self._ranks.gather(own):
+            for name, (value, images) in part.items():
+                total, known = sums.get(name, (0.0, 0))
+                # a process that resumed may know of less of another's learner
+                sums[name] = total + value, max(known, images)
         first = [f"loss/{name}" for name in self.method.learners]
         return {name: sums[name] for name in dict.fromkeys([*first, *sums]) if name in sums}
 
@@ -434,10 +469,10 @@ class Trainer:
             "random": self._random.state_dict(),
             "step": self._step,
             "images": self._images,
+            "passes": self._passes,
             "seconds": self._seconds,
             "losses": losses,
             "first": self._first,
-            "summed": self._summed,
             "best": self._best,
             "selected": self._selected,
         }
@@ -468,14 +503,15 @@ class Trainer:
             here = parse(_Position, {key: state.get(key) for key in _Position.model_fields})
             if here.step > self._total:
                 raise ValueError(f"it is of step {here.step} of {self._total}")
-            self._step, self._images, self._summed = here.step, here.images, here.summed
+            self._step, self._images, self._passes = here.step, here.images, here.passes
             self._seconds, self._best, self._selected = here.seconds, here.best, here.selected
             # Sums over all processes, whatever their number was.
             self._losses = {
                 name: torch.tensor(total if self._holds(name) else 0.0, device=self.device)
-                for name, total in state["losses"].items()
+                for name, (total, _) in here.losses.items()
             }
-            self._first = here.first or {}  # checkpoints of before have none
+            self._summed = {name: images for name, (_, images) in here.losses.items()}
+            self._first = here.first
         # A method may stumble over whatever it does not know.
         except Exception as error:
             raise CheckpointError(
@@ -496,6 +532,19 @@ class Trainer:
         self._ranks.gather(None)  # the record is there before anyone goes on
 
     def _write_summary(self, model: nn.Module) -> None:
+        train = self.config.train
+        rule, *others = train.selection
+        chosen = {name: _selected_record(known) for name, known in self._selected.items()}
+        missed = [
+            name
+            for name in train.selection
+            if name == "best-sum" and chosen[name]["val_clean"] < train.selection_floor
+        ]
+        if missed:
+            self._reporter.say(
+                f"  no checkpoint reached train.selection_floor = {train.selection_floor:g}, clean "
+                "accuracy on held-out images: best-sum took the largest clean + PGD of all"
+            )
         write_json(
             self.directory / "training.json",
             {
@@ -505,16 +554,42 @@ class Trainer:
                 "images": self._images,
                 "seconds": round(self._seconds, 3),
                 "processes": self._mesh.record(),
-                "gradient_passes": self._images * self.method.passes,
+                "gradient_passes": self._passes,
                 "passes_per_image": self.method.passes,
                 "inference_passes": self.method.inference_passes,
-                "checkpoint_rule": self.config.train.selection,
-                **self._selected,
+                "checkpoint_rule": rule,
+                **chosen[rule],
+                **({"also": {name: chosen[name] for name in others}} if others else {}),
+                **(
+                    {"selection_floor": train.selection_floor, "floor_missed": bool(missed)}
+                    if "best-sum" in train.selection
+                    else {}
+                ),
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "train_images": len(self.data.train),
                 "val_images": len(self.data.val),
             },
         )
+
+
+def _selected_record(known: Mapping[str, float]) -> dict[str, Any]:
+    """What is recorded of a chosen checkpoint; with its mixing ratios, if the method has any."""
+    mixing = {k.removeprefix(_MIX): v for k, v in known.items() if k.startswith(_MIX)}
+    record: dict[str, Any] = {k: v for k, v in known.items() if not k.startswith(_MIX)}
+    return record | ({"mixing": mixing} if mixing else {})
+
+
+def weights_path(config: CellConfig, directory: Path, rule: Selection) -> Path:
+    """The weights that ``rule`` chose: ``deployed.pt`` for the first rule of the configuration."""
+    first = rule == config.train.selection[0]
+    return directory / ("deployed.pt" if first else f"deployed-{rule}.pt")
+
+
+def record_directories(config: CellConfig, directory: Path) -> dict[Selection, Path]:
+    """By rule of selection, where the evaluation of its checkpoint is kept: the run's folder for
+    the first, ``deployed-RULE`` in it for the others, so that none replaces another's figures."""
+    first, *others = config.train.selection
+    return {first: directory} | {rule: directory / f"deployed-{rule}" for rule in others}
 
 
 def check_same_data(recorded: object, data: Dataset, path: Path) -> None:
@@ -578,22 +653,28 @@ def _interruptible(quiet: bool) -> Iterator[_Flag]:
 
 
 def load_deployed(
-    config: CellConfig, data: Dataset, directory: Path, device: torch.device
+    config: CellConfig,
+    data: Dataset,
+    directory: Path,
+    device: torch.device,
+    rule: Selection | None = None,
 ) -> nn.Module:
-    """The deployed model of a trained cell, in eval mode.
+    """The deployed model of a trained cell, in eval mode; that of the first rule of selection, or
+    of another.
 
-    If ``deployed.pt`` is missing or damaged and the last step was the selected one, the weights are
+    If its file is missing or damaged and the last step was the selected one, the weights are
     taken from the training checkpoint, with a warning.
 
     Raises:
         CheckpointError: missing or damaged, or not of this method's shape.
     """
-    path = directory / "deployed.pt"
+    rule = rule or config.train.selection[0]
+    path = weights_path(config, directory, rule)
     method = build_method(config, data, device)
     try:
         state = checkpoint.load(path)
     except CheckpointError:
-        if not _load_last_step(method, directory):
+        if not _load_last_step(method, directory, rule):
             raise
         warnings.warn(
             f"{path} is missing or damaged; the same weights are taken from checkpoint.pt",
@@ -608,10 +689,11 @@ def load_deployed(
     return model.to(device).eval()
 
 
-def _load_last_step(method: Method, directory: Path) -> bool:
-    """Bring ``method`` to the end of its training, if that is what was deployed and it is there."""
+def _load_last_step(method: Method, directory: Path, rule: Selection) -> bool:
+    """Bring ``method`` to the end of its training, if ``rule`` chose that and it is there."""
     done = read_training(directory)
-    if done.get("selected_epoch") != done.get("epochs"):
+    chosen = done if rule == done.get("checkpoint_rule") else done.get("also", {}).get(rule, {})
+    if chosen.get("selected_epoch") != done.get("epochs"):
         return False
     try:
         state = checkpoint.load(directory / "checkpoint.pt")

@@ -314,7 +314,7 @@ def test_success_that_depends_on_the_batch_is_disputed(
 def test_progress_is_an_upper_bound_that_ends_at_one(
     model: nn.Module, data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmark.attacks.autoattack._SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("benchmark.attacks.autoattack.SECONDS_BETWEEN_REPORTS", 0.0)
     reports: list[tuple[int, int, str]] = []
     attack(
         model,

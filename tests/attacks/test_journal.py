@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack
 from test_autoattack import EPS, attack, digits, trained
 from torch import Tensor, nn
 
-from benchmark.attacks.autoattack import AutoAttackResult, _Observed
+from benchmark.attacks import autoattack
+from benchmark.attacks.autoattack import AutoAttackResult
+from benchmark.attacks.folding import FoldedView
 from benchmark.core.errors import BenchmarkError
 
 SETTINGS: dict[str, Any] = {"attacks": ["apgd-ce", "fab-t", "apgd-t"], "batch_size": 4}
@@ -48,27 +51,30 @@ class Bomb:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: int | None = None
         self.batches = 0
-        counted, watched = _Observed._counted, _Observed._watched
+        forward, make = FoldedView.forward, autoattack.attack_objects
 
-        def pass_(observed: Any, x: Tensor) -> Tensor:
+        def pass_(view: FoldedView, x: Tensor) -> Tensor:  # which only the attacks call
             if self.left is not None:
                 self.left -= 1
                 if self.left < 0:
                     raise Killed
-            return counted(observed, x)
+            return forward(view, x)
 
-        def watch(observed: Any, method: Any) -> Any:
-            perturb = method.perturb
-
+        def watched(perturb: Callable[..., Tensor]) -> Callable[..., Tensor]:
             def run(x: Tensor, y: Tensor) -> Tensor:
                 self.batches += 1
                 return perturb(x, y)
 
-            method.perturb = run
-            return watched(observed, method)
+            return run
 
-        monkeypatch.setattr(_Observed, "_counted", pass_)
-        monkeypatch.setattr(_Observed, "_watched", watch)
+        def objects(*arguments: Any) -> AutoAttack:
+            made = make(*arguments)
+            for method in (made.apgd, made.apgd_targeted, made.fab, made.square):
+                method.perturb = watched(method.perturb)
+            return made
+
+        monkeypatch.setattr(FoldedView, "forward", pass_)
+        monkeypatch.setattr(autoattack, "attack_objects", objects)
 
 
 @pytest.fixture
@@ -226,7 +232,7 @@ def test_warnings_survive_a_kill(
     perturb = APGDAttack.perturb
 
     def warning(self: APGDAttack, x: Tensor, y: Tensor) -> Tensor:
-        logging.getLogger("auto-attack").warning("seen in a batch")
+        self.logger.warning("seen in a batch")
         return perturb(self, x, y)
 
     monkeypatch.setattr(APGDAttack, "perturb", warning)

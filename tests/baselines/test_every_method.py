@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny_learners import (
     CONTEXT,
-    TinyNet,
+    CountingNet,
+    Ledger,
     assert_same_state,
     batches,
     images,
@@ -49,31 +50,6 @@ def example(name: str, **hyper: Any) -> Recipe:
     return recipe(name, **REQUIRED.get(name, {}), **hyper)
 
 
-class Ledger:
-    """Counts the images of which a gradient arrives at the logits; shared by copies of a net."""
-
-    def __init__(self) -> None:
-        self.images = 0
-
-    def __deepcopy__(self, memo: dict) -> Ledger:
-        return self
-
-
-class CountingNet(TinyNet):
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
-        self.ledger = ledger
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)
-        if logits.requires_grad:
-            logits.register_hook(self._count)
-        return logits
-
-    def _count(self, grad: Tensor) -> None:
-        self.ledger.images += len(grad)
-
-
 def test_all_methods_are_here() -> None:
     """An empty registry would pass every other test in this file."""
     assert {"natural", "pgd-at", "trades", "joint", "generalist", "generalist-d"} <= set(NAMES)
@@ -101,8 +77,21 @@ def test_one_step_moves_every_weight_of_every_learner(name: str) -> None:
     assert all(isinstance(value, float) for value in method.diagnostics(0.5).values())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_passes_are_the_gradients_that_are_computed(name: str) -> None:
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *[(name, {}) for name in NAMES],
+    ("adp", {"threat": "linf"}),
+    ("adp", {"threat": "linf", "adversarial": "adp"}),
+    ("adp", {"threat": "linf", "adversarial": "alone"}),
+    ("max", {"attack": "pgd"}),
+    ("max", {"restarts": 2}),
+    ("avg-sequential", {"attack": "pgd"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), OPTIONS, ids=[" ".join(map(str, [n, *o.values()])) for n, o in OPTIONS]
+)
+def test_passes_are_the_gradients_that_are_computed(name: str, options: dict[str, Any]) -> None:
     """The cost column: images whose gradient reached the logits, per image and step."""
     ledger = Ledger()
 
@@ -110,7 +99,8 @@ def test_passes_are_the_gradients_that_are_computed(name: str) -> None:
         torch.manual_seed(0)
         return CountingNet(ledger)
 
-    method = example(name, **FIXED_COST.get(name, {})).build(tiny_setting(new_model=new_model))
+    hyper = FIXED_COST.get(name, {}) | options
+    method = example(name, **hyper).build(tiny_setting(new_model=new_model))
     for step in range(2):
         method.update(images(8, step), step / 8)
     assert ledger.images / (2 * 8) == method.passes

@@ -110,7 +110,9 @@ def mixup(f: nn.Module, x: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def cutmix(f: nn.Module, x: Tensor, draws: torch.Generator) -> Tensor:
-    """The box by loops: sides sqrt(1 - l) of the image's, cut off at the border."""
+    """The box by loops: sides sqrt(1 - l) of the image's, cut off at the border; no box in half of
+    the batches."""
+    mixes = float(torch.empty((), dtype=F64).uniform_(generator=draws)) < 0.5
     share, row, column = (torch.empty((), dtype=F64).uniform_(generator=draws) for _ in range(3))
     other = torch.randperm(len(x), generator=draws)
     size = x.shape[2]
@@ -121,6 +123,8 @@ def cutmix(f: nn.Module, x: Tensor, draws: torch.Generator) -> Tensor:
         for j in range(max(cx - cut, 0), min(cx + cut, size)):
             mixed[:, :, i, j] = x[other][:, :, i, j]
             pixels += 1
+    if not mixes:
+        return ce(f(x))
     left = 1 - pixels / size**2
     z = f(mixed)
     return left * ce(z) + (1 - left) * ce(z, Y[other])
@@ -160,7 +164,7 @@ def crafted(method: Method, progress: float = 0) -> tuple[Tensor, torch.Generato
     """The images that the only learner's next step will train on, and the draws after that."""
     (learner,) = method.learners.values()
     draws = generator()
-    with crafting(learner.model) as model:
+    with crafting(copy.deepcopy(learner.model), learner.objective.batchnorm) as model:
         return learner.objective.perturb(model, X, Y, Step(progress, draws)), draws
 
 
@@ -219,12 +223,15 @@ def test_awp_restores_the_weights_exactly() -> None:
 
 
 def test_avg_sequential_takes_a_step_for_each_norm() -> None:
-    method = build("avg-sequential")
+    """Protects the source's order, l_1, l_2, l_inf: the last step wins. Each step trains on the
+    attack of ``max`` for that norm, crafted on the weights that the last step left."""
+    method = build("avg-sequential", batchnorm="eval")
     f, draws = copy.deepcopy(method.learners["avg"].model).train(), generator()
     before, losses = weights(f), []
-    for name in ("linf", "l2", "l1"):
+    for name in ("l1", "l2", "linf"):
+        alone = make_recipe({"name": "max", "threats": [name]}, CONTEXT).learner.objective
         with crafting(f):
-            x_adv = pgd(f, X, Y, THREATS[name], generator=draws)
+            x_adv = alone.perturb(f, X, Y, Step(0.0, draws))
         loss = ce(f(x_adv))
         losses.append(loss)
         for p, g in zip(
@@ -276,7 +283,7 @@ def test_eat(k: int) -> None:
     method.correct, method.seen = [10.0 * k, 10.0 * (1 - k)], [10, 10]  # type: ignore[attr-defined]
     f = copy.deepcopy(method.learners["e-at"].model).train()
     with crafting(f):
-        x_adv = apgd(f, X, Y, THREATS["linf" if k == 0 else "l1"])
+        x_adv, _ = apgd(f, X, Y, THREATS["linf" if k == 0 else "l1"])
     loss = ce(f(x_adv))
     check(method, {"e-at": (loss, gradient(loss, f))})
 
@@ -289,13 +296,9 @@ def mean_probability(models: list[nn.Module], x: Tensor) -> Tensor:
     return sum(softmax(model(x)) for model in models) / len(models)
 
 
-def test_joint_ensemble() -> None:
-    """Every member on one x', which climbs -log of the averaged probability."""
-    method = build("joint-ensemble")
-    models = members(method)
+def on_the_ensemble(models: list[nn.Module]) -> Tensor:
+    """PGD under l_inf that climbs -log of the averaged probability, models as they are."""
     threat = THREATS["linf"]
-    for model in models:
-        model.eval()
     draws, eps, step = generator(), float(threat.eps), float(threat.step)
     x_adv = (X + torch.empty_like(X).uniform_(-eps, eps, generator=draws)).clamp(0, 1)
     for _ in range(threat.steps):
@@ -303,18 +306,31 @@ def test_joint_ensemble() -> None:
         loss = -torch.log(mean_probability(models, x_adv)[range(12), Y]).sum()
         (grad,) = torch.autograd.grad(loss, x_adv)
         x_adv = (x_adv.detach() + step * grad.sign()).clamp(X - eps, X + eps).clamp(0, 1)
+    return x_adv
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_joint_ensemble(mode: str) -> None:
+    """Every member on one x', crafted in the source's train mode unless said; the running statistics
+    of BatchNorm follow."""
+    method = build("joint-ensemble", **({} if mode == "train" else {"batchnorm": mode}))
+    models = members(method)
+    for model in models:
+        model.train(mode == "train")
+    x_adv = on_the_ensemble(models)
     expected = {}
     for name, model in zip(method.learners, models, strict=True):
         loss = ce(model.train()(x_adv))
         expected[name] = (loss, gradient(loss, model))
     check(method, expected)
+    for model, learner in zip(models, method.learners.values(), strict=True):
+        for name, buffer in model.named_buffers():
+            torch.testing.assert_close(learner.model.get_buffer(name), buffer)
 
 
-def test_adp() -> None:
+def adp(logits: list[Tensor]) -> Tensor:
     """sum CE - 2 H(mean p) - 0.5 log det of the Gram matrix of normalised non-true probabilities."""
-    method = build("adp", members=2)
-    models = members(method)
-    p = [softmax(model(X)) for model in models]
+    p = [softmax(z) for z in logits]
     total = X.new_zeros(())
     for i in range(12):
         mean = (p[0][i] + p[1][i]) / 2
@@ -323,11 +339,46 @@ def test_adp() -> None:
         gram = torch.stack([torch.stack([a @ b for b in rows]) for a in rows]) + 1e-6 * torch.eye(2)
         det = gram[0, 0] * gram[1, 1] - gram[0, 1] * gram[1, 0]
         total = total - 2 * (-(mean * torch.log(mean)).sum()) - 0.5 * torch.log(det)
-    loss = sum(ce(model(X)) for model in models) + total / 12
+    return sum(ce(z) for z in logits) + total / 12
+
+
+@pytest.mark.parametrize("adversarial", [None, "cross-entropy", "adp", "alone"])
+def test_adp(adversarial: str | None) -> None:
+    """Protects what a threat adds: the members' cross-entropies (DVERGE, the default), ADP's loss
+    (its own code), or ADP on adversarial images alone; crafted in train mode."""
+    given = {} if adversarial is None else {"threat": "linf"}
+    if adversarial in ("adp", "alone"):
+        given["adversarial"] = adversarial
+    method = build("adp", members=2, **given)
+    models = members(method)
+    x_adv = on_the_ensemble(models) if adversarial else X
+    loss = X.new_zeros(()) if adversarial == "alone" else adp([model(X) for model in models])
+    if adversarial == "cross-entropy":
+        loss = loss + sum(ce(model(x_adv)) for model in models)
+    elif adversarial:
+        loss = loss + adp([model(x_adv) for model in models])
     check(method, {
         name: (loss / 2, gradient(loss, model))
         for name, model in zip(method.learners, models, strict=True)
     })  # fmt: skip
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+def test_cutmix_mixes_that_share_of_the_batches(probability: float) -> None:
+    """Protects the 0.5 of the CIFAR recipe: a batch that is not mixed is trained on as it is."""
+    objective = make_recipe(
+        {"name": "cutmix", "probability": probability}, CONTEXT
+    ).learner.objective
+    seen: list[Tensor] = []
+    model = net().train()
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    draws = generator()
+    for _ in range(200):
+        objective.loss(model, X, X, Y, Step(0.0, draws))
+    mixed = sum(not torch.equal(z, X) for z in seen)
+    # a box of no pixels also leaves the batch as it is, in about a tenth of the draws
+    low, high = {0.0: (0, 0), 0.5: (70, 110), 1.0: (160, 200)}[probability]
+    assert low <= mixed <= high
 
 
 def test_seed_ensemble_averages_networks_of_other_initial_weights() -> None:

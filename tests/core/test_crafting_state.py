@@ -1,4 +1,5 @@
-"""Crafting leaves no trace: flags, ``requires_grad`` and BatchNorm statistics are as before."""
+"""Crafting leaves no trace: flags, ``requires_grad`` and, but for the mode "train", BatchNorm
+statistics are as before."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def flags(model: nn.Module) -> list[bool]:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "train"])
 def test_everything_is_restored(mode: BatchNormMode, fails: bool) -> None:
     """Mixed flags and frozen weights survive an attack, also one that dies half-way."""
     model = mixed_net()
@@ -60,8 +61,36 @@ def test_everything_is_restored(mode: BatchNormMode, fails: bool) -> None:
         attack()
     assert flags(model) == before
     assert tracking == [getattr(module, "track_running_stats", None) for module in model.modules()]
-    assert_same_state(model, state)
+    if mode == "train":
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter, state[name])
+    else:
+        assert_same_state(model, state)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("view", [PlainView, FP32.view], ids=["plain", "trainer"])
+def test_train_mode_is_that_of_the_codes_that_never_leave_it(view: Callable) -> None:
+    """Protects: BatchNorm normalises by the batch while crafting, and its running averages follow
+    every pass of the attack, then the training pass; against a loop on a net in train mode."""
+    config = recipe("pgd-at", batchnorm="train")
+    assert isinstance(config, SingleLearner)
+    learner = Learner(config.learner, tiny_setting(crafting_view=view))
+    copied = copy.deepcopy(learner.model).train()
+    x, y = images(8)
+    eps, size = 8 / 255, 4 / 255
+    draw = torch.Generator().manual_seed(0)
+    x_adv = (x + torch.empty_like(x).uniform_(-eps, eps, generator=draw)).clamp(0, 1)
+    for _ in range(2):
+        x_adv.requires_grad_()
+        loss = nn.functional.cross_entropy(copied(x_adv), y)
+        (grad,) = torch.autograd.grad(loss, x_adv)
+        x_adv = (x_adv.detach() + size * grad.sign()).clamp(x - eps, x + eps).clamp(0, 1)
+    expected = nn.functional.cross_entropy(copied(x_adv), y)
+    torch.testing.assert_close(learner.step(x, y, 0.0), expected.detach())
+    assert int(learner.model.norm.num_batches_tracked) == 3
+    for name, buffer in copied.named_buffers():
+        torch.testing.assert_close(learner.model.get_buffer(name), buffer)
 
 
 def test_eval_mode_uses_running_statistics() -> None:

@@ -188,6 +188,26 @@ def test_zoom_is_that_of_scipy(factor: float) -> None:
     assert np.allclose(matrix @ image @ matrix.T, big[trim : trim + 32, trim : trim + 32])
 
 
+@pytest.mark.parametrize(("severity", "end"), enumerate((1.06, 1.11, 1.16, 1.21, 1.26), 1))
+def test_zoom_blur_averages_the_factors_of_the_original(severity: int, end: float) -> None:
+    """Protects: the factors are np.arange(1, end, 0.01), which rounding makes end with ``end``
+    itself at severities 1 and 2; by scipy's zoom, as in make_cifar_c.py."""
+    image = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(0))
+    x = image.permute(1, 2, 0).double().numpy() / 255
+    total, factors = x.copy(), np.arange(1, end, 0.01)
+    assert len(factors) == {1: 7, 2: 12, 3: 16, 4: 21, 5: 26}[severity]
+    for factor in factors:
+        crop = int(np.ceil(32 / factor))
+        first = (32 - crop) // 2
+        middle = x[first : first + crop, first : first + crop]
+        big = ndimage.zoom(middle, (factor, factor, 1), order=1)
+        trim = (big.shape[0] - 32) // 2
+        total += big[trim : trim + 32, trim : trim + 32]
+    wanted = torch.from_numpy(total / (len(factors) + 1) * 255).permute(2, 0, 1)
+    ours = corrupt(image.to(torch.uint8)[None], "zoom_blur", severity, 0)[0]
+    assert (ours.double() - wanted).abs().max() <= 1
+
+
 @pytest.mark.parametrize("border", ["mirror", "reflect"])
 def test_bilinear_is_that_of_scipy(border: str) -> None:
     random = np.random.default_rng(0)

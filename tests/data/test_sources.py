@@ -265,7 +265,7 @@ def test_slow_decoding_is_cached_and_a_damaged_cache_replaced(
     stored = sorted((tmp_path / "cache" / "generalist-bench").iterdir())
     assert len(stored) == 2
     with monkeypatch.context() as context:
-        context.setattr("benchmark.data.cifar.decode_all", lambda *a: pytest.fail("decoded"))
+        context.setattr("benchmark.data.parquet.decode_all", lambda *a: pytest.fail("decoded"))
         assert load(config(name="cifar10"), tmp_path / "data").fingerprint == first
     stored[0].write_bytes(b"PK broken")
     stored[1].write_bytes(b"")
@@ -281,7 +281,7 @@ def test_small_folders_go_into_memory(tmp_path: Path) -> None:
     write_folders(tmp_path / "set", {"train": 6, "val": 2}, ["10", "2"], size=20)
     data = load(config(name="folder", path="set", val_size=2), tmp_path)
     assert isinstance(data.train, Split)
-    assert data.classes == ("2", "10")  # numbers, not text
+    assert data.classes == ("10", "2")  # text, as torchvision's ImageFolder sorts
     assert [len(s) for s in (data.train, data.val, data.test)] == [10, 2, 4]
     assert data.image_size == 20
     assert load(config(name="folder", path="set", size=16), tmp_path).image_size == 16

@@ -84,7 +84,7 @@ def test_a_path_joins_its_ends(out: Path, tmp_path: Path) -> None:
     table = pd.read_csv(target / "interpolation.csv")
     assert table["mean"].tolist() == pytest.approx([row["mean"] for row in rows])
     assert (target / "interpolation.png").stat().st_size > 1000
-    hashes = {json.loads((p / "evaluation.json").read_text())["model_hash"]
+    hashes = {json.loads((p / "evaluation.json").read_text())["metrics"]["clean"]["model"]
               for p in target.glob("alpha-*")}  # fmt: skip
     assert len(hashes) == 5
     # the ends are the runs, but for their re-estimated BatchNorm statistics

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from short_attacks import shorten
 from tiny_suites import tiny_data
 from torch import Tensor, nn
 
-from benchmark.attacks.autoattack import _Observed, run_autoattack
+from benchmark.attacks.autoattack import run_autoattack
 from benchmark.core.errors import ConfigError, DataError
 from benchmark.core.progress import Progress
 from benchmark.data.cifar import CIFAR10_CLASSES
@@ -62,14 +63,7 @@ def net(data: Dataset) -> nn.Module:
 @pytest.fixture
 def short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """AutoAttack's first attack alone stands for all of it."""
-    choose = _Observed.choose
-
-    def first(self: _Observed, attacks: Any, classes: int) -> list[str]:
-        left_out = choose(self, attacks, classes)
-        self.attacks_to_run = self.attacks_to_run[:1]
-        return left_out
-
-    monkeypatch.setattr(_Observed, "choose", first)
+    shorten(monkeypatch, "apgd-ce")
 
 
 def record(run: Path) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from short_attacks import shorten
 from tiny_suites import TINY, contents, tiny, tiny_data
 from torch import nn
 
-from benchmark.attacks.autoattack import _Observed
 from benchmark.attacks.journal import Journal
 from benchmark.core.errors import BenchmarkError
 from benchmark.data import corruptions
@@ -151,7 +151,7 @@ def test_an_interrupted_evaluation_keeps_what_is_finished(
     [
         ("evaluation.json", b'{"metrics": {"clean"'),
         ("evaluation.json", b"[]"),
-        ("evaluation.json", b'{"metrics": {"clean": {"n": 64}}, "model_hash": "x"}'),
+        ("evaluation.json", b'{"metrics": {"clean": {"n": 64}}, "dataset": {"fingerprint": "x"}}'),
         ("outcomes.parquet", b"PAR1 nothing"),
         ("outcomes.parquet", b""),
     ],
@@ -299,7 +299,7 @@ def test_an_interrupted_autoattack_goes_on_and_tidies_up(
     evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metric = {"kind": "autoattack", "name": "aa_linf", "norm": "linf", "eps": 0.01, "n": 40}
-    monkeypatch.setattr(_Observed, "choose", _two_attacks)
+    shorten(monkeypatch, "apgd-ce", "apgd-t")
     named = panel(metric)[0].model_copy(update={"name": "aa_linf@1/255"})  # as evaluate --eps does
     evaluator.evaluate(network(), [named], tmp_path / "named")
     assert not [p for p in (tmp_path / "named").iterdir() if p.is_dir()]
@@ -324,11 +324,6 @@ def test_an_interrupted_autoattack_goes_on_and_tidies_up(
     assert [p.name for p in (tmp_path / "cut").iterdir() if p.is_dir()] == []
     one, other = (pd.read_parquet(tmp_path / n / "outcomes.parquet") for n in ("whole", "cut"))
     assert one.equals(other)
-
-
-def _two_attacks(self: _Observed, attacks: Any, classes: int) -> list[str]:
-    self.attacks_to_run, self._classes = ["apgd-ce", "apgd-t"], classes
-    return []
 
 
 def test_reliability_is_checked_once_and_kept(

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
+from short_attacks import shorten
 from tiny_suites import cli, write_suite
 
-from benchmark.attacks.autoattack import _Observed
 from benchmark.core.errors import ConfigError
 from benchmark.evaluation.commands import _radii
 from benchmark.metrics.metric import Metric, make_metric
@@ -29,16 +30,8 @@ EVALUATION = [
 @pytest.fixture(scope="module", autouse=True)
 def _short_attacks() -> Iterator[None]:
     """Ten steps of AutoAttack's first attack stand for all of it."""
-    choose = _Observed.choose
-
-    def first(self: _Observed, attacks: Any, classes: int) -> list[str]:
-        left_out = choose(self, attacks, classes)
-        self.attacks_to_run = self.attacks_to_run[:1]
-        self.apgd.n_iter = 10
-        return left_out
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Observed, "choose", first)
+        shorten(patch, "apgd-ce", steps=10)
         yield
 
 
@@ -133,9 +126,10 @@ def test_screening_from_the_command_line(out: Path) -> None:
 def test_several_radii_with_a_screening_and_an_estimate(out: Path) -> None:
     """Protects: aa_linf@1/255 is no name that a suite could give."""
     model = ["--model", "small-resnet", "--set", "model.stem_stride=1", "--dataset", "digits",
-             "--checkpoint", runs(out)[0] / "deployed.pt", "--limit", 30, "--n-aa", 4, "-q"]  # fmt: skip
+             "--checkpoint", runs(out)[0] / "deployed.pt", "--limit", 30, "-q"]  # fmt: skip
     radii = ["--eps", "0.1", "--eps", "1/20", "--metric", "aa_linf@0.1", "--metric", "aa_linf@1/20"]
-    found = cli("evaluate", *model, *radii, "--precision", "bf16", "--json").json()["small-resnet"]
+    screened = (*model, *radii, "--n-aa", 4, "--precision", "bf16")
+    found = cli("evaluate", *screened, "--json").json()["small-resnet"]
     assert found.keys() == {"aa_linf_screening@0.1", "aa_linf_screening@1/20"}
     found = cli("evaluate", *model, *radii, "--aa-budget", 2, "--json").json()["small-resnet"]
     assert "aa_linf_estimate@1/20" in found
@@ -155,6 +149,12 @@ def test_examples_are_of_this_measurement(out: Path) -> None:
     assert cli("evaluate", run, "--metric", "aa_linf", "--save-adversarial", "-q").status == 0
     kept = torch.load(path, weights_only=True)
     assert len(kept["index"]) == 6
+    # At the first radius again, its own examples come back with its figure.
+    suite["evaluation"][2]["eps"] = "0.1"
+    (out / "suite.json").write_text(json.dumps(suite))
+    assert cli("evaluate", run, "--metric", "aa_linf", "-q").status == 0
+    again = torch.load(path, weights_only=True)
+    assert not torch.equal(again["x_adv"], kept["x_adv"])
     wrong = cli("evaluate", run, "--aa-budget", 3, "--save-adversarial")
     assert "an estimate has none" in wrong.err
 

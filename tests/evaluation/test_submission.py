@@ -16,10 +16,12 @@ import torch
 import yaml
 from board_records import autoattack
 from PIL import Image
+from short_attacks import shorten
 from tiny_suites import cli, contents, write_suite
 
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
+from benchmark.evaluation.leaderboard import Board
 
 SHORT = {"epochs": 2, "validations": 1}
 
@@ -109,10 +111,18 @@ def folder(finished: Path, tmp_path: Path) -> Path:
         record["dataset"]["images"] = 10_000
         record["reliability"]["findings"] = []
         record["metrics"]["clean"] |= {"n": 10_000, "correct": 8_123}
-        record["metrics"]["aa_linf"] = {"key": "", **autoattack("linf", "8/255"), "correct": 4_567}
+        record["metrics"]["aa_linf"] = _beside_clean(
+            record, {**autoattack("linf", "8/255"), "correct": 4_567}
+        )
         path.write_text(json.dumps(record))
     (copy / "info.yaml").write_text(yaml.safe_dump(PAPER))
     return copy
+
+
+def _beside_clean(record: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a record, measured on what its clean accuracy was."""
+    clean = record["metrics"]["clean"]
+    return {key: clean[key] for key in ("key", "model", "function", "data")} | entry
 
 
 def cell(folder: Path, label: str) -> Path:
@@ -238,15 +248,17 @@ def test_other_boards(folder: Path) -> None:
     record = json.loads(path.read_text())
     corruptions = {"source": "published", "severities": [1, 2, 3, 4, 5], "seed": 0}
     record["metrics"] |= {
-        "aa_l2": {"key": "", **autoattack("l2", "0.5")},
-        "corruptions": {
-            "key": "",
-            "kind": "corruptions",
-            "n": 10_000,
-            "correct": None,
-            "mean": 0.71236,
-            "detail": corruptions,
-        },
+        "aa_l2": _beside_clean(record, autoattack("l2", "0.5")),
+        "corruptions": _beside_clean(
+            record,
+            {
+                "kind": "corruptions",
+                "n": 10_000,
+                "correct": None,
+                "mean": 0.71236,
+                "detail": corruptions,
+            },
+        ),
     }
     path.write_text(json.dumps(record))
     bundle = cell(folder, "single") / "submission"
@@ -262,6 +274,35 @@ def test_other_boards(folder: Path) -> None:
     assert "autoattack_acc" not in found
 
 
+def test_a_run_of_train_can_be_submitted(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects: AutoAttack on a thousand images, which no option could change."""
+    monkeypatch.chdir(tmp_path)
+    boards = {("cifar10", "linf"): Board(20, 32, ("8/255",))}
+    monkeypatch.setattr("benchmark.evaluation.leaderboard.BOARDS", boards)
+    monkeypatch.setattr("benchmark.evaluation.submission.BOARDS", boards)
+    shorten(monkeypatch, "apgd-ce", steps=5)
+    root = ("--data-root", finished / "data")
+    short = ("--set", "train.epochs=1", "--set", "model.width=8", "--set", "train.batch_size=16")
+    command = ("train", "--dataset", "cifar10", "--method", "natural", "--out", "mine", "-q")
+    called = cli(*command, *short, "--set", "dataset.val_fraction=0.25", *root)
+    assert called.status == 0, called.err
+    names = ("--metric", "clean", "--metric", "aa_linf", "-q")
+    for n in (5, 20):
+        assert cli("evaluate", "mine", *names, *root, "--n-aa", n).status == 0
+    (run,) = Path("mine/cells").iterdir()
+    (tmp_path / "info.yaml").write_text(yaml.safe_dump(PAPER))
+    called = cli("submit", run, *root, "--info", "info.yaml", "--draft")
+    assert called.status == 0, called.err
+    notice = (run / "submission" / "DRAFT-DO-NOT-SUBMIT.txt").read_text()
+    reasons = [line for line in notice.splitlines() if line.startswith("- ")]
+    # What is left is what this test cuts short, and what a net of one epoch deserves.
+    assert "aa_linf is not standard AutoAttack" in notice
+    assert "was measured on" not in notice
+    assert all("not standard" in reason or "finding" in reason for reason in reasons), reasons
+
+
 def _spoil(folder: Path, what: str) -> list[object]:
     """Make one thing wrong; further options of the call."""
     run = cell(folder, "single")
@@ -273,7 +314,7 @@ def _spoil(folder: Path, what: str) -> list[object]:
         return ["--threat", "l7"]
     elif what == "weights":
         path = run / "evaluation.json"
-        path.write_text(re.sub(r'"model_hash": "\w', '"model_hash": "x', path.read_text()))
+        path.write_text(re.sub(r'"model": "\w', '"model": "x', path.read_text()))
     elif what == "data":
         (folder / "data" / "cifar10" / "train" / "3" / "0.png").unlink()
     elif what == "folder":

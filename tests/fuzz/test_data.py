@@ -243,6 +243,26 @@ def test_image_files(tmp_path: Path, kind: str, data: Any) -> None:
 
 
 @given(
+    st.one_of(
+        st.text(max_size=80).map(str.encode),
+        st.deferred(
+            lambda: damaged(b"filename,label,split\n0.png,a,train\n1.png,b,train\n2.png,a,val\n")
+        ),
+    ),
+    st.sampled_from(["labels.csv", "labels.tsv", "labels.jsonl", "train.csv", "x_annotations.txt"]),
+)
+@examples(40)
+def test_tables_of_labels(tmp_path: Path, content: bytes, name: str) -> None:
+    """Protects: whatever a table of labels holds, a data set or one sentence comes of it."""
+    root = tmp_path / name
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for number in range(4):
+        (root / "images" / f"{number}.png").write_bytes(png(16))
+    (root / name).write_bytes(content)
+    loaded({"name": "folder", "path": str(root)}, tmp_path)
+
+
+@given(
     norm=st.sampled_from(sorted(NORMS)),
     eps=st.floats(1e-6, 0.9),
     steps=st.integers(1, 3),

@@ -164,6 +164,22 @@ def test_each_switch_changes_its_quirk_and_nothing_else(switch: str, flag: str) 
     assert distance(actual, released_loop(8, 2, end=end, **on)) > 1e-6  # type: ignore[arg-type]
 
 
+def test_a_ratio_that_ends_at_zero_is_read_as_one_in_the_last_epoch() -> None:
+    """Protects ``zero_means_one`` under the trainer's progress, which stays below 1: the code takes
+    beta at the end of an epoch, so the whole last epoch has a beta of 0, read as 1."""
+    method: Any = official(warmup=8, every=2, mixing=TO_ZERO).build(
+        tiny_setting(EPOCHS * BATCHES, BATCHES, lambda: tiny_net(dtype=torch.float64))
+    )
+    shares = []
+    for step in range(EPOCHS * BATCHES):
+        progress = step / (EPOCHS * BATCHES)
+        method.update(data(step // BATCHES + 1, step % BATCHES), progress)
+        shares.append(method.diagnostics(progress)["mix/robust"])
+    assert shares[-BATCHES:] == [1.0] * BATCHES
+    assert shares[-BATCHES - 1] == pytest.approx(3 * (1 - 21 / 24))
+    assert shares[0] == 1.0
+
+
 def test_without_quirks_it_is_the_described_algorithm() -> None:
     """All switches off: bit by bit the framework with the same settings."""
     off = dict.fromkeys(("nested_average", "burst", "shared_lr", "zero_means_one"), False)

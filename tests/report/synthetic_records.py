@@ -131,6 +131,7 @@ def write_cell(
         if metric == "aa_linf":
             detail |= {"threat": {"norm": "linf", "eps": "8/255"}, "version": "standard"}
         metrics[metric] = {
+            "model": "beef",
             "n": len(known),
             "correct": int(known.sum()),
             "kind": metric.split("_")[0],
@@ -139,6 +140,7 @@ def write_cell(
         }
     if corruptions:
         metrics["corruptions"] = {
+            "model": "beef",
             "n": n,
             "correct": None,
             "mean": float(np.mean(list(per_corruption.values()))),
@@ -213,7 +215,6 @@ def write_cell(
         {
             "metrics": metrics,
             "dataset": {"fingerprint": "f00d", "source": "made up", "split": "test"},
-            "model_hash": "beef",
         },
     )
     frame.to_parquet(folder / "outcomes.parquet")

@@ -13,7 +13,8 @@ from synthetic_records import write_suite
 from tiny_suites import cli
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.report.compare import compare
+from benchmark.evaluation.statistics import McNemar
+from benchmark.report.compare import _verdict, compare
 
 METHODS = {
     "pgd-at": ("pgd-at", 0.80, 0.50, 0.45, 11.0),
@@ -30,8 +31,13 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_figures_are_those_of_the_outcomes(runs: tuple[Path, Path]) -> None:
     rows = {row.metric: row for row in compare(*runs)}
+    beside = rows.pop("pgd20_linf on the images of aa_linf")
     assert list(rows) == ["clean", "pgd20_linf", "pgd20_l2", "aa_linf"]
     a, b = (pd.read_parquet(run / "outcomes.parquet") for run in runs)
+    attacked = a["aa_linf"].notna()
+    assert (beside.n, beside.p) == (50, None)
+    assert beside.first == a["pgd20_linf"][attacked].astype(float).mean()
+    assert beside.second == b["pgd20_linf"][attacked].astype(float).mean()
     raw = []
     for metric, row in rows.items():
         one, other = a[metric].dropna().astype(bool), b[metric].dropna().astype(bool)
@@ -53,8 +59,35 @@ def test_figures_are_those_of_the_outcomes(runs: tuple[Path, Path]) -> None:
 
 def test_a_run_is_equal_to_itself(runs: tuple[Path, Path]) -> None:
     for row in compare(runs[0], runs[0]):
-        assert (row.difference, row.p) == (0, 1)
-        assert row.verdict == f"no difference detected at n = {row.n}"
+        assert row.difference == 0
+        if row.p is not None:
+            assert row.p == 1
+            assert row.verdict == f"no difference detected at n = {row.n}"
+
+
+def test_a_difference_below_the_printed_digits_is_not_claimed(tmp_path: Path) -> None:
+    """Protects: "first is better" beside two equal figures."""
+    test = McNemar(only_a=20, only_b=0, n=100_000, p=1e-5)
+    assert _verdict(1e-5, 0.80010, 0.79990, test) == "no difference within the digits shown"
+    assert _verdict(1e-5, 0.8010, 0.7990, test) == "first is better"
+
+
+def test_trial_runs_and_undertrained_runs_are_named(tmp_path: Path) -> None:
+    """Protects: a trial on a part of the data, or a net near chance, told apart from another with
+    p < 0.001 and not a word of what it is."""
+    methods = {"pgd-at": METHODS["pgd-at"], "weak": ("pgd-at", 0.17, 0.15, 0.14, 11.0)}
+    write_suite(tmp_path, methods, n=1000, n_aa=50, corruptions=(), spread=0.0, limit=1000)
+    runs = [next(tmp_path.glob(f"cells/{name}-*")) for name in methods]
+    rows = compare(*runs)
+    assert {row.limit for row in rows} == {1000}
+    withheld = [row.verdict for row in rows if row.p is not None]
+    for verdict in withheld:
+        assert verdict.startswith(
+            "withheld: second is under-trained: seed 0 is near chance, 17.0 %"
+        )
+    called = cli("compare", *runs)
+    assert "limit = 1000, a trial run, not a result" in called.out
+    assert f"{runs[1].name} is under-trained" in called.out
 
 
 def test_what_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -79,5 +112,8 @@ def test_the_command(runs: tuple[Path, Path]) -> None:
     assert "exact McNemar" in called.out
     assert called.out.splitlines()[1].startswith("clean\t1000\t")
     rows = cli("compare", *runs, "--json").json()
-    assert [row["metric"] for row in rows] == ["clean", "pgd20_linf", "pgd20_l2", "aa_linf"]
+    assert [row["metric"] for row in rows if row["p"] is not None] == [
+        "clean", "pgd20_linf", "pgd20_l2", "aa_linf"
+    ]  # fmt: skip
+    assert {row["limit"] for row in rows} == {None}
     assert cli("compare", runs[0], "nowhere").status == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic_records import write_suite
 
@@ -51,6 +53,104 @@ def test_the_distance_is_at_right_angles(tmp_path: Path) -> None:
     assert test.distance.value == pytest.approx(0.0707, abs=0.001)
     assert test.distance.low < 0.0707 < test.distance.high
     assert test.share == pytest.approx(0.5, abs=0.01)
+
+
+def test_lines_are_not_extrapolated(tmp_path: Path) -> None:
+    """Protects: a verdict about a method where there is no line, beyond an end point."""
+    suite = _suite(tmp_path, BASE | {"generalist-d": ("generalist-d", 0.76, 0.51, 0.46, 12)})
+    sentence = findings.trade_off(suite)[0]
+    assert "lies beyond the end of the line through pgd-at and joint at pgd-at" in sentence
+    assert "p = " not in sentence
+    suite = _suite(tmp_path / "b", BASE | {"generalist-d": ("generalist-d", 0.94, 0.36, 0.3, 12)})
+    assert (
+        "beyond the end of the line through pgd-at and joint at joint"
+        in (findings.trade_off(suite)[0])
+    )
+
+
+def test_clean_and_autoattack_are_compared_on_the_same_images(tmp_path: Path) -> None:
+    """Protects: sums and distances whose clean part is of all images and whose robust part is of a
+    few easy ones; all is as if the other images did not exist."""
+    methods = BASE | {"generalist-d": ("generalist-d", 0.85, 0.46, 0.41, 12)}
+    write_suite(tmp_path / "all", methods, n=600, n_aa=150, corruptions=(), spread=0.0)
+    suite = read_suite(tmp_path / "all")
+    clean = suite.of("joint")[0].outcomes["clean"].astype(float)  # type: ignore[index]
+    attacked = suite.of("joint")[0].outcomes["aa_linf"]  # type: ignore[index]
+    wanted = (clean[:150].mean() + attacked[:150].astype(float).mean()) / 2
+    weights = findings.SCORES["mean of clean and AutoAttack accuracy"]
+    assert findings._mean_score(suite, "joint", weights) == pytest.approx(wanted)
+    assert clean[:150].mean() != clean.mean()
+    whole = findings.line_test(suite, "generalist-d", ("pgd-at", "joint"), "aa_linf")
+    for path in tmp_path.glob("all/cells/*/outcomes.parquet"):  # only the attacked images are left
+        frame = pd.read_parquet(path).head(150)
+        frame.to_parquet(path)
+        record = json.loads((path.parent / "evaluation.json").read_text())
+        for name, entry in record["metrics"].items():
+            entry |= {"n": 150, "correct": int(frame[name].sum())}
+        (path.parent / "evaluation.json").write_text(json.dumps(record))
+    alone = findings.line_test(
+        read_suite(tmp_path / "all"), "generalist-d", ("pgd-at", "joint"), "aa_linf"
+    )
+    assert isinstance(whole, findings.LineTest)
+    assert whole == alone
+    assert whole.where == "n = 150, 1 seed"
+
+
+def test_figures_equal_in_print_are_level(tmp_path: Path) -> None:
+    """Protects: "0.1 points before (33.3 against 33.3)"."""
+    suite = _suite(tmp_path, {"a": BASE["pgd-at"], "b": BASE["joint"]}, n=1000)
+    weights = {"clean": 1.0}
+    for first, second, says in ((0.33338, 0.33262, "level with b"), (0.334, 0.332, "0.2 points")):
+        scores = {"a": first, "b": second}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(findings, "_mean_score", lambda s, m, w, known=scores: known[m])
+            sentence = findings.leader(suite, "score", weights)
+        assert says in sentence
+        assert bool(re.search("p [=<]", sentence)) == (says != "level with b")
+
+
+def test_the_union_is_named_first(tmp_path: Path) -> None:
+    """Protects: a suite about several norms whose summary never says who survives them all."""
+    _suite(tmp_path, BASE)
+    for cell in tmp_path.glob("cells/*"):
+        frame = pd.read_parquet(cell / "outcomes.parquet")
+        frame["union"] = frame["aa_linf"] & frame["pgd20_l2"]
+        frame.to_parquet(cell / "outcomes.parquet")
+        record = json.loads((cell / "evaluation.json").read_text())
+        correct = int(frame["union"].sum())
+        detail = {"of": ["aa_linf", "pgd20_l2"]}
+        record["metrics"]["union"] = {
+            "n": len(frame), "correct": correct, "kind": "union", "detail": detail
+        }  # fmt: skip
+        (cell / "evaluation.json").write_text(json.dumps(record))
+    leaders = findings.find(read_suite(tmp_path)).leaders
+    assert leaders[0].startswith("Highest union accuracy: pgd-at with")
+    assert leaders[1].startswith("Highest natural accuracy")
+
+
+def test_a_leaders_p_value_counts_the_methods_it_was_chosen_from(tmp_path: Path) -> None:
+    """Protects: the more methods a suite has, the more easily the best of them looks special."""
+    few = {"a": ("pgd-at", 0.8, 0.50, 0.4, 1), "b": ("pgd-at", 0.8, 0.475, 0.4, 1)}
+    many = few | {f"c{i}": ("pgd-at", 0.8, 0.40, 0.35, 1) for i in range(4)}
+    found = []
+    for name, methods in {"few": few, "many": many}.items():
+        suite = _suite(tmp_path / name, methods, n=1000)
+        sentence = findings.leader(suite, "PGD-20 accuracy", {"pgd20_linf": 1.0})
+        found.append(float(re.search(r"p = ([\d.]+)", sentence)[1]))  # type: ignore[index]
+    assert found[1] == pytest.approx(3 * found[0], abs=0.002)
+
+
+def test_no_conclusion_is_drawn_from_undertrained_runs(tmp_path: Path) -> None:
+    """Protects: "significant" about a net that knows little more than chance."""
+    weak = ("generalist-d", 0.17, 0.155, 0.15, 12)
+    suite = _suite(tmp_path, {"weak": weak, "worse": ("pgd-at", 0.11, 0.02, 0.01, 1)})
+    found = findings.find(suite)
+    assert all("conclusion withheld, under-trained: weak and worse" in s for s in found.leaders)
+    assert any("[u] weak is under-trained: seed 0 is near chance" in w for w in found.warnings)
+    text = markdown_text(suite)
+    assert "weak [u]" in text
+    assert "*17.0*" not in text
+    assert "**17.0**" not in text
 
 
 def test_natural_stands_in_for_a_missing_joint(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 from synthetic_records import CORRUPTIONS, ELEVEN, write_suite
@@ -79,6 +81,16 @@ def test_digits_have_no_published_figure(tmp_path: Path) -> None:
     assert not (target / "published.png").exists()
     assert not (target / "mixing.png").exists()
     assert "published.png" not in index.read_text()
+
+
+def test_a_trial_run_says_so_on_its_plots(small_out: Path) -> None:
+    """Protects: a plot of a run with --limit, shown without the table that warns."""
+    fig = plots.tradeoff(read_suite(small_out))
+    assert fig is not None
+    plots.mark_trial(fig, 200)
+    assert fig.get_suptitle() == "limit = 200: a trial run, not a result"
+    plots.mark_trial(other := plots.figure(2.0)[0], None)
+    assert not other.get_suptitle()
 
 
 def test_the_published_csvs_are_found_in_the_checkout() -> None:
@@ -164,3 +176,30 @@ def test_corruptions_one_by_one_and_mce(tmp_path: Path) -> None:
     errors = [(5 - sum(accuracies)) / 2.5 for accuracies in found.values()]
     assert rows["mCE"] == f"{100 * sum(errors) / 15:.1f}"
     assert "relative mCE" not in rows, "it needs the reference's clean error"
+
+
+def test_the_relative_mce_takes_the_clean_error_of_the_corrupted_images(tmp_path: Path) -> None:
+    """Protects: a rise above the clean error of other images. Half of the images were corrupted, and
+    all of those are right when clean."""
+    out = write_suite(tmp_path / "out", {"pgd-at": ELEVEN["pgd-at"]}, corruptions=CORRUPTIONS)
+    (cell,) = out.glob("cells/*")
+    frame = pd.read_parquet(cell / "outcomes.parquet")
+    frame.loc[:499, "clean"] = True
+    frame.loc[500:, "clean"] = False
+    record = json.loads((cell / "evaluation.json").read_text())
+    record["metrics"]["clean"]["correct"] = 500
+    record["metrics"]["corruptions"] |= {"n": 500}
+    for name in (c for c in frame.columns if c.startswith("corruptions/")):
+        frame.loc[500:, name] = pd.NA
+    frame.to_parquet(cell / "outcomes.parquet")
+    (cell / "evaluation.json").write_text(json.dumps(record))
+    lines = ["clean,0,0.1"]
+    lines += [f"{name},{level},0.5" for name in CORRUPTIONS for level in range(1, 6)]
+    reference = tmp_path / "alexnet.csv"
+    reference.write_text("\n".join(["corruption,severity,error", *lines]))
+    render(out, tmp_path / "report", reference)
+    text = (tmp_path / "report" / "corruptions.md").read_text()
+    found = record["metrics"]["corruptions"]["detail"]["per_corruption"]
+    # no clean error: the rise is the whole error, and that of the reference 0.5 - 0.1
+    wanted = 100 * sum((5 - sum(v)) / 2 for v in found.values()) / 15
+    assert re.search(rf"relative mCE +\| +{wanted:.1f} \|", text)

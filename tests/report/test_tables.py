@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic_records import write_suite
 
-from benchmark.evaluation.statistics import Interval
-from benchmark.report import tables
-from benchmark.report.records import SuiteRecord, read_suite
+from benchmark.evaluation.statistics import Interval, wilson
+from benchmark.report import classes, findings, tables
+from benchmark.report.records import CellRecord, SuiteRecord, read_suite
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -30,14 +33,16 @@ def test_the_tidy_schema_is_exact(rendered: Path) -> None:
     with open(rendered / "table.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == list(tables.CSV_COLUMNS)
-    assert ",".join(rows[0]) == "suite,dataset,model,method,metric,seeds,n,mean,low,high"
-    metrics = ["clean", "pgd20_linf", "pgd20_l2", "aa_linf", "corruptions"]
-    assert [r[4] for r in rows[1:6]] == metrics
+    assert ",".join(rows[0]) == "suite,dataset,model,method,metric,seeds,n,mean,low,high,note"
+    metrics = [
+        "clean", "pgd20_linf", "pgd20_l2", "pgd20_linf_on_aa_linf", "aa_linf", "corruptions"
+    ]  # fmt: skip
+    assert [r[4] for r in rows[1:7]] == metrics
     assert len(rows) == 1 + 4 * len(metrics)
     for row in rows[1:]:
-        mean, low, high = map(float, row[7:])
+        mean, low, high = map(float, row[7:10])
         assert 0 <= low <= mean <= high <= 1
-        assert all(len(value.split(".")[1]) == 6 for value in row[7:])
+        assert all(len(value.split(".")[1]) == 6 for value in row[7:10])
     seeds = {row[3]: row[5] for row in rows[1:]}
     assert seeds == {"natural": "2", "pgd-at": "2", "joint": "1", "generalist-d": "2"}
 
@@ -49,9 +54,9 @@ def test_a_method_without_any_result_stays_in_every_table(tmp_path: Path) -> Non
     }
     write_suite(tmp_path, methods, n=50, n_aa=20, corruptions=(), missing=[("trades", 0)])
     suite = read_suite(tmp_path)
-    assert "synthetic,cifar10,small-resnet,trades,clean,0,0,,,\n" in tables.csv_text(suite)
+    assert "synthetic,cifar10,small-resnet,trades,clean,0,0,,,,\n" in tables.csv_text(suite)
     line = next(t for t in tables.markdown_text(suite).splitlines() if t.startswith("| trades"))
-    assert line.count("missing") == 4
+    assert line.count("missing") == 5  # four metrics, and PGD on AutoAttack's images
     assert "0/1" in line
     assert "trades seed 0 (not started)" in tables.markdown_text(suite)
     assert r"trades & 0/1 & missing" in tables.latex_text(suite)
@@ -63,6 +68,88 @@ def test_nothing_evaluated_is_still_a_table(tmp_path: Path) -> None:
     suite = read_suite(tmp_path)
     assert "Missing 1 of 1 cells" in tables.markdown_text(suite)
     assert tables.csv_text(suite).count("\n") == 1
+
+
+def test_pgd_on_the_images_of_autoattack_stands_beside_it(small: SuiteRecord) -> None:
+    """Protects: AutoAttack on few images standing above PGD on all, as if it were the weaker."""
+    headings = list(tables.columns(small).values())
+    assert headings[3:5] == ["PGD-20 (n = 100)", "AutoAttack"]
+    for method in small.methods:
+        cells = small.evaluated(method)
+        outcomes = [
+            c.outcomes[c.outcomes["aa_linf"].notna()] for c in cells if c.outcomes is not None
+        ]
+        wanted = sum(frame["pgd20_linf"].astype(float).mean() for frame in outcomes) / len(cells)
+        found = tables.summarise(small)[method, "pgd20_linf_on_aa_linf"]
+        assert found.interval is not None
+        assert found.interval.value == pytest.approx(wanted)
+        assert (found.n, found.seeds) == (100, len(cells))
+    assert "PGD-20 (n = 100): PGD-20 on the images of AutoAttack" in "\n".join(tables.notes(small))
+
+
+def test_with_equal_n_no_column_is_repeated(tmp_path: Path) -> None:
+    methods = {"pgd-at": ("pgd-at", 0.8, 0.5, 0.4, 11.0)}
+    write_suite(tmp_path, methods, n=50, n_aa=50, corruptions=())
+    assert list(tables.columns(read_suite(tmp_path))) == read_suite(tmp_path).metrics()
+
+
+def test_a_figure_of_some_runs_says_so_in_its_cell(small_out: Path, tmp_path: Path) -> None:
+    """Protects: a row of two seeds with a column that one of them alone was measured for."""
+    out = Path(shutil.copytree(small_out, tmp_path / "out"))
+    cell = out / "cells" / "pgd-at-cifar10-s1"
+    record = json.loads((cell / "evaluation.json").read_text())
+    del record["metrics"]["aa_linf"]
+    (cell / "evaluation.json").write_text(json.dumps(record))
+    suite = read_suite(out)
+    row = next(t for t in tables.markdown_text(suite).splitlines() if t.startswith("| pgd-at"))
+    cells = [text.strip() for text in row.split("|")]
+    assert cells[2] == "2"
+    assert cells[7].endswith("(1 of 2 seeds)*")
+    assert "(1 of 2 seeds)" in tables.latex_text(suite)
+    assert ",pgd-at,aa_linf,1,100," in tables.csv_text(suite)
+    assert "1 of 2 seeds" in tables.csv_text(suite)
+    assert "how many of the method's runs have the figure" in "\n".join(tables.notes(suite))
+    other = next(t for t in tables.markdown_text(suite).splitlines() if t.startswith("| natural"))
+    assert "seeds" not in other
+
+
+def test_an_estimate_has_two_intervals_and_is_ranked_by_the_wider(tmp_path: Path) -> None:
+    """Protects: [26.4, 28.2] ranked against intervals that hold the choice of test images."""
+    methods = {
+        "pgd-at": ("pgd-at", 0.8, 0.5, 0.4, 11.0),
+        "trades": ("trades", 0.8, 0.5, 0.4, 11.0),
+    }
+    write_suite(tmp_path, methods, n=1000, n_aa=20, corruptions=())
+    for cell, mean in zip(sorted(tmp_path.glob("cells/*")), (0.272, 0.258), strict=True):
+        frame = pd.read_parquet(cell / "outcomes.parquet").drop(columns="aa_linf")
+        frame["aa_linf_estimate"] = pd.array([False] * 500 + [None] * 500, dtype="boolean")
+        frame.to_parquet(cell / "outcomes.parquet")
+        record = json.loads((cell / "evaluation.json").read_text())
+        del record["metrics"]["aa_linf"]
+        record["metrics"]["aa_linf_estimate"] = {
+            "kind": "autoattack-estimate", "n": 1000, "correct": None, "mean": mean,
+            "detail": {"low": mean - 0.004, "high": mean + 0.004, "interval": "exact"},
+        }  # fmt: skip
+        (cell / "evaluation.json").write_text(json.dumps(record))
+    suite = read_suite(tmp_path)
+    summary = tables.summarise(suite)["pgd-at", "aa_linf_estimate"]
+    assert summary.these is not None
+    assert summary.interval is not None
+    assert (summary.these.low, summary.these.high) == pytest.approx((0.268, 0.276))
+    whole = wilson(272, 1000)
+    assert summary.interval.low < whole.low
+    assert summary.interval.high > whole.high
+    # told apart on these images, not on new ones
+    assert tables.marks(suite, tables.summarise(suite))["aa_linf_estimate"] == {"pgd-at": "tied"}
+    text = tables.markdown_text(suite)
+    assert f"{tables.interval_text(summary)}" in text
+    assert "; [26.8, 27.6]" in tables.interval_text(summary)
+    assert "Estimate: first the interval for new images" in text
+    assert "for these images alone [0.268000; 0.276000]" in tables.csv_text(suite)
+    # its outcomes are those of a sample of survivors: nothing is computed from them image by image
+    assert "aa_linf_estimate" not in classes.class_metrics(suite)
+    terms = [(1.0, "pgd-at", "aa_linf_estimate"), (-1.0, "trades", "aa_linf_estimate")]
+    assert findings.contrast(suite, terms) is None
 
 
 def _summary(method: str, value: float, half: float) -> tables.Summary:
@@ -79,6 +166,13 @@ def test_bold_needs_an_interval_of_its_own() -> None:
         "b": "tied",
     }
     assert tables.ranks([_summary("a", 0.9, 0.01)]) == {}
+    # equal to the digit that is printed, and not to be claimed: a difference that nobody can see
+    assert tables.ranks([_summary("a", 0.90004, 0), _summary("b", 0.90001, 0)]) == {
+        "a": "tied",
+        "b": "tied",
+    }
+    # nothing is concluded from an under-trained net
+    assert tables.ranks([_summary("a", 0.9, 0.01), _summary("b", 0.8, 0.01)], ["a"]) == {}
 
 
 def test_the_limit_is_loud_in_every_text(small: SuiteRecord) -> None:
@@ -126,3 +220,31 @@ def test_latex_escapes_every_special_character() -> None:
 
 def test_markdown_cells_cannot_break_the_table() -> None:
     assert "a\\|b c" in tables.markdown_table(["x"], [["a|b\nc"]])
+
+
+def test_notes_say_whose_recipe_and_which_checkpoint() -> None:
+    """A reader must see that rows have different optimisers, and how each checkpoint was chosen."""
+    chosen = {"selected_epoch": 1.0, "val_clean": 0.5, "val_pgd": 0.3}
+    training = {
+        "checkpoint_rule": "last", **chosen,
+        "also": {"best-sum": chosen}, "selection_floor": 0.88, "floor_missed": True,
+    }  # fmt: skip
+    cells = tuple(
+        CellRecord(
+            Path(label), label, 0, "evaluated",
+            config={"method": {"name": label, "recipe": {"name": label, **whose}}},
+            training=training,
+            evaluation={"metrics": {}},
+        )
+        for label, whose in (("pgd-at", {}), ("fat", {"recipe": "authors"}))
+    )  # fmt: skip
+    suite = SuiteRecord(Path("out"), "s", "S", "", ("pgd-at", "fat"), (0,), "d", "m", None, cells)
+    text = "\n".join(tables.notes(suite))
+    assert "optimiser and schedule of the method's authors for fat; the suite's common" in text
+    assert "Checkpoint: last of training." in text
+    assert "Columns marked (best-sum): largest clean + PGD accuracy on held-out" in text
+    assert (
+        "No checkpoint was at least 0.88 clean, so best-sum chose among all: pgd-at seed 0" in text
+    )
+    assert tables.title("pgd20_linf@best") == "PGD-20 (best)"
+    assert tables.title("aa_linf@8/255") == "aa_linf@8/255"  # a radius is no rule

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from tiny_suites import cli
 
+from benchmark.data.official import official
 from benchmark.suites.schema import load_suite
+from benchmark.training.loop import training_length
 
 
 @pytest.mark.parametrize("suite", ["cifar10-resnet18", "cifar100-resnet18", "cifar10-wrn32"])
@@ -28,6 +30,25 @@ def test_settings_of_the_papers(suite: str) -> None:
         assert generalist.average.decay == 0.999  # type: ignore[attr-defined]
     threat = recipes["pgd-at"].learner.objective.threat  # type: ignore[attr-defined]
     assert (str(threat.eps), str(threat.step), threat.steps) == ("0.031", "0.007", 10)
+
+
+@pytest.mark.parametrize(
+    ("suite", "images", "steps"),
+    [
+        ("cifar10-resnet18", 49_000, 383),
+        ("cifar100-resnet18", 49_000, 383),
+        ("cifar10-wrn32", 49_000, 383),
+        ("imagenet-resnet50", 1_280_167, 10_002),
+    ],
+)
+def test_steps_of_an_epoch(suite: str, images: int, steps: int) -> None:
+    """Protects: a tenth of the images once went to validation, and an epoch had 352 steps, not 383."""
+    config = load_suite(suite)
+    data = official(config.dataset)
+    assert data is not None
+    assert len(data.train) == images
+    length = training_length(config.train, config.dataset, len(data.train))
+    assert (length.steps_per_epoch, length.steps) == (steps, 120 * steps)
 
 
 def _write_folders(root: Path, size: int, classes: int) -> None:

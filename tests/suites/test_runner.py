@@ -319,7 +319,7 @@ def test_an_assumed_throughput_needs_no_data(tmp_path: Path) -> None:
     for key in ("train_seconds", "evaluation_seconds_at_most"):
         assert slow[key] == pytest.approx(2 * fast[key])
     (cell,) = slow["cells"]
-    assert cell["gradient_passes"] == 45_000 * 120 * 11  # a tenth is held out; PGD-10 and a step
+    assert cell["gradient_passes"] == 49_000 * 120 * 11  # 1,000 are held out; PGD-10 and a step
     assert not (tmp_path / "out").exists()
     refused = cli(*(word for word in command if word != "--dry-run"), "--tflops", 10)
     assert refused.status == 2

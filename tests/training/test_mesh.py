@@ -42,6 +42,7 @@ FOUR = {
     "generalist-4": (1, 2, 4),
     "generalist-official": (2,),
     "copied": (2,),
+    "rests": (2,),
     "reestimated": (1,),
     "weight-interpolation": (2,),
 }
@@ -56,6 +57,9 @@ def everything() -> list[dict[str, Any]]:
         jobs.append({"name": name, "recipe": recipe})
     copied = {"name": "generalist-d", "batchnorm": "copy", "optimizer_state": "reset"}
     jobs.append({"name": "copied", "recipe": copied | REDISTRIBUTED})
+    # the natural learner rests until step 4 of 6, whichever process has it
+    rests = {"name": "generalist-d", "optimizer_state": "reset"}
+    jobs.append({"name": "rests", "recipe": rests | REDISTRIBUTED})
     reestimated = {"name": "generalist-t", "batchnorm": "reestimate"}
     jobs.append({"name": "reestimated", "recipe": reestimated | REDISTRIBUTED})
     jobs.append({"name": "awp-trades", "recipe": {"name": "awp", "objective": "trades"}})
@@ -216,9 +220,11 @@ def test_draws_are_the_rows_of_the_whole_batch(layout_: torch.memory_format) -> 
 @pytest.mark.slow
 def test_killed_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
     """Learners on one axis: SIGTERM to the launcher, SIGKILL of a process, and the same command
-    again; weights, curves and outcomes are those of an uninterrupted run of two processes."""
-    recipe = {"name": "generalist-t", "warmup": "20%", "every": "20%"}
-    suite = write_suite(tmp_path, methods=[recipe], train={"epochs": 30, "validations": 10})
+    again; weights, curves and outcomes are those of an uninterrupted run of two processes. The
+    natural learner rests until 60 % of training, and two rules choose a checkpoint."""
+    recipe = {"name": "generalist-t", "warmup": "20%", "every": "20%", "optimizer_state": "reset"}
+    train = {"epochs": 30, "validations": 10, "selection": ["last", "best"]}
+    suite = write_suite(tmp_path, methods=[recipe], train=train)
     arguments = ("run", suite, "--learner-groups", 2, "-q", "--out")
     assert torchrun(2, *arguments, tmp_path / "whole").wait(timeout=600) == 0
 

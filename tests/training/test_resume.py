@@ -18,11 +18,14 @@ from benchmark.training.loop import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 10
-CASES: list[tuple[Any, str]] = [
+CASES: list[tuple[Any, Any]] = [
     ("pgd-at", "best"),
     ({"name": "generalist-d", "warmup": "20%", "every": "20%"}, "last"),
     ({"name": "generalist-d-norms", "warmup": "0%", "every": "30%", "batchnorm": "copy",
       "optimizer_state": "reset"}, "best"),
+    # the natural learner rests for the first 6 of 10 steps
+    ({"name": "generalist-d", "warmup": "20%", "every": "20%", "optimizer_state": "reset"},
+     ["last", "best", "best-sum"]),
     ("weight-interpolation", "best"),
     ({"name": "generalist-official", "warmup": "0%", "every": "50%"}, "last"),
 ]  # fmt: skip
@@ -51,7 +54,7 @@ def _train(cell: Cell, run: Path, stop_after: int | None = None) -> None:
 
 @pytest.mark.parametrize(("method", "selection"), CASES)
 def test_interrupted_training_equals_uninterrupted(
-    method: Any, selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: Any, selection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = tiny_cell(methods=[method], train={"selection": selection})
     _train(cell, tmp_path / "whole")

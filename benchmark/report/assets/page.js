@@ -221,7 +221,7 @@
       })),
     ].map((p) => ({
       ...p,
-      tip: `${p.method}${data.methods[p.method].doubtful ? "  [!] doubtful" : ""}\n` +
+      tip: `${p.method}${data.methods[p.method].doubtful ? "  [!] doubtful" : ""}${data.methods[p.method].undertrained ? "  [u] under-trained" : ""}\n` +
         `Clean ${percent(p.x)}\n${panel.title} ${percent(p.y)}` +
         (p.seeds.length > 1 ? `\n${p.seeds.length} seeds` : "\n1 seed"),
     }));
