@@ -38,13 +38,14 @@ _KNOWN_CODE = ("torch", "benchmark", "baselines", "generalist")
 Probe = dict[str, Any]
 
 
-def probe(model: nn.Module, image_size: int, device: torch.device) -> Probe:
+def probe(model: nn.Module, image_size: int, device: torch.device, channels: int = 3) -> Probe:
     """What ``model`` makes of fixed images, and the source of its classes.
 
     The model and the global generators are left as they were.
 
     Args:
-        model: images [n, 3, s, s] in [0, 1] to logits [n, k].
+        model: images [n, c, s, s] in [0, 1] to logits [n, k].
+        channels: c.
 
     Returns:
         ``weights`` and ``source``: hashes; ``logits`` and ``gradient``: random projections of the
@@ -56,8 +57,8 @@ def probe(model: nn.Module, image_size: int, device: torch.device) -> Probe:
     """
     draw = torch.Generator().manual_seed(0)
     half = _IMAGES // 2
-    noise = torch.rand(half, 3, image_size, image_size, generator=draw)
-    coarse = torch.rand(half, 3, 4, 4, generator=draw)
+    noise = torch.rand(half, channels, image_size, image_size, generator=draw)
+    coarse = torch.rand(half, channels, 4, 4, generator=draw)
     smooth = F.interpolate(coarse, size=(image_size, image_size), mode="bilinear")
     x = torch.cat([noise, smooth]).to(device)
     state = {n: v.clone() for n, v in model.state_dict().items() if isinstance(v, Tensor)}
@@ -103,7 +104,7 @@ def _gradient(model: nn.Module, x: Tensor, direction: Tensor) -> Tensor | None:
 
 
 def _projected(gradient: Tensor, draw: torch.Generator) -> Tensor:
-    """[n, 3, s, s] onto a few random directions: [n, d]."""
+    """[n, c, s, s] onto a few random directions: [n, d]."""
     flat = gradient.flatten(1)
     onto = torch.randn(flat.shape[1], _DIRECTIONS, generator=draw, dtype=torch.float64)
     return flat @ onto.to(flat.device) / math.sqrt(len(onto))

@@ -293,7 +293,8 @@ class Evaluator(Setup):
 
         The probe of a function that the record does not have is added to it.
         """
-        found = identity.probe(model, self.data.test.image_size, self.device)
+        size, channels = self.data.test.image_size, self.data.channels
+        found = identity.probe(model, size, self.device, channels)
         name = identity.function_id(found, record["functions"])
         name, found = self.ranks.gather((name, found))[0]  # another rank may round differently
         record["functions"].setdefault(name, found)

@@ -128,11 +128,8 @@ def options_of(network: nn.Module) -> dict[str, Any] | None:
 
 
 def recorded_state(network: nn.Module) -> dict[str, Any]:
-    """The state dict of ``network``, with the options of every network of ``build_model`` in it.
-
-    They stand in torch's ``_metadata``, which ``torch.save`` keeps: the file stays an ordinary state
-    dict.
-    """
+    """The state dict of ``network``, with the options of every network of ``build_model`` in it in
+    torch's ``_metadata``, where ``torch.save`` keeps them. A file of it is an ordinary one."""
     state: Any = network.state_dict()
     for name, module in network.named_modules():
         options = options_of(module)

@@ -163,23 +163,6 @@ def test_a_probe_leaves_everything_as_it_was() -> None:
     assert identity.same_function(one, two), "noise of torch's generators is seeded"
 
 
-def test_two_checkpoints_in_one_record(tmp_path: Path, measured: list[str]) -> None:
-    """Protects: last and best of a run, each figure with the hash of its own weights."""
-    last, best = Net(0), Net(1)
-    hashes = [identity.probe(net, 16, CPU)["weights"] for net in (last, best)]
-    evaluate(tmp_path, last, CLEAN, beside=hashes)
-    evaluate(tmp_path, best, {**CLEAN, "name": "clean-best"}, beside=hashes)
-    evaluate(tmp_path, last, CLEAN, beside=hashes)
-    assert measured == ["clean", "clean-best"]
-    found = record(tmp_path)
-    assert [entry["model"] for entry in found["metrics"].values()] == hashes
-    assert len(found["reliability"]["checked"]) == 2
-    assert earlier.listed(tmp_path) == []
-    evaluate(tmp_path, last, CLEAN)  # alone, the other weights' figure has no place here
-    assert list(figures(tmp_path)) == ["clean"]
-    assert list(kept(tmp_path)) == ["clean-best"]
-
-
 def test_unfinished_work_of_another_function_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
