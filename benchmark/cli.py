@@ -113,7 +113,7 @@ class Kind(str, Enum):
     methods = "methods"
     datasets = "datasets"
     models = "models"
-    attacks = "attacks"
+    metrics = "metrics"
     panels = "panels"
     suites = "suites"
 
@@ -920,7 +920,7 @@ def list_(
     ] = False,
     json_: AsJson = False,
 ) -> None:
-    """List methods, datasets, models, attacks, panels or suites."""
+    """List methods, datasets, models, metrics, panels or suites."""
     if markdown:
         if kind is not Kind.methods:
             raise ConfigError("--markdown is for list methods")
@@ -953,10 +953,10 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
         from benchmark.models.zoo import MODELS
 
         return [(name, entry.description) for name, entry in MODELS.items()]
-    if kind is Kind.attacks:
-        from benchmark.attacks import DESCRIPTIONS
+    if kind is Kind.metrics:
+        from benchmark.catalogue import metrics
 
-        return sorted(DESCRIPTIONS.items())
+        return metrics()
     if kind is Kind.panels:
         from benchmark.suites.panels import PANELS
 

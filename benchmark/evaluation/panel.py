@@ -61,6 +61,8 @@ class Evaluator(Setup):
                 record; a folder that cannot be written.
             DataError: a shifted test set that is not there or damaged.
         """
+        for metric in metrics:  # before any long work
+            metric.check(self)
         died = last_words(directory) if self.ranks.first else None
         if died:
             self.progress.say(died)
@@ -70,8 +72,6 @@ class Evaluator(Setup):
     def _evaluate(
         self, model: nn.Module, metrics: Sequence[Metric], directory: Path, mark: Running
     ) -> None:
-        for metric in metrics:  # before any long work
-            metric.check(self)
         record, outcomes, old = self._read(directory)
         self._check(model)
         of = self._fingerprint(model, record)
@@ -132,7 +132,16 @@ class Evaluator(Setup):
         entry = {
             "key": key,
             **on,
-            **about(metric, measured, self),
+            **metric.about(
+                {
+                    "seed": metric.seed,
+                    "bn_mode": "eval",
+                    "device": str(self.device),
+                    "batch_size": self.batch_size,
+                    **measured.detail,
+                }
+            ),
+            "outcomes": measured.where,
             "n": len(measured.indices),
             "correct": measured.correct,
             "mean": measured.value,
@@ -387,31 +396,6 @@ class Evaluator(Setup):
                 *(_finding(finding, function) for finding in findings),
             ],
         }
-
-
-def about(metric: Metric, measured: Measured, setup: Setup) -> dict[str, Any]:
-    """What a record's entry says of its metric, so that readers of records need no metric."""
-    detail = {
-        "seed": metric.seed,
-        "bn_mode": "eval",
-        "device": str(setup.device),
-        "batch_size": setup.batch_size,
-        **measured.detail,
-    }
-    outcomes = "none" if not measured.outcomes else "test"
-    return {
-        "kind": metric.kind,
-        "settings": metric.settings(),
-        "title": metric.title,
-        "description": metric.describe(detail),
-        "role": metric.role,
-        "form": metric.form,
-        "ball": None if metric.ball is None else [metric.ball[0], str(metric.ball[1])],
-        "reference": metric.reference,
-        "higher_is_better": metric.higher_is_better,
-        "outcomes": "own" if measured.frame is not None else outcomes,
-        "detail": detail,
-    }
 
 
 def _move(source: Path, target: Path) -> None:

@@ -61,6 +61,13 @@ class Measured:
     correct: int | None = None
     frame: pd.DataFrame | None = None
 
+    @property
+    def where(self) -> Literal["test", "own", "none"]:
+        """Which images have outcomes: the test split's, others of a table of their own, or none."""
+        if self.frame is not None:
+            return "own"
+        return "test" if self.outcomes else "none"
+
 
 @dataclass
 class Setup:
@@ -292,6 +299,21 @@ class Metric(Config, ABC):
 
         A forward pass alone counts ``FORWARD``.
         """
+
+    def about(self, detail: Mapping[str, Any]) -> dict[str, Any]:
+        """What a record says of the metric, so that its readers need no metric; JSON values."""
+        return {
+            "kind": self.kind,
+            "settings": self.settings(),
+            "title": self.title,
+            "description": self.describe(detail),
+            "role": self.role,
+            "form": self.form,
+            "ball": None if self.ball is None else [self.ball[0], str(self.ball[1])],
+            "reference": self.reference,
+            "higher_is_better": self.higher_is_better,
+            "detail": dict(detail),
+        }
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """The settings in words, for the footnote of a table; ``detail`` is the record's."""

@@ -163,9 +163,10 @@ class PGD(Metric):
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
-        said = {**detail, **detail["threat"]}
+        own = self.model_dump(mode="json", exclude={"threat"})
+        said = {**detail, **own, **self.threat.model_dump(mode="json")}
         if not self.momentum:
             del said["momentum"]
         if self.precision == "fp32":
-            said.pop("precision", None)
+            del said["precision"]
         return sentence(said, _WORDS)

@@ -320,7 +320,7 @@ def trade_off(suite: SuiteRecord) -> list[str]:
         if not _has_natural_learner(suite, method)
     ]
     adjusted = holm([t.distance.p for t in tests])
-    return [_line_sentence(t, p) for t, p in zip(tests, adjusted, strict=True)] + failures
+    return [_line_sentence(suite, t, p) for t, p in zip(tests, adjusted, strict=True)] + failures
 
 
 def _first_line(
@@ -349,10 +349,10 @@ def _has_natural_learner(suite: SuiteRecord, method: str) -> bool:
     return True
 
 
-def _line_sentence(test: LineTest, p: float) -> str:
+def _line_sentence(suite: SuiteRecord, test: LineTest, p: float) -> str:
     d = test.distance
     figures = f"{_points(d.value)} [{_points(d.low)}, {_points(d.high)}], {_p(p)}"
-    plane = f"{test.method}, clean/{title(test.metric)}"
+    plane = f"{test.method}, clean/{title(suite, test.metric)}"
     if p <= ALPHA and abs(d.value) >= 0.0005:
         side = "above" if d.value >= 0 else "below"
         return f"{plane}: lies {side} {_line(test)} ({figures}; {test.where})."

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmark.suites.metrics import Metric
 from PIL import Image
 from tiny_suites import TINY, tiny, tiny_data
 from torch import Tensor, nn
@@ -18,7 +19,6 @@ from benchmark.core.errors import BenchmarkError
 from benchmark.data.dataset import Dataset, FileNames, Split, StreamedSplit
 from benchmark.evaluation import earlier, identity
 from benchmark.evaluation.panel import Evaluator
-from benchmark.suites.metrics import Metric
 from benchmark.suites.schema import build_suite
 
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_entries import made
 from short_attacks import shorten
 from tiny_suites import tiny_data
 from torch import Tensor, nn
@@ -232,8 +233,12 @@ def test_missing_shifted_files_stop_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
-def entry(kind: str, n: int, **detail: Any) -> dict[str, Any]:
-    return {"kind": kind, "n": n, "detail": {"norm": "linf", "eps": "8/255", **detail}}
+def attack(n: int, **detail: Any) -> dict[str, Any]:
+    return made({"kind": "autoattack"}, {"norm": "linf", "eps": "8/255", **detail}, n=n)
+
+
+def pgd(**threat: Any) -> dict[str, Any]:
+    return made({"kind": "pgd", "threat": threat}, {"threat": threat}, n=100)
 
 
 def test_what_attacks_say_about_one_another() -> None:
@@ -242,9 +247,9 @@ def test_what_attacks_say_about_one_another() -> None:
     after = {"apgd-ce": 0.5, "apgd-t": 0.48, "fab-t": 0.48, "square": 0.48}
     threat = {"norm": "linf", "eps": "8/255", "steps": 20}
     honest = {
-        "aa_linf": entry("autoattack", 100, after=after),
-        "pgd20_linf": {"kind": "pgd", "n": 100, "detail": {"threat": threat}},
-        "pgd20_l2": {"kind": "pgd", "n": 100, "detail": {"threat": {**threat, "norm": "l2"}}},
+        "aa_linf": attack(100, after=after),
+        "pgd20_linf": pgd(**threat),
+        "pgd20_l2": pgd(**{**threat, "norm": "l2", "eps": "128/255"}),
     }
     right = pd.DataFrame({
         "aa_linf": [True] * 48 + [False] * 52,
@@ -252,7 +257,7 @@ def test_what_attacks_say_about_one_another() -> None:
         "pgd20_l2": [True] * 100,
     }).astype("boolean")  # fmt: skip
     assert across(honest, right) == []
-    square = {**honest, "aa_linf": entry("autoattack", 100, after={**after, "square": 0.40})}
+    square = {**honest, "aa_linf": attack(100, after={**after, "square": 0.40})}
     (found,) = across(square, right)
     assert found.name == "black-box-beats-gradients"
     assert "8 of 100" in found.text

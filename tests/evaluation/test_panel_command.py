@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from short_attacks import shorten
 from tiny_suites import cli, write_suite
 

@@ -28,7 +28,7 @@ def test_every_panel_is_a_valid_evaluation(name: str) -> None:
 def test_the_papers_columns() -> None:
     names = [metric.name for metric in PANELS.get("paper")(Radii(), Amount())]
     assert names == [
-        "clean", "pgd20_linf", "pgd100_linf", "mim20_linf", "cw20_linf", "pgd10_released", "apgd-ce_linf",
+        "clean", "pgd20_linf", "pgd100_linf", "mim20_linf", "cw20_linf", "pgd10_linf@released", "apgd-ce_linf",
         "apgd-dlr_linf", "apgd-t_linf", "fab-t_linf", "square_linf", "aa_linf",
     ]  # fmt: skip
     pgd = {m.name: m for m in PANELS.get("paper")(Radii(), Amount()) if isinstance(m, PGD)}
@@ -36,13 +36,13 @@ def test_the_papers_columns() -> None:
     assert pgd["pgd20_linf"].threat.steps == pgd["cw20_linf"].threat.steps == 20
     assert pgd["mim20_linf"].momentum == 1
     assert pgd["cw20_linf"].loss == "cw"
-    released = pgd.pop("pgd10_released")
+    released = pgd.pop("pgd10_linf@released")
     assert str(released.threat) == "linf eps=0.031 step=0.007 steps=10"
     assert (released.loss, released.momentum, released.restarts) == ("ce", 0, 1)
     assert {str(metric.threat.step) for metric in pgd.values()} == {"2/255"}
     # at another radius there is nothing that it could be compared with
     elsewhere = PANELS.get("paper")(Radii(linf="4/255"), Amount())
-    assert "pgd10_released" not in [metric.name for metric in elsewhere]
+    assert "pgd10_linf@released" not in [metric.name for metric in elsewhere]
 
 
 def test_unseen_radii_are_multiples_of_the_trained_one() -> None:

@@ -57,11 +57,11 @@ def test_shipped_suites_are_valid(name: str) -> None:
         ({"evaluation": []}, "evaluation"),
         (
             {"evaluation": [{"kind": "pgd", "name": "pgd20_linf", "threat": {"steps": 10}}]},
-            "call it pgd10_linf",
+            "this one is 'pgd10_linf'",
         ),
         (
             {"evaluation": [{"kind": "autoattack", "name": "aa_linf", "norm": "l2", "eps": 0.5}]},
-            "call it aa_l2",
+            "this one is 'aa_l2'",
         ),
         ({"seeds": [2**40]}, "seeds.0"),
         ({"modle": {}}, "did you mean 'model'"),
