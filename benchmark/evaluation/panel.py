@@ -47,11 +47,11 @@ class Evaluator(Setup):
         """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
 
         Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric; AutoAttack goes on
-        behind its last finished batch. The first metric with examples (PGD) also leaves
-        a few images to look at, ``gallery.npz``. A metric already there under the same key (settings, weights, function,
-        images) is kept; any other is measured, and the figure whose place it takes goes to
-        ``earlier/``, from where it comes back when it is asked for again. ``model`` is left as it
-        was.
+        behind its last finished batch. The first metric with examples (PGD) also leaves a few
+        images to look at, ``gallery.npz``. A metric already there under the same key (settings,
+        weights, function, images) is kept; any other is measured, and the figure whose place it
+        takes goes to ``earlier/``, from where it comes back when it is asked for again. ``model``
+        is left as it was.
 
         With several ranks, all call this with the same arguments; the first alone measures what
         cannot be shared, and writes.

@@ -33,16 +33,16 @@ class _Entry(_Shape):
     n: Annotated[int, Field(ge=1, lt=2**53)]
     correct: Count | None = None
     mean: Share | None = None
-    kind: str | None = None
-    settings: dict[str, Any] | None = None
-    title: str | None = None
-    description: str | None = None
-    role: Literal["clean", "attack", "other"] | None = None
-    form: Literal["", "screening", "estimate"] | None = None
-    ball: list[str] | None = None
-    reference: bool | None = None
-    higher_is_better: bool | None = None
-    outcomes: Literal["test", "own", "none"] | None = None
+    kind: str
+    settings: dict[str, Any]
+    title: str
+    description: str
+    role: Literal["clean", "attack", "other"]
+    form: Literal["", "screening", "estimate"]
+    ball: list[str] | None
+    reference: bool
+    higher_is_better: bool
+    outcomes: Literal["test", "own", "none"]
     key: str | None = None
     model: str | None = None
     function: str | None = None

@@ -66,21 +66,21 @@ def test_a_panel_follows_the_suite(out: Path) -> None:
     found = metrics(run)
     assert found["aa_linf"] == before
     assert (found["aa_l2"]["n"], found["aa_l2"]["detail"]["eps"]) == (5, "128/255")
-    assert found["union_norms"]["detail"]["of"] == ["aa_linf", "aa_l2", "aa_l1"]
+    assert found["union@norms"]["detail"]["of"] == ["aa_linf", "aa_l2", "aa_l1"]
     without = ["--metric", "pgd20_linf_x2", "--metric", "pgd20_l2"]
     assert cli("evaluate", run, "--panel", "unseen", "--n", 8, *without, "-q").status == 0
     found = metrics(run)
     assert found["pgd20_linf_x2"]["detail"]["threat"]["eps"] == "0.2"
-    assert "union_norms" in found
+    assert "union@norms" in found
 
 
 def test_a_union_is_measured_with_its_parts(out: Path) -> None:
     run = runs(out)[0]
     called = cli(
-        "evaluate", run, "--panel", "cross-norm", "--n-aa", 5, "--metric", "union_norms", "-q"
+        "evaluate", run, "--panel", "cross-norm", "--n-aa", 5, "--metric", "union@norms", "-q"
     )
     assert called.status == 0, called.err
-    assert {"aa_l2", "aa_l1", "union_norms"} <= metrics(run).keys()
+    assert {"aa_l2", "aa_l1", "union@norms"} <= metrics(run).keys()
 
 
 def test_a_column_never_mixes_settings(out: Path) -> None:
