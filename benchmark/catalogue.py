@@ -1,4 +1,5 @@
-"""What the methods are: their docstrings, defaults and cost, for ``list`` and docs/methods.md."""
+"""What the methods and metrics are: their docstrings, defaults and cost, for ``list`` and
+docs/methods.md."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch import nn
 from benchmark.core.method import Method, authors_recipe, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
+from benchmark.metrics.metric import METRICS
 
 # Fields that every method has, or that are settings of the suite rather than of the method.
 _SHARED = {"name", "batchnorm"}
@@ -80,6 +82,16 @@ def _entry(name: str, cls: Any) -> Entry:
         defaults=_defaults(name),
         authors=str(authors_recipe(cls) or ""),
     )
+
+
+def metrics() -> list[tuple[str, str]]:
+    """(kind, docstring) of all registered metrics; the first line names the settings."""
+    found = []
+    for kind, cls in METRICS.items():
+        first, _, rest = (inspect.getdoc(cls) or "").partition("\n")
+        settings = ", ".join(name for name in cls.model_fields if name != "kind")
+        found.append((kind, f"{first} [{settings}]\n{rest}"))
+    return found
 
 
 def _build(name: str) -> Method | None:

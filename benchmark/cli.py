@@ -113,7 +113,7 @@ class Kind(str, Enum):
     methods = "methods"
     datasets = "datasets"
     models = "models"
-    attacks = "attacks"
+    metrics = "metrics"
     panels = "panels"
     suites = "suites"
 
@@ -590,11 +590,16 @@ def _refuse_given(options: dict[str, Any], why: str) -> None:
         raise ConfigError(f"{wrong} {why}; trained runs bring their own")
 
 
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def _print_figures(results: dict[str, dict[str, dict[str, Any]]]) -> None:
     """A table, then what makes its figures doubtful, and the figures whose place they took."""
 
     def percent(entry: dict[str, Any]) -> list[str]:
-        interval = f"[{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+        ends = [entry[key] for key in ("low", "high") if key in entry]
+        interval = "[" + ", ".join(f"{100 * end:.1f}" for end in ends) + "]" if ends else "-"
         return [f"{100 * entry['mean']:.2f}", interval, str(entry["n"])]
 
     rows = [
@@ -691,8 +696,8 @@ def compare(
             str(row.n),
             f"{100 * row.first:.1f}",
             f"{100 * row.second:.1f}",
-            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
-            f"{row.only_first}/{row.only_second}",
+            f"{100 * row.difference:+.1f}" + _ends(row.low, row.high),
+            "-" if row.only_first is None else f"{row.only_first}/{row.only_second}",
             "-" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
             row.verdict,
         ]
@@ -915,7 +920,7 @@ def list_(
     ] = False,
     json_: AsJson = False,
 ) -> None:
-    """List methods, datasets, models, attacks, panels or suites."""
+    """List methods, datasets, models, metrics, panels or suites."""
     if markdown:
         if kind is not Kind.methods:
             raise ConfigError("--markdown is for list methods")
@@ -948,10 +953,10 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
         from benchmark.models.zoo import MODELS
 
         return [(name, entry.description) for name, entry in MODELS.items()]
-    if kind is Kind.attacks:
-        from benchmark.attacks import DESCRIPTIONS
+    if kind is Kind.metrics:
+        from benchmark.catalogue import metrics
 
-        return sorted(DESCRIPTIONS.items())
+        return metrics()
     if kind is Kind.panels:
         from benchmark.suites.panels import PANELS
 

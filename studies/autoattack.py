@@ -40,7 +40,7 @@ from benchmark.core.progress import Progress
 from benchmark.core.threat import Pixels
 from benchmark.data import sources
 from benchmark.data.loader import evaluation_batches
-from benchmark.evaluation.outcomes import sample
+from benchmark.metrics.outcomes import sample
 from benchmark.speed import plain
 from benchmark.speed.clock import one_thread
 from benchmark.speed.measure import Options, measure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from benchmark.attacks.autoattack import Precision
-from benchmark.core.config import canonical_json, config_hash, explain, parse
+from benchmark.core.config import canonical_json, config_hash, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
@@ -24,7 +22,7 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
-from benchmark.data.dataset import Dataset, Split
+from benchmark.data.dataset import Dataset
 from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.evaluation import earlier
 from benchmark.evaluation.identity import images_hash
@@ -35,20 +33,9 @@ from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
 from benchmark.evaluation.shape import Plan, read_shaped, read_training
 from benchmark.evaluation.statistics import Interval, population_interval, wilson
+from benchmark.metrics.metric import Metric, make_metric
 from benchmark.models.adapt import notes_of
 from benchmark.models.loading import load_external
-from benchmark.suites.metrics import (
-    AutoAttackEstimate,
-    AutoAttackMetric,
-    AutoAttackScreening,
-    CorruptionsMetric,
-    Metric,
-    Panel,
-    PGDMetric,
-    PGDScreening,
-    ShiftMetric,
-    UnionMetric,
-)
 from benchmark.suites.panels import PANELS, Amount, Radii
 from benchmark.suites.run import locked, read_cell_config, read_plan
 from benchmark.suites.schema import CellConfig, apply_overrides
@@ -88,37 +75,21 @@ class Instead:
                 "--precision bf16 screens, --aa-budget and --aa-halfwidth estimate: "
                 "choose one of them"
             )
-        replaced = [self._replaced(metric) for metric in metrics]
-        if replaced == list(metrics):
+        replaced = [
+            metric.estimated(self.budget, self.halfwidth) if estimate else metric.screened()
+            for metric in metrics
+        ]
+        if not any(replaced):
             raise ConfigError(
                 "--aa-budget and --aa-halfwidth need an AutoAttack among the metrics, --precision "
                 "an AutoAttack or a PGD"
             )
-        # a union is of verdicts
-        return [metric for metric in replaced if not isinstance(metric, UnionMetric)]
-
-    def _replaced(self, metric: Metric) -> Metric:
-        screening = self.precision != "fp32"
-        if isinstance(metric, PGDMetric) and screening:
-            settings = metric.model_dump(mode="json", exclude={"kind"})
-            settings["name"] = f"{metric.name.partition('@')[0]}_screening"
-            screened = parse(PGDScreening, settings, where="--precision")
-            return screened.model_copy(update={"name": f"{metric.name}_screening"})
-        if not isinstance(metric, AutoAttackMetric):
-            return metric
-        same: dict[str, Any] = {"norm": metric.norm, "eps": metric.eps, "seed": metric.seed}
-        plain = f"aa_{metric.norm}"
-        replaced: Metric
-        if screening:
-            same |= {"name": f"{plain}_screening", "n": metric.n}
-            replaced = parse(AutoAttackScreening, same, where="--precision")
-        else:
-            same |= {"name": f"{plain}_estimate", "budget": self.budget}
-            same |= {"halfwidth": self.halfwidth}
-            replaced = parse(AutoAttackEstimate, same, where="--aa-budget, --aa-halfwidth")
-        # a radius in the name (aa_linf@1/255) is no name that could be given
-        word = replaced.name.removeprefix(plain)
-        return replaced.model_copy(update={"name": f"{metric.name}{word}"})
+        # A union is of verdicts, which an estimate or a screening does not give.
+        return [
+            other or metric
+            for metric, other in zip(metrics, replaced, strict=True)
+            if other or not metric.parts
+        ]
 
 
 @dataclass(frozen=True)
@@ -182,11 +153,11 @@ class How:
         """The panel ``name``; with ``ood``, every shifted test set of ``dataset`` that is there."""
         try:
             metrics = list(PANELS.get(name)(radii, Amount()))
-        except ValidationError as error:
-            raise ConfigError(f"panel {name}: {explain(error, Panel)}") from error
+        except ValueError as error:
+            raise ConfigError(f"panel {name}: {error}") from error
         if name == "ood":
             metrics += [
-                ShiftMetric(name=shifted)
+                make_metric({"kind": "shift", "test_set": shifted})
                 for shifted, entry in SHIFTED.items()
                 if entry.base == dataset and find_shifted(shifted, self.data_root)
             ]
@@ -204,9 +175,10 @@ class How:
     def possible(self, metrics: Sequence[Metric], data: Dataset) -> list[Metric]:
         """Without what a panel cannot measure on ``data``, unless it is asked for by name: images
         that are streamed are not corrupted."""
-        if self.only or isinstance(data.test, Split):
+        if self.only:
             return list(metrics)
-        return [metric for metric in metrics if not isinstance(metric, CorruptionsMetric)]
+        setup = self.evaluator(data, None)
+        return [metric for metric in metrics if metric.possible(setup)]
 
     def lock(self, folders: Sequence[Path]) -> AbstractContextManager[None]:
         """Hold the run folders; the first rank does so for all."""
@@ -375,14 +347,13 @@ def _panel_for(
         metrics = how.panel_at("standard", how.radii(_usual(dataset)), dataset)
     if not (own or how.panel):  # hours on a whole test set, so not unasked
         metrics = [
-            metric.model_copy(update={"n": _UNASKED})
-            if isinstance(metric, AutoAttackMetric)
-            else metric
+            metric.model_copy(update={"n": _UNASKED}) if metric.reference else metric
             for metric in metrics
         ]
-    chosen = how.instead.of(choose_metrics(metrics, how.only))
-    replaced = (AutoAttackEstimate, AutoAttackScreening, PGDScreening)
-    chosen = [metric for metric in chosen if not how.instead or isinstance(metric, replaced)]
+    own_forms = choose_metrics(metrics, how.only)
+    chosen = how.instead.of(own_forms)
+    if how.instead:
+        chosen = [metric for metric in chosen if metric not in own_forms]
     columns = () if other else [metric.name for metric in own or ()]
     return how.options.over(chosen, columns)
 
@@ -434,19 +405,18 @@ def _radii(metrics: Sequence[Metric]) -> Radii:
     Raises:
         ConfigError: several under one norm.
     """
-    found: dict[str, dict[str, str]] = {}  # norm, then the kind of evidence, best first
+    found: dict[NormName, set[str]] = {}
     for metric in metrics:
-        if isinstance(metric, AutoAttackMetric):
-            found.setdefault(metric.norm, {}).setdefault("autoattack", str(metric.eps))
-        elif isinstance(metric, PGDMetric) and re.fullmatch(r"pgd\d+_(linf|l2|l1)", metric.name):
-            found.setdefault(metric.threat.norm, {}).setdefault("pgd", str(metric.threat.eps))
+        if metric.ball and not metric.tag:
+            norm, eps = metric.ball
+            found.setdefault(norm, set()).add(str(eps))
     for norm, texts in found.items():
-        if len({Pixels(text) for text in texts.values()}) > 1:
+        if len({Pixels(text) for text in texts}) > 1:
             raise ConfigError(
-                f"the suite attacks with several {norm} radii ({', '.join(texts.values())}), so a "
+                f"the suite attacks with several {norm} radii ({', '.join(sorted(texts))}), so a "
                 "panel has none to follow; put {panel: NAME} into the suite's own evaluation"
             )
-    return Radii(**{norm: next(iter(texts.values())) for norm, texts in found.items()})
+    return Radii(**{norm: min(texts) for norm, texts in found.items()})
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -471,7 +441,10 @@ def panel_of(run: Path) -> tuple[Metric, ...] | None:
     suite = read_shaped(path, Plan, "run the suite again")
     if run.resolve().name not in {cell["slug"] for cell in suite.get("plan") or ()}:
         return None
-    return parse(Panel, {"metrics": suite.get("evaluation", ())}, where=str(path)).metrics
+    try:
+        return tuple(make_metric(item) for item in suite.get("evaluation") or ())
+    except ValueError as error:
+        raise BenchmarkError(f"{path} is damaged ({error}); run the suite again") from error
 
 
 def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
@@ -486,8 +459,8 @@ def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metri
             raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, names)}")
     wanted = set(only)
     for metric in metrics:
-        if isinstance(metric, UnionMetric) and metric.name in only:
-            wanted |= set(metric.of)
+        if metric.name in only:
+            wanted |= set(metric.parts)
     return [metric for metric in metrics if not only or metric.name in wanted]
 
 
@@ -582,16 +555,17 @@ def _dataset_config(
 
 
 def _at(metrics: Sequence[Metric], eps: str) -> list[Metric]:
-    """``metrics`` with the radius in the names of those under l_inf, and of unions of them."""
-    names = {m.name: f"{m.name}@{eps}" for m in metrics if "_linf" in m.name}
-    renamed = []
+    """``metrics`` with the radius as the tag of those under l_inf, and of what is computed from
+    them."""
+    tagged: dict[str, Metric] = {}
     for metric in metrics:
-        update: dict[str, Any] = {"name": names.get(metric.name, metric.name)}
-        if isinstance(metric, UnionMetric) and names.keys() & set(metric.of):
-            of = tuple(names.get(name, name) for name in metric.of)
-            update = {"name": f"{metric.name}@{eps}", "of": of}
-        renamed.append(metric.model_copy(update=update))
-    return renamed
+        names = {name: other.name for name, other in tagged.items()}
+        renamed = metric.with_parts(names)
+        if (metric.ball and metric.ball[0] == "linf") or renamed != metric:
+            tag = f"{metric.tag}-{eps}" if metric.tag else eps
+            renamed = renamed.model_copy(update={"tag": tag})
+        tagged[metric.name] = renamed
+    return list(tagged.values())
 
 
 def _refuse_foreign(out: Path, weights: str, images: str) -> None:
@@ -671,8 +645,11 @@ def _reason(one: Mapping[str, Any], present: Mapping[str, Any]) -> str:
 
 
 def _ends(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The 95 % interval; of an estimate, for these test images and for new images."""
+    """The 95 % interval; of an estimate, for these test images and for new images. A figure that is
+    no share of images has none."""
     detail = entry["detail"]
+    if entry["outcomes"] == "none":
+        return {}
     if "low" not in detail:
         interval = wilson(entry["mean"] * entry["n"], entry["n"])
         return {"low": interval.low, "high": interval.high}
@@ -692,7 +669,7 @@ def _settings(entry: Mapping[str, Any]) -> str:
     keys = ["norm", "eps", "step", "steps", "version", "source"]
     keys += ["precision"] if detail.get("precision", "fp32") != "fp32" else []
     text = " ".join(f"{key}={known[key]}" for key in keys if key in known)
-    if "low" in detail:
+    if entry["form"] == "estimate":
         low, high, wide_low, wide_high = (100 * end for end in _ends(entry).values())
         text += (
             f" ESTIMATE [{wide_low:.1f}, {wide_high:.1f}] for new images, [{low:.1f}, {high:.1f}] "

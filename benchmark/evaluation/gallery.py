@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.attacks.folding import folded_if_same
-from benchmark.attacks.pgd import pgd
 from benchmark.core.crafting import crafting
 from benchmark.core.files import atomic_path
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
-from benchmark.suites.metrics import PGDMetric
+from benchmark.metrics.metric import Metric
 
 NAME = "gallery.npz"
 IMAGES = 16
@@ -54,7 +52,7 @@ def is_current(path: Path, fingerprint: Mapping[str, str]) -> bool:
 def write_gallery(
     model: nn.Module,
     data: Dataset,
-    metric: PGDMetric,
+    metric: Metric,
     path: Path,
     fingerprint: Mapping[str, str],
     device: torch.device,
@@ -77,21 +75,13 @@ def write_gallery(
     )
     generator = torch.Generator(device=device).manual_seed(metric.seed)
     with crafting(model):
-        x_adv = pgd(
-            folded_if_same(model, x),
-            x,
-            y,
-            metric.threat,
-            loss=metric.loss,
-            momentum=metric.momentum,
-            generator=generator,
-        )
+        x_adv = metric.examples(model, x, y, generator)
         with torch.no_grad():
             predictions = [model(images).argmax(1).cpu().numpy() for images in (x, x_adv)]
     about = {
         "attack": metric.name,
-        "threat": metric.threat.model_dump(mode="json"),
-        "seed": metric.seed,
+        "title": metric.title,
+        "ball": None if metric.ball is None else [metric.ball[0], str(metric.ball[1])],
         "stride": stride,
         **fingerprint,
     }

@@ -16,7 +16,7 @@ from benchmark.data import sources
 from benchmark.evaluation.commands import choose_metrics, find_panel, panel_of
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation
-from benchmark.suites.metrics import Metric
+from benchmark.metrics.metric import Metric
 from benchmark.suites.run import locked, read_cell_config
 from benchmark.training.build import calibration_batches
 from benchmark.training.selection import load_deployed

@@ -24,8 +24,6 @@ FOLDERS: dict[Threat, str] = {"linf": "Linf", "l2": "L2", "corruptions": "corrup
 _ATTACKS = ["apgd-ce", "apgd-t", "fab-t", "square"]
 _TARGETS = 9
 _SEVERITIES = [1, 2, 3, 4, 5]
-# Endings of names that stand for something cheaper than AutoAttack.
-_NOT_AUTOATTACK = ("_estimate", "_screening")
 
 
 @dataclass(frozen=True)
@@ -128,15 +126,14 @@ def reported_metric(metrics: Mapping[str, Any], threat: Threat, board: Board | N
         if (
             entry.get("kind") == "corruptions"
             if threat == "corruptions"
-            else _is_autoattack(name, entry, threat)
+            else _is_autoattack(entry, threat) and not entry["form"]
         )
     ]
     return min(found, key=lambda name: len(_against(name, metrics[name], board)), default=None)
 
 
-def _is_autoattack(name: str, entry: Mapping[str, Any], threat: Threat) -> bool:
-    right = entry.get("kind") == "autoattack" and entry["detail"].get("norm") == threat
-    return right and not name.partition("@")[0].endswith(_NOT_AUTOATTACK)
+def _is_autoattack(entry: Mapping[str, Any], threat: Threat) -> bool:
+    return bool(entry["kind"] == "autoattack" and entry["detail"].get("norm") == threat)
 
 
 def violations(
@@ -168,10 +165,10 @@ def violations(
             reasons += _against(metric, metrics[metric], board)
     if robust is None:
         reasons += [
-            f"{other} is an estimate, which no board takes for AutoAttack"
+            f"{other} is {'an' if entry['form'] == 'estimate' else 'a'} {entry['form']}, which no "
+            "board takes for AutoAttack"
             for other, entry in metrics.items()
-            if str(entry.get("kind")).startswith("autoattack")
-            and entry["detail"].get("norm") == threat
+            if _is_autoattack(entry, threat)
         ]
     if "reliability" not in evaluation:
         reasons.append("the reliability checks were not made")

@@ -6,32 +6,13 @@ warning if some do not.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from benchmark.core.config import explain
 from benchmark.core.errors import ConfigError
-from benchmark.core.threat import ThreatModel
-from benchmark.suites.metrics import (
-    AutoAttackEstimate,
-    AutoAttackMetric,
-    AutoAttackPart,
-    AutoAttackScreening,
-    Metric,
-    PGDMetric,
-    PGDScreening,
-    SpatialMetric,
-    UnionMetric,
-)
-
-_PGD = (PGDMetric, PGDScreening)
-# What --n-aa counts the images of: hundreds of passes per image.
-_COSTLY = (AutoAttackMetric, AutoAttackPart, AutoAttackScreening, SpatialMetric)
+from benchmark.metrics.metric import Metric, Numbers
 
 
 @dataclass(frozen=True)
@@ -67,14 +48,18 @@ class Options:
         changed = [self._counted(metric, metric.name in columns, notes) for metric in metrics]
         names: dict[str, str] = {}
         result: list[Metric] = []
+        numbers = Numbers(self.steps, self.step, self.restarts)
         for metric in changed:
-            attacked = self._attacked(metric, notes)
+            attacked = metric.with_numbers(numbers).with_parts(names)
+            other = [part for part in attacked.parts if part not in metric.parts]
+            if other:
+                words = [metric.tag, "of", *(part.replace("@", "-") for part in other)]
+                tag = "-".join(filter(None, words))
+                attacked = attacked.model_copy(update={"tag": tag})
             names[metric.name] = attacked.name
-            if isinstance(metric, UnionMetric) and any(names[part] != part for part in metric.of):
-                of = tuple(names[part] for part in metric.of)
-                name = f"{metric.name}_of_{'_'.join(part for part in of if part not in metric.of)}"
-                attacked = metric.model_copy(update={"of": of, "name": name})
             result.append(attacked)
+        for option in numbers.taken:
+            notes.take(option)
         given = {
             "--n": self.n,
             "--n-aa": self.n_aa,
@@ -100,14 +85,13 @@ class Options:
 
     def _counted(self, metric: Metric, fixed: bool, notes: _Notes) -> Metric:
         """With its number of images, and its seed."""
-        if isinstance(metric, UnionMetric):  # has those of its parts
+        if metric.parts:  # has those of its parts
             return metric
         option, n = "--n", self.n
-        if isinstance(metric, _COSTLY) and self.n_aa is not None:
-            option, n = "--n-aa", self.n_aa
-        elif isinstance(metric, _PGD) and self.n_pgd is not None:
-            option, n = "--n-pgd", self.n_pgd
-        estimate = isinstance(metric, AutoAttackEstimate)
+        own = {"--n-aa": self.n_aa, "--n-pgd": self.n_pgd}.get(metric.count_option)
+        if own is not None:
+            option, n = metric.count_option, own
+        estimate = metric.form == "estimate"
         if estimate:
             if self.n is not None:
                 notes.refuse("--n", metric, "an estimate is of all test images; see --limit")
@@ -129,39 +113,6 @@ class Options:
         if n is not None and not estimate:
             update["n"] = n
         return metric.model_copy(update=update)
-
-    def _attacked(self, metric: Metric, notes: _Notes) -> Metric:
-        """With PGD's steps, step and restarts, under a name of its own."""
-        if not isinstance(metric, _PGD):
-            return metric
-        name, words = metric.name, []
-        settings = metric.threat.model_dump(mode="json")
-        update: dict[str, Any] = {}
-        if self.steps is not None:
-            notes.take("--steps")
-            if self.steps != metric.threat.steps:
-                settings["steps"] = self.steps
-                if re.match(r"(pgd|mim|cw)\d+_", name):
-                    name = re.sub(r"\d+", str(self.steps), name, count=1)
-                else:
-                    words.append(f"steps{self.steps}")
-        if self.step is not None:
-            notes.take("--step")
-            if settings["step"] != self.step:
-                settings["step"] = self.step
-                words.append(f"step{self.step.replace(' ', '')}")
-        if self.restarts is not None:
-            notes.take("--restarts")
-            if self.restarts != metric.restarts:
-                update["restarts"] = self.restarts
-                words.append(f"r{self.restarts}")
-        try:
-            update["threat"] = ThreatModel.model_validate(settings)
-        except ValidationError as error:
-            raise ConfigError(f"--steps, --step: {explain(error, ThreatModel)}") from error
-        screening = "_screening" if name.endswith("_screening") else ""
-        name = "_".join([name.removesuffix(screening), *words]) + screening
-        return metric.model_copy(update={**update, "name": name})
 
 
 _OWN = "it is a column of the run's suite, which sets its images and seed"

@@ -15,37 +15,27 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmark.core.config import config_hash
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_frame, read_json, write_frame, write_json
 from benchmark.core.running import Running, last_words, running
-from benchmark.data.dataset import Split
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation import earlier, gallery, identity, reliability
 from benchmark.evaluation.keys import metric_key
-from benchmark.evaluation.measures import AttackMetric, Measured, Measures, adversarial, journal
-from benchmark.evaluation.outcomes import sample
 from benchmark.evaluation.record import (
     columns_of,
+    own_outcomes,
     read_evaluation,
     read_outcomes,
     set_columns,
     unions_of,
 )
-from benchmark.suites.metrics import (
-    AutoAttackEstimate,
-    AutoAttackPart,
-    CorruptionsMetric,
-    Metric,
-    PGDMetric,
-    ShiftMetric,
-    UnionMetric,
-)
+from benchmark.metrics.metric import Context, Measured, Metric, Setup, adversarial
+from benchmark.metrics.outcomes import sample
 
 
 @dataclass
-class Evaluator(Measures):
+class Evaluator(Setup):
     """Evaluates models on the test split of one data set and keeps their records."""
 
     def evaluate(
@@ -57,20 +47,22 @@ class Evaluator(Measures):
         """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
 
         Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric; AutoAttack goes on
-        behind its last finished batch. The first PGD metric also leaves a few images to look at,
-        ``gallery.npz``. A metric already there under the same key (settings, weights, function,
-        images) is kept; any other is measured, and the figure whose place it takes goes to
-        ``earlier/``, from where it comes back when it is asked for again. ``model`` is left as it
-        was.
+        behind its last finished batch. The first metric with examples (PGD) also leaves a few
+        images to look at, ``gallery.npz``. A metric already there under the same key (settings,
+        weights, function, images) is kept; any other is measured, and the figure whose place it
+        takes goes to ``earlier/``, from where it comes back when it is asked for again. ``model``
+        is left as it was.
 
-        With several ranks, all call this with the same arguments; the first alone measures what is
-        not AutoAttack, and writes.
+        With several ranks, all call this with the same arguments; the first alone measures what
+        cannot be shared, and writes.
 
         Raises:
             BenchmarkError: the model's output does not fit the data set or is not finite; a damaged
                 record; a folder that cannot be written.
             DataError: a shifted test set that is not there or damaged.
         """
+        for metric in metrics:  # before any long work
+            metric.check(self)
         died = last_words(directory) if self.ranks.first else None
         if died:
             self.progress.say(died)
@@ -80,16 +72,6 @@ class Evaluator(Measures):
     def _evaluate(
         self, model: nn.Module, metrics: Sequence[Metric], directory: Path, mark: Running
     ) -> None:
-        if any(isinstance(metric, CorruptionsMetric) for metric in metrics) and not isinstance(
-            self.data.test, Split
-        ):
-            raise BenchmarkError(
-                f"common corruptions are generated in memory; {self.data.name} is streamed, so "
-                "leave that metric out (--metric) or set a smaller image size"
-            )
-        for metric in metrics:
-            if isinstance(metric, ShiftMetric):  # before any long work
-                self.shifted(metric.name)
         record, outcomes, old = self._read(directory)
         self._check(model)
         of = self._fingerprint(model, record)
@@ -103,7 +85,7 @@ class Evaluator(Measures):
                 write_json(directory / "evaluation.json", record)
             self._gallery(model, metrics, directory, of)
         for metric in metrics:
-            if self.ranks.first or isinstance(metric, AttackMetric | AutoAttackEstimate):
+            if self.ranks.first or metric.shared:
                 mark.at(f"the evaluation of {metric.name}")
                 self._bring(model, metric, directory, record, outcomes, of)
 
@@ -117,8 +99,8 @@ class Evaluator(Measures):
         of: Mapping[str, str],
     ) -> None:
         """Have ``metric`` on record: it is there already, was there earlier, or is measured."""
-        settings = metric.model_dump(mode="json")
-        on = {**of, "data": self._images_of(metric, record, of["data"])}
+        settings = metric.settings()
+        on = {**of, "data": metric.images_of(self, record["metrics"], of["data"])}
         key = metric_key(settings, on["model"], on["data"], on["function"])
         known = record["metrics"].get(metric.name)
         if known and known["key"] == key and self._is_complete(metric, directory):
@@ -135,25 +117,35 @@ class Evaluator(Measures):
         started = time.monotonic()
         same = known and all(known[name] == value for name, value in on.items())
         self._guard_unfinished(directory, metric, of)
-        measured = self.measure(model, metric, directory, known if same else None, outcomes)
+        measured = metric.measure(
+            Context(
+                setup=self,
+                model=model,
+                model_hash=of["model"],
+                directory=directory,
+                outcomes=outcomes,
+                known=known if same else None,
+            )
+        )
         if not self.ranks.first:
             return
         entry = {
             "key": key,
             **on,
-            "settings": config_hash(metric),
-            "kind": metric.kind,
+            **metric.about(
+                {
+                    "seed": metric.seed,
+                    "bn_mode": "eval",
+                    "device": str(self.device),
+                    "batch_size": self.batch_size,
+                    **measured.detail,
+                }
+            ),
+            "outcomes": measured.where,
             "n": len(measured.indices),
             "correct": measured.correct,
-            "mean": measured.mean,
+            "mean": measured.value,
             "seconds": round(time.monotonic() - started, 3),
-            "detail": {
-                "seed": metric.seed,
-                "bn_mode": "eval",
-                "device": str(self.device),
-                "batch_size": self.batch_size,
-                **measured.detail,
-            },
         }
         self._write(directory, metric, measured, entry, record, outcomes)
 
@@ -164,8 +156,8 @@ class Evaluator(Measures):
         directory: Path,
         fingerprint: Mapping[str, str],
     ) -> None:
-        """Written once for this network and these images, by the first PGD metric asked for."""
-        attack = next((metric for metric in metrics if isinstance(metric, PGDMetric)), None)
+        """Written once for this network and these images, by the first metric that has any."""
+        attack = next((metric for metric in metrics if metric.has_examples), None)
         path = directory / gallery.NAME
         if attack is not None and not gallery.is_current(path, fingerprint):
             gallery.write_gallery(model, self.data, attack, path, fingerprint, self.device)
@@ -189,13 +181,13 @@ class Evaluator(Measures):
         record["metrics"][metric.name] = entry
         table, frame = directory / "outcomes.parquet", measured.frame
         if frame is None:
-            set_columns(outcomes, metric.name, measured.indices, measured.columns)
+            set_columns(outcomes, metric.name, measured.indices, measured.outcomes)
             self._compare(record, outcomes, directory.name)
         else:  # on other images than the test split's
-            write_frame(directory / f"outcomes-{metric.name}.parquet", frame)
+            write_frame(own_outcomes(directory, metric.name), frame)
         write_frame(table, outcomes.reset_index())
         write_json(directory / "evaluation.json", record)
-        shutil.rmtree(journal(directory, metric), ignore_errors=True)
+        shutil.rmtree(metric.journal(directory), ignore_errors=True)
 
     def _take_out(
         self, directory: Path, names: Sequence[str], record: dict[str, Any], outcomes: pd.DataFrame
@@ -204,8 +196,8 @@ class Evaluator(Measures):
         for name in names:
             entry = record["metrics"][name]
             columns = columns_of(outcomes, name)
-            if entry.get("kind") == "shift":
-                frame = read_frame(directory / f"outcomes-{name}.parquet")
+            if entry["outcomes"] == "own":
+                frame = read_frame(own_outcomes(directory, name))
             else:
                 frame = outcomes[["label", *columns]].reset_index()
             functions = {entry["function"]: record["functions"].get(entry["function"])}
@@ -259,13 +251,14 @@ class Evaluator(Measures):
     ) -> earlier.Kept | None:
         """The figure under ``key`` that another took the place of, if it is of these images."""
         kept = earlier.find(directory, key) if self.ranks.first else None
-        if self._keeps_examples(metric) and not earlier.examples(directory, key).exists():
+        wanted = metric.kept_examples(directory, self) is not None
+        if wanted and not earlier.examples(directory, key).exists():
             kept = None
-        if kept is not None and not isinstance(metric, ShiftMetric):
+        if kept is not None and kept.entry["outcomes"] != "own":
             same = np.array_equal(kept.frame["index"], outcomes.index)
             if not (same and np.array_equal(kept.frame["label"], outcomes["label"])):
                 kept = None
-        if isinstance(metric, AttackMetric | AutoAttackEstimate):  # where all ranks are
+        if metric.shared:  # where all ranks are
             kept = self.ranks.gather(kept)[0]
         return kept
 
@@ -285,11 +278,8 @@ class Evaluator(Measures):
 
     def _is_complete(self, metric: Metric, directory: Path) -> bool:
         """Whether everything that was asked for beside the figure itself is there."""
-        return not self._keeps_examples(metric) or adversarial(directory, metric.name).exists()
-
-    def _keeps_examples(self, metric: Metric) -> bool:
-        attack = isinstance(metric, AttackMetric) and not isinstance(metric, AutoAttackPart)
-        return self.keep_adversarial and attack
+        examples = metric.kept_examples(directory, self)
+        return examples is None or examples.exists()
 
     def _guard_unfinished(self, directory: Path, metric: Metric, of: Mapping[str, str]) -> None:
         """Unfinished work of another function of the same weights is never gone on with.
@@ -297,14 +287,14 @@ class Evaluator(Measures):
         Raises:
             BenchmarkError: there is such work.
         """
-        folder = journal(directory, metric)
+        folder = metric.journal(directory)
         path = folder / "function.json"
         if path.exists() and read_json(path) != of["function"]:
             raise BenchmarkError(
                 f"{folder} holds an unfinished attack with another weights or code of the network; "
                 "go on with those it was started with, or delete that folder to start over"
             )
-        if self.ranks.first and isinstance(metric, AttackMetric | AutoAttackEstimate):
+        if self.ranks.first and metric.shared:
             write_json(path, of["function"])
 
     def _fingerprint(self, model: nn.Module, record: dict[str, Any]) -> dict[str, str]:
@@ -318,18 +308,6 @@ class Evaluator(Measures):
         name, found = self.ranks.gather((name, found))[0]  # another rank may round differently
         record["functions"].setdefault(name, found)
         return {"model": found["weights"], "function": name, "data": self._images}
-
-    def _images_of(self, metric: Metric, record: Mapping[str, Any], images: str) -> str:
-        """A hash of what ``metric`` is measured on, given that of the test images."""
-        if isinstance(metric, UnionMetric):  # on its parts, of which none may have been replaced
-            parts = [record["metrics"].get(name, {}).get("key") for name in metric.of]
-            return config_hash({"parts": parts})
-        if isinstance(metric, ShiftMetric):
-            shifted = self.shifted(metric.name)
-            return config_hash({"images": shifted.fingerprint, "limit": self.limit})
-        if isinstance(metric, CorruptionsMetric):
-            return config_hash({"images": images, "corrupted": self.corrupted_hash(metric)})
-        return images
 
     def _read(
         self, directory: Path
@@ -441,7 +419,11 @@ def _finding(finding: reliability.Finding, function: str) -> dict[str, str]:
 def _measured(kept: earlier.Kept, name: str) -> Measured:
     """A figure of before, in the form of one that was just measured."""
     entry, frame = kept.entry, kept.frame
-    columns = {column: frame[column].array for column in columns_of(frame, name)}
-    shifted = frame if entry["kind"] == "shift" else None
-    indices = torch.arange(len(frame))
-    return Measured(indices, columns, {}, entry["correct"], entry["mean"], shifted)
+    own = entry["outcomes"] == "own"
+    return Measured(
+        indices=torch.arange(len(frame)),
+        value=entry["mean"],
+        outcomes={column: frame[column].array for column in columns_of(frame, name)},
+        correct=entry["correct"],
+        frame=frame if own else None,
+    )

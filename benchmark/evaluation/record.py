@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_frame
 from benchmark.evaluation.keys import contradiction
 from benchmark.evaluation.shape import Evaluation, read_shaped
-from benchmark.suites.metrics import UnionMetric
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -28,7 +26,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     record = read_shaped(path, Evaluation, remedy)
     try:
         entries = record["metrics"].values()
-        wanted = {"key", "model", "function", "data", "n", "correct", "mean", "detail"}
+        wanted = {"key", "model", "function", "data", "n", "correct", "mean", "detail", "settings"}
+        wanted |= {"kind", "title", "description", "role", "form", "outcomes", "higher_is_better"}
         right = all(wanted <= entry.keys() for entry in entries)
         right = right and bool(record["dataset"]["fingerprint"])
     except (KeyError, TypeError):
@@ -57,8 +56,7 @@ def read_outcomes(
             same = same and np.array_equal(outcomes["label"], empty["label"])
             reason = "" if same else "it lists other images"
         for name, entry in metrics.items():
-            # a shifted test set has a table of its own
-            if entry.get("kind") != "shift" and not columns_of(outcomes, name):
+            if entry["outcomes"] == "test" and not columns_of(outcomes, name):
                 reason = f"no column {name!r}"
         reason = reason or contradiction(metrics, outcomes)
     # pyarrow has errors of its own for every way in which a file can be damaged
@@ -69,40 +67,14 @@ def read_outcomes(
     return outcomes
 
 
+def own_outcomes(directory: Path, metric: str) -> Path:
+    """The table of a metric that was measured on other images than the test split's."""
+    return directory / f"outcomes-{metric.replace('/', '_')}.parquet"
+
+
 def columns_of(outcomes: pd.DataFrame, metric: str) -> list[str]:
     names = [str(name) for name in outcomes]
     return [name for name in names if name == metric or name.startswith(f"{metric}/")]
-
-
-def union_images(metric: UnionMetric, outcomes: pd.DataFrame) -> Tensor:
-    """The images that every part of the union was measured on.
-
-    Raises:
-        BenchmarkError: a part is not measured yet, or they share no image.
-    """
-    missing = [name for name in metric.of if name not in outcomes]
-    if missing:
-        raise BenchmarkError(
-            f"{metric.name} is computed from {missing[0]}, which is not measured yet; measure it "
-            f"first (--metric {missing[0]})"
-        )
-    shared = outcomes[list(metric.of)].notna().all(axis=1).to_numpy()
-    if not shared.any():
-        raise BenchmarkError(f"{metric.name}: {', '.join(metric.of)} have no image in common")
-    return torch.from_numpy(np.flatnonzero(shared))
-
-
-def broken_only_by(
-    metric: UnionMetric, outcomes: pd.DataFrame, indices: Tensor
-) -> tuple[Tensor, dict[str, int]]:
-    """Which of the images every part of the union leaves right, bool [len(indices)], and by part
-    how many images it alone breaks."""
-    parts = outcomes[list(metric.of)].iloc[indices.numpy()].astype(bool)
-    robust = torch.tensor(parts.all(axis=1).to_numpy())
-    alone = {
-        name: int((~parts[name] & parts.drop(columns=name).all(axis=1)).sum()) for name in metric.of
-    }
-    return robust, alone
 
 
 def unions_of(name: str, metrics: Mapping[str, Any]) -> list[str]:

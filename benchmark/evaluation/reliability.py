@@ -344,7 +344,7 @@ def across(metrics: Mapping[str, Mapping[str, Any]], outcomes: pd.DataFrame) -> 
     """
     findings = []
     for name, entry in metrics.items():
-        if entry["kind"] != "autoattack":
+        if entry["kind"] != "autoattack" or entry["form"]:
             continue
         detail, n = entry["detail"], int(entry["n"])
         left = list((detail.get("after") or {}).items())
@@ -359,7 +359,11 @@ def across(metrics: Mapping[str, Mapping[str, Any]], outcomes: pd.DataFrame) -> 
                     )
                 )
         for other, weaker in metrics.items():
-            if weaker["kind"] != "pgd" or weaker["detail"]["threat"]["steps"] < _ENOUGH_STEPS:
+            if (
+                weaker["kind"] != "pgd"
+                or weaker["form"]
+                or weaker["detail"]["threat"]["steps"] < _ENOUGH_STEPS
+            ):
                 continue
             if _same_ball(weaker["detail"]["threat"], detail):
                 findings += _surplus(other, name, outcomes)

@@ -6,7 +6,7 @@ Only what is computed with is stated; everything else in a record may be as it l
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -33,7 +33,16 @@ class _Entry(_Shape):
     n: Annotated[int, Field(ge=1, lt=2**53)]
     correct: Count | None = None
     mean: Share | None = None
-    kind: str | None = None
+    kind: str
+    settings: dict[str, Any]
+    title: str
+    description: str
+    role: Literal["clean", "attack", "other"]
+    form: Literal["", "screening", "estimate"]
+    ball: list[str] | None
+    reference: bool
+    higher_is_better: bool
+    outcomes: Literal["test", "own", "none"]
     key: str | None = None
     model: str | None = None
     function: str | None = None

@@ -245,7 +245,7 @@ def _accuracy(entry: Mapping[str, Any]) -> str:
 def _figures(submission: _Submission) -> tuple[str | None, str | None, str | None]:
     """Clean accuracy, robust accuracy and eps as the boards write them."""
     metrics = submission.evaluation["metrics"]
-    clean = next((_accuracy(e) for e in metrics.values() if e["kind"] == "clean"), None)
+    clean = next((_accuracy(e) for e in metrics.values() if e["role"] == "clean"), None)
     if submission.metric is None:
         return clean, None, None
     return clean, _accuracy(metrics[submission.metric]), submission.detail.get("eps")

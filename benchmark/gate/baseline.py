@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from benchmark.core.config import Config, explain
+from benchmark.core.config import Config, config_hash, explain
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_json, write_json
 from benchmark.report.records import CellRecord, nested
@@ -205,5 +205,5 @@ def measured(
     for name in names:
         if name in outcomes:
             right = outcomes[name].dropna().to_numpy(dtype=bool)
-            found[name] = Measured.of(str(entries[name]["settings"]), right)
+            found[name] = Measured.of(config_hash(entries[name]["settings"]), right)
     return found

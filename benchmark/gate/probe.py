@@ -9,17 +9,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmark.attacks import pgd
 from benchmark.attacks.pgd import margin
 from benchmark.core.crafting import crafting
 from benchmark.core.files import read_json
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
-from benchmark.evaluation.outcomes import sample
 from benchmark.evaluation.panel import Evaluator
 from benchmark.gate.baseline import Probe, measured
+from benchmark.metrics.metric import Metric
+from benchmark.metrics.outcomes import sample
 from benchmark.report.records import read_outcomes
-from benchmark.suites.metrics import Metric, PGDMetric
 
 # Images whose logits are looked at in two compositions of batches.
 _FEW = 64
@@ -57,7 +56,7 @@ def probe(
         margins={
             metric.name: _margins(model, data, metric, seed, evaluator)
             for metric in metrics
-            if isinstance(metric, PGDMetric)
+            if metric.has_examples
         },
         neighbours=_neighbours(model, data, evaluator),
     )
@@ -75,7 +74,7 @@ def _neighbours(model: nn.Module, data: Dataset, evaluator: Evaluator) -> float:
 
 
 def _margins(
-    model: nn.Module, data: Dataset, metric: PGDMetric, seed: int, evaluator: Evaluator
+    model: nn.Module, data: Dataset, metric: Metric, seed: int, evaluator: Evaluator
 ) -> tuple[float, ...]:
     indices = sample(len(data.test), metric.n, metric.seed)
     generator = torch.Generator(device=evaluator.device).manual_seed(metric.seed + seed)
@@ -84,15 +83,7 @@ def _margins(
         for _, x, y in evaluation_batches(
             data.test, evaluator.batch_size, indices=indices, device=evaluator.device
         ):
-            x_adv = pgd(
-                model,
-                x,
-                y,
-                metric.threat,
-                loss=metric.loss,
-                momentum=metric.momentum,
-                generator=generator,
-            )
+            x_adv = metric.examples(model, x, y, generator)
             with torch.no_grad():
                 found += margin(model(x_adv), y).tolist()
     return tuple(round(value, 5) for value in found)

@@ -106,7 +106,7 @@ def _seeds(suite: SuiteRecord, method: str, key: str, scale: float) -> dict[str,
 def tradeoff(suite: SuiteRecord) -> dict[str, Any]:
     """Points per robust metric; metrics that published layers alone have come with no point."""
     doubtful = training.all_undertrained(suite)
-    own = [m for m in suite.metrics() if m != "clean"]
+    own = [m for m in suite.metrics() if m != "clean" and suite.entry(m)["outcomes"] != "none"]
     others = [m for m in dict.fromkeys(x.metric for x in published.layers()) if m not in own]
     panels: dict[str, Any] = {}
     for metric in [*own, *others]:
@@ -128,7 +128,7 @@ def tradeoff(suite: SuiteRecord) -> dict[str, Any]:
         off = plots.outlier([y for _, y in xy])
         fit = [i for i, p in enumerate(points) if p["method"] not in doubtful]
         panels[metric] = {
-            "title": tables.title(metric),
+            "title": tables.title(suite, metric),
             "images": images(hard.n for _, (_, hard) in pairs),
             "points": points,
             "front": [points[fit[i]]["method"] for i in plots.pareto([xy[i] for i in fit])],
@@ -252,7 +252,7 @@ def cross_norm(suite: SuiteRecord) -> Heat | None:
         for key in headings
         if (norm := _norm(suite, pairs[key][0] if key in pairs else key))
     }
-    shown = [key for key in headings if key in norms or key.startswith("union")]
+    shown = [key for key in headings if key in norms or findings.is_union(suite, key)]
     if len(set(norms.values())) < 2:
         return None
     summaries = tables.summarise(suite)
@@ -305,7 +305,7 @@ def per_class(suite: SuiteRecord) -> list[Heat]:
         shown, cut = classes.ends(means)
         labels = [names[int(i)] if int(i) < len(names) else str(i) for i in shown.columns]
         n = counts[list(shown.columns)]
-        caption = f"{tables.title(metric)} accuracy (%) by class, mean over seeds; " + (
+        caption = f"{tables.title(suite, metric)} accuracy (%) by class, mean over seeds; " + (
             f"{n.min():,} images per class."
             if n.min() == n.max()
             else f"{n.min():,} to {n.max():,} images per class."
@@ -314,5 +314,5 @@ def per_class(suite: SuiteRecord) -> list[Heat]:
             caption += " So few images tell classes apart only roughly."
         if cut:
             caption += f" Of {len(means.columns)} classes the ten lowest and the ten highest."
-        found.append(_heat(metric, tables.title(metric), shown, labels, caption=caption))
+        found.append(_heat(metric, tables.title(suite, metric), shown, labels, caption=caption))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from benchmark.evaluation.statistics import (
 )
 from benchmark.report.findings import ALPHA
 from benchmark.report.records import CellRecord, is_estimate, nested, outcome_matrices, read_cell
-from benchmark.report.tables import percent
+from benchmark.report.tables import percent, same_attack_ball
 from benchmark.report.training import undertrained
 
 
@@ -34,6 +33,7 @@ class Row:
         first, second: accuracies on those, in [0, 1].
         difference, low, high: first minus second with its 95 % bootstrap interval over images.
         only_first, only_second: images that one run alone has right.
+            These and the interval are None for a metric without outcomes by image.
         p: exact McNemar test, adjusted after Holm over the metrics of the comparison; None for a
             row that repeats another on fewer images, to be read beside the next one.
         verdict: in words, with the n that a difference of this size would need.
@@ -45,10 +45,10 @@ class Row:
     first: float
     second: float
     difference: float
-    low: float
-    high: float
-    only_first: int
-    only_second: int
+    low: float | None
+    high: float | None
+    only_first: int | None
+    only_second: int | None
     p: float | None
     verdict: str
     limit: int | None = None
@@ -67,7 +67,8 @@ def read_run(path: Path) -> CellRecord:
 
 
 def compare(first: Path, second: Path) -> list[Row]:
-    """The metrics that both runs hold with one outcome per image.
+    """The metrics that both runs hold with one outcome per image, tested on shared images; then
+    those that are no means over images, side by side.
 
     Raises:
         BenchmarkError: a run without records, other test images, or no metric in common.
@@ -76,6 +77,7 @@ def compare(first: Path, second: Path) -> list[Row]:
     if images_of(a.evaluation) != images_of(b.evaluation):
         raise BenchmarkError(f"{first} and {second} were evaluated on different test images")
     found: dict[str, tuple[Any, Any]] = {}
+    whole: list[str] = []
     for metric in a.metrics:
         if metric not in b.metrics or is_estimate(a, metric) or is_estimate(b, metric):
             continue
@@ -83,10 +85,13 @@ def compare(first: Path, second: Path) -> list[Row]:
             raise BenchmarkError(
                 f"{metric} was measured under other settings in {first} than in {second}"
             )
+        if "none" in (a.metrics[metric]["outcomes"], b.metrics[metric]["outcomes"]):
+            whole.append(metric)
+            continue
         pair = _shared(a, b, metric)
         if pair is not None:
             found[metric] = pair
-    if not found:
+    if not found and not whole:
         raise BenchmarkError(f"{first} and {second} have no metric in common")
     tests = [mcnemar_exact(one, other) for one, other in found.values()]
     adjusted = dict(zip(found, holm([test.p for test in tests]), strict=True))
@@ -94,14 +99,34 @@ def compare(first: Path, second: Path) -> list[Row]:
     limit = min((n for n in (limit_of(a), limit_of(b)) if n is not None), default=None)
     rows = []
     for metric, (one, other) in found.items():
-        beside = _pgd_beside(metric, found)
+        beside = _weaker_beside(a, metric, found)
         if beside is not None:
             p_one, p_other = _shared(a, b, beside, metric) or (one, other)
             rows.append(
                 _row(f"{beside} on the images of {metric}", p_one, p_other, None, [], limit)
             )
         rows.append(_row(metric, one, other, adjusted[metric], doubts, limit))
-    return rows
+    return rows + [_untested(a, b, metric, limit) for metric in whole]
+
+
+def _untested(a: CellRecord, b: CellRecord, metric: str, limit: int | None) -> Row:
+    """Two figures that no test over images can tell apart."""
+    one, other = a.metrics[metric], b.metrics[metric]
+    better = "larger" if one["higher_is_better"] else "smaller"
+    return Row(
+        metric=metric,
+        n=min(one["n"], other["n"]),
+        first=one["mean"],
+        second=other["mean"],
+        difference=one["mean"] - other["mean"],
+        low=None,
+        high=None,
+        only_first=None,
+        only_second=None,
+        p=None,
+        verdict=f"no mean over images, so not tested; {better} is better",
+        limit=limit,
+    )
 
 
 def _shared(a: CellRecord, b: CellRecord, *metrics: str) -> tuple[Any, Any] | None:
@@ -114,11 +139,14 @@ def _shared(a: CellRecord, b: CellRecord, *metrics: str) -> tuple[Any, Any] | No
     return (matrices[0][0][both], matrices[1][0][both]) if both.any() else None
 
 
-def _pgd_beside(attack: str, found: Mapping[str, tuple[Any, Any]]) -> str | None:
-    """The PGD metric that an AutoAttack on fewer images must be read beside."""
-    ball = attack.removeprefix("aa_")
+def _weaker_beside(
+    cell: CellRecord, attack: str, found: Mapping[str, tuple[Any, Any]]
+) -> str | None:
+    """The weaker attack that AutoAttack on fewer images must be read beside."""
+    own = cell.metrics[attack]
     for metric, (one, _) in found.items():
-        if ball != attack and re.fullmatch(rf"pgd\d+_{re.escape(ball)}", metric):
+        other = cell.metrics[metric]
+        if own["reference"] and not other["reference"] and same_attack_ball(own, other):
             return metric if len(one) > len(found[attack][0]) else None
     return None
 
@@ -176,13 +204,9 @@ def warnings(first: Path, second: Path) -> list[str]:
 
 
 def _settings(cell: CellRecord, metric: str) -> dict[str, Any]:
-    detail = dict(cell.metrics[metric].get("detail") or {})
-    if "attacks" in detail:  # older records do not say it
-        detail.setdefault("precision", "fp32")
-    # What came out, and where it was computed, is no setting.
-    kept = ("norm", "eps", "version", "attacks", "precision", "threat", "loss", "momentum",
-            "restarts", "start", "grid", "of")  # fmt: skip
-    return {key: detail[key] for key in kept if key in detail}
+    """All but which images were chosen: the shared ones are compared."""
+    settings = cell.metrics[metric]["settings"]
+    return {key: value for key, value in settings.items() if key not in ("n", "seed", "name")}
 
 
 def _verdict(p: float, first: float, second: float, test: McNemar) -> str:

@@ -48,13 +48,13 @@ SCORES: dict[str, Weights] = {
 
 def scores_of(suite: SuiteRecord) -> dict[str, Weights]:
     """What methods are ranked by. Unions of attacks come first: they are the strictest claim."""
-    unions = [
-        metric
-        for metric in suite.metrics()
-        if any(nested(c.metrics, metric, "kind") == "union" for c in suite.cells)
-        or metric.split("_")[0] == "union"
-    ]
-    return {f"{_in_words(title(u))} accuracy": {u: 1.0} for u in unions} | SCORES
+    unions = [metric for metric in suite.metrics() if is_union(suite, metric)]
+    return {f"{_in_words(title(suite, u))} accuracy": {u: 1.0} for u in unions} | SCORES
+
+
+def is_union(suite: SuiteRecord, metric: str) -> bool:
+    """Whether a metric is computed from others, image by image."""
+    return bool(nested(suite.entry(metric), "detail", "of"))
 
 
 def _in_words(heading: str) -> str:
@@ -294,10 +294,10 @@ def trade_off(suite: SuiteRecord) -> list[str]:
             if not _has_natural_learner(suite, method):
                 continue
             if not suite.evaluated(method, metric):
-                failures.append(f"{method} has no {title(metric)} result.")
+                failures.append(f"{method} has no {title(suite, metric)} result.")
                 continue
             result = _first_line(suite, method, base, anchors, metric)
-            plane = f"{method}, clean/{title(metric)}"
+            plane = f"{method}, clean/{title(suite, metric)}"
             if not isinstance(result, LineTest):
                 failures.append(f"{plane}: no line to compare with: {result}.")
                 continue
@@ -320,7 +320,7 @@ def trade_off(suite: SuiteRecord) -> list[str]:
         if not _has_natural_learner(suite, method)
     ]
     adjusted = holm([t.distance.p for t in tests])
-    return [_line_sentence(t, p) for t, p in zip(tests, adjusted, strict=True)] + failures
+    return [_line_sentence(suite, t, p) for t, p in zip(tests, adjusted, strict=True)] + failures
 
 
 def _first_line(
@@ -349,10 +349,10 @@ def _has_natural_learner(suite: SuiteRecord, method: str) -> bool:
     return True
 
 
-def _line_sentence(test: LineTest, p: float) -> str:
+def _line_sentence(suite: SuiteRecord, test: LineTest, p: float) -> str:
     d = test.distance
     figures = f"{_points(d.value)} [{_points(d.low)}, {_points(d.high)}], {_p(p)}"
-    plane = f"{test.method}, clean/{title(test.metric)}"
+    plane = f"{test.method}, clean/{title(suite, test.metric)}"
     if p <= ALPHA and abs(d.value) >= 0.0005:
         side = "above" if d.value >= 0 else "below"
         return f"{plane}: lies {side} {_line(test)} ({figures}; {test.where})."
@@ -385,7 +385,7 @@ def warnings(suite: SuiteRecord) -> list[str]:
         for metric in ROBUST:
             test = contrast(suite, [(1.0, method, metric), (-1.0, method, "clean")])
             if test and test.result.value >= 0.0005 and test.result.low > 0:
-                lines.append(f"{method}: {title(metric)} accuracy is above clean accuracy.")
+                lines.append(f"{method}: {title(suite, metric)} accuracy is above clean accuracy.")
     return lines
 
 
@@ -396,7 +396,7 @@ def _attack_warnings(suite: SuiteRecord) -> list[str]:
         for name, entry in cell.metrics.items():
             detail = entry.get("detail") or {}
             for text in detail.get("warnings") or []:
-                said.setdefault(f"{title(name)}: {text}", []).append(
+                said.setdefault(f"{title(suite, name)}: {text}", []).append(
                     f"{cell.label} seed {cell.seed}"
                 )
     return [f"{text} ({', '.join(runs)})" for text, runs in said.items()]

@@ -23,7 +23,7 @@ class Gallery:
     """A run's gallery; see ``benchmark.evaluation.gallery``.
 
     Attributes:
-        about: attack, threat, seed, stride, hashes of model and data.
+        about: attack, its title and ball (norm, eps), stride, hashes of model and data.
         clean, adversarial: uint8 [n, 3, s, s]; index, label and the predictions: int64 [n].
     """
 

@@ -245,11 +245,11 @@ def pictures(suite: SuiteRecord) -> Pictures | None:
 
 
 def _gallery_caption(one: gallery.Gallery, seeds: set[int]) -> str:
-    threat, stride = one.about["threat"], int(one.about["stride"])
+    (norm, eps), stride = one.about["ball"], int(one.about["stride"])
     return (
         f"The first test image of each class shown, whatever became of it; seed "
-        f"{' or '.join(map(str, sorted(seeds)))}, {tables.title(one.about['attack'])} "
-        f"({charts.NORMS.get(threat['norm'], threat['norm'])}, eps {threat['eps']}). Below each "
+        f"{' or '.join(map(str, sorted(seeds)))}, {one.about['title']} "
+        f"({charts.NORMS.get(norm, norm)}, eps {eps}). Below each "
         "image what the model says, before → after the attack where that differs. In a "
         "perturbation grey is no change, and the largest change has full contrast."
         + (f" Every {stride}th pixel is shown." if stride > 1 else "")

@@ -302,7 +302,7 @@ def _axis(suite: SuiteRecord, metric: str) -> str:
     """ "AutoAttack accuracy (%), n = 200"."""
     counts = {p[1].n for m in suite.methods if (p := pair(suite, m, metric)) is not None}
     n = " or ".join(f"{n:,}" for n in sorted(counts))
-    return f"{title(metric)} accuracy (%), n = {n}"
+    return f"{title(suite, metric)} accuracy (%), n = {n}"
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -393,7 +393,7 @@ def interpolation(table: pd.DataFrame, first: str, second: str) -> Figure:
         for i, (metric, points) in enumerate(table.groupby("metric", sort=False)):
             ax.plot(
                 points["alpha"], 100 * points["mean"], marker=".", lw=0.9, color=f"C{i}",
-                label=title(str(metric)),
+                label=str(metric),
             )  # fmt: skip
         ax.set_xlabel(f"alpha (0: {first}, 1: {second})")
         ax.set_ylabel("Accuracy (%)")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
+from benchmark.core.config import canonical_json
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_frame
 from benchmark.evaluation.keys import contradiction, images_of, is_current
@@ -28,30 +29,6 @@ from benchmark.evaluation.shape import (
 )
 
 Status = Literal["missing", "training", "trained", "evaluated"]
-
-# The order in which metrics are shown; others follow in order of name.
-METRICS = (
-    "clean",
-    "pgd20_linf",
-    "pgd100_linf",
-    "mim20_linf",
-    "cw20_linf",
-    "pgd20_l2",
-    "pgd20_l1",
-    "apgd-ce_linf",
-    "apgd-dlr_linf",
-    "apgd-t_linf",
-    "fab-t_linf",
-    "square_linf",
-    "aa_linf",
-    "aa_l2",
-    "aa_l1",
-    "spatial",
-    "union",
-    "union_norms",
-    "union_unseen",
-    "corruptions",
-)
 
 
 @dataclass(frozen=True)
@@ -114,6 +91,7 @@ class SuiteRecord:
     Attributes:
         beside: folders of further runs and of models of one's own, whose rows come last.
         extra: folders under cells/ that are not in the plan (they are named, never shown).
+        evaluation: names of the suite's metrics, in order.
         stale: "metric of method seed s" measured under other settings than the suite's, or than
             other runs; not shown.
         known: what ``once`` keeps.
@@ -131,6 +109,7 @@ class SuiteRecord:
     cells: tuple[CellRecord, ...]
     beside: tuple[Path, ...] = ()
     extra: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -144,16 +123,18 @@ class SuiteRecord:
         return cells if metric is None else [c for c in cells if c.accuracy(metric) is not None]
 
     def metrics(self) -> list[str]:
-        """Metrics found in any cell, in order of presentation."""
-        found = {m for c in self.cells for m in c.metrics if c.accuracy(m) is not None}
-        place = {metric: number for number, metric in enumerate(METRICS)}
+        """Metrics found in any cell: in the order of the suite's evaluation, then of appearance;
+        a further checkpoint's column follows that of the first."""
+        found = {m: None for c in self.cells for m in c.metrics if c.accuracy(m) is not None}
+        order = list(dict.fromkeys([*self.evaluation, *map(self._base, found)]))
+        return sorted(found, key=lambda metric: order.index(self._base(metric)))
 
-        def order(metric: str) -> tuple[int, str]:
-            """A further checkpoint's column follows that of the first."""
-            base = metric.rpartition("@")[0] or metric
-            return place.get(base, len(place)), metric
+    def _base(self, metric: str) -> str:
+        return metric.removesuffix(f"@{self.entry(metric).get('checkpoint')}")
 
-        return sorted(found, key=order)
+    def entry(self, metric: str) -> Mapping[str, Any]:
+        """What the first record with ``metric`` says of it; {} if none has it."""
+        return next((c.metrics[metric] for c in self.cells if metric in c.metrics), {})
 
     def missing(self) -> list[CellRecord]:
         """Planned cells that are not evaluated."""
@@ -434,6 +415,7 @@ def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
         cells=tuple(cells),
         beside=tuple(map(Path, beside)),
         extra=extra,
+        evaluation=tuple(str(item["name"]) for item in suite.get("evaluation") or ()),
         stale=stale,
     )
 
@@ -466,7 +448,10 @@ def _drop_stale(
 ) -> tuple[list[CellRecord], tuple[str, ...]]:
     """Leave out metrics whose settings are not those of the suite, or, where the suite has none for
     them, not the same in all runs: one column, one attack."""
-    wanted = {m["name"]: m for m in panel if isinstance(m, Mapping) and "name" in m}
+    wanted = {
+        metric["name"]: {key: value for key, value in metric.items() if key != "name"}
+        for metric in panel
+    }
     mixed = _mixed(cells, set(wanted))
     kept, stale = [], []
     for cell in cells:
@@ -494,7 +479,7 @@ def _mixed(cells: list[CellRecord], wanted: set[str]) -> set[str]:
     for cell in cells:
         for name, entry in cell.metrics.items():
             if name.removesuffix(f"@{entry.get('checkpoint')}") not in wanted:
-                settings.setdefault(name, set()).add(entry.get("settings"))
+                settings.setdefault(name, set()).add(canonical_json(entry["settings"]))
     return {name for name, found in settings.items() if len(found) > 1}
 
 
@@ -530,7 +515,7 @@ def outcome_matrices(
 
 def is_estimate(cell: CellRecord, metric: str) -> bool:
     """Whether the images with an outcome are a sample of survivors, and so none of all images."""
-    return bool(nested(cell.metrics, metric, "kind") == "autoattack-estimate")
+    return bool(nested(cell.metrics, metric, "form") == "estimate")
 
 
 def measured_on(cell: CellRecord, metric: str) -> pd.Index | None:

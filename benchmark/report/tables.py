@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmark.core.threat import Pixels
 from benchmark.evaluation.statistics import (
     Interval,
     population_interval,
@@ -32,57 +33,11 @@ CSV_COLUMNS = (
     "suite", "dataset", "model", "method", "metric", "seeds", "n", "mean", "low", "high", "note",
 )  # fmt: skip
 
-TITLES = {
-    "clean": "Clean",
-    "pgd20_linf": "PGD-20",
-    "pgd20_l2": "PGD-20 l2",
-    "pgd20_l1": "PGD-20 l1",
-    "aa_linf": "AutoAttack",
-    "aa_l2": "AutoAttack l2",
-    "aa_l1": "AutoAttack l1",
-    "pgd100_linf": "PGD-100",
-    "mim20_linf": "MIM-20",
-    "cw20_linf": "CW-20",
-    "apgd-ce_linf": "APGD-CE",
-    "apgd-dlr_linf": "APGD-DLR",
-    "apgd-t_linf": "APGD-T",
-    "fab-t_linf": "FAB-T",
-    "square_linf": "Square",
-    "spatial": "Rotation",
-    "union": "Union",
-    "union_norms": "Union of norms",
-    "union_unseen": "Union of unseen",
-    "corruptions": "Corruptions",
-}
-
 # Rules by which a checkpoint is chosen, and how they read.
 RULES = {
     "last": "last of training",
     "best": "best PGD accuracy on held-out validation images",
     "best-sum": "largest clean + PGD accuracy on held-out validation images, clean {floor} or more",
-}
-
-# Attack settings worth a footnote, in this order, and how they read.
-SETTINGS: dict[str, str] = {
-    "of": "robust under each of {}",
-    "norm": "{}",
-    "eps": "eps {}",
-    "step": "step {}",
-    "steps": "{} steps",
-    "restarts": "{} restart(s)",
-    "loss": "loss {}",
-    "momentum": "momentum {}",
-    "version": "version {}",
-    "cheap": "cheap attack {}",
-    "survivors": "survived by {} images",
-    "attacked": "{} of them attacked",
-    "interval": "interval {}",
-    "attacks": "{}",
-    "precision": "crafted in {}",
-    "points": "every one of {} rotations and translations",
-    "source": "{}",
-    "seed": "seed {}",
-    "bn_mode": "BatchNorm in {} mode",
 }
 
 
@@ -117,15 +72,11 @@ class Summary:
         return ", ".join(filter(None, (seeds, images)))
 
 
-def title(metric: str) -> str:
-    """A metric's heading."""
-    for word in ("estimate", "screening"):
-        if metric.endswith(f"_{word}"):
-            return f"{title(metric.removesuffix(f'_{word}'))} ({word})"
-    base, _, rule = metric.rpartition("@")
-    if rule in RULES:
-        return f"{title(base)} ({rule})"
-    return TITLES.get(metric, metric)
+def title(suite: SuiteRecord, metric: str) -> str:
+    """A metric's heading, as its record says; that of a further checkpoint names its rule."""
+    entry = suite.entry(metric)
+    text, rule = str(entry.get("title", metric)), entry.get("checkpoint")
+    return f"{text} ({rule})" if rule else text
 
 
 @once
@@ -157,8 +108,8 @@ def columns(suite: SuiteRecord) -> dict[str, str]:
     for metric in suite.metrics():
         if metric in pairs:
             key, pgd = pairs[metric]
-            found[key] = f"{title(pgd)} (n = {_fewest(suite, metric)})"
-        found[metric] = title(metric)
+            found[key] = f"{title(suite, pgd)} (n = {_fewest(suite, metric)})"
+        found[metric] = title(suite, metric)
     return found
 
 
@@ -168,12 +119,24 @@ def paired_columns(suite: SuiteRecord) -> dict[str, tuple[str, str]]:
     found = {}
     metrics = suite.metrics()
     for attack in metrics:
-        ball = attack.removeprefix("aa_")  # "linf", or "linf@1/255"
-        pgd = next((m for m in metrics if re.fullmatch(rf"pgd\d+_{re.escape(ball)}", m)), None)
-        if ball == attack or pgd is None or _fewest(suite, attack) >= _fewest(suite, pgd):
+        own = suite.entry(attack)
+        if not own["reference"] or own["form"]:
             continue
-        found[f"{pgd}_on_{attack}"] = (pgd, attack)
+        for weaker in metrics:
+            other = suite.entry(weaker)
+            fewer = _fewest(suite, attack) < _fewest(suite, weaker)
+            if fewer and not other["reference"] and same_attack_ball(own, other):
+                found[f"{weaker}_on_{attack}"] = (weaker, attack)
+                break
     return found
+
+
+def same_attack_ball(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two entries are of attacks in the same ball on the same checkpoint."""
+    if not one["ball"] or not other["ball"] or one["form"] or other["form"]:
+        return False
+    same = one["ball"][0] == other["ball"][0] and Pixels(one["ball"][1]) == Pixels(other["ball"][1])
+    return same and one.get("checkpoint") == other.get("checkpoint")
 
 
 def _fewest(suite: SuiteRecord, metric: str) -> int:
@@ -224,15 +187,15 @@ def shared_accuracy(cell: CellRecord, metric: str, other: str) -> tuple[float, i
     these are.
 
     None if a metric is missing, or if the numbers of images differ and the record does not say
-    which they are. A shifted test set has images of its own, so nothing is left out beside it.
+    which they are. A shifted test set has images of its own, and some figures are no means over
+    images, so nothing is left out beside those.
     """
     value = cell.accuracy(metric)
     if value is None or cell.accuracy(other) is None:
         return None
     n = int(cell.metrics[metric]["n"])
-    kinds = {nested(cell.metrics, m, "kind") for m in (metric, other)}
     own, theirs = measured_on(cell, metric), measured_on(cell, other)
-    if "shift" in kinds:
+    if any(cell.metrics[m]["outcomes"] != "test" for m in (metric, other)):
         return value, n
     if own is None or theirs is None:
         return (value, n) if n == int(cell.metrics[other]["n"]) else None
@@ -244,9 +207,17 @@ def shared_accuracy(cell: CellRecord, metric: str, other: str) -> tuple[float, i
 def _intervals(
     cells: Sequence[CellRecord], metric: str, values: Sequence[float], n: int
 ) -> tuple[Interval | None, Interval | None]:
-    """Of the mean over seeds: for new images, and of an estimate also for these images."""
+    """Of the mean over seeds: for new images, and of an estimate also for these images.
+
+    A figure that is no share of images has no interval over images: its ends are those over seeds,
+    and not a number if there is one seed.
+    """
     if not values:
         return None, None
+    if any(cell.metrics[metric]["outcomes"] == "none" for cell in cells):
+        mean = sum(values) / len(values)
+        spread = seed_spread(values) if len(values) > 1 else math.nan
+        return Interval(mean, mean - spread, mean + spread), None
     if not all(is_estimate(cell, metric) for cell in cells):
         return seed_interval(values, n), None
     ends = [cell.metrics[metric].get("detail") or {} for cell in cells]
@@ -280,7 +251,11 @@ def tidy(suite: SuiteRecord) -> pd.DataFrame:
     dataset = suite.dataset + (f" (limit {suite.limit})" if suite.limit is not None else "")
     for summary in summarise(suite).values():
         found = summary.interval
-        figures = [f"{v:.6f}" for v in (found.value, found.low, found.high)] if found else [""] * 3
+        figures = (
+            ["" if math.isnan(v) else f"{v:.6f}" for v in (found.value, found.low, found.high)]
+            if found
+            else [""] * 3
+        )
         notes = [summary.partial]
         if summary.these is not None:
             ends = f"[{summary.these.low:.6f}; {summary.these.high:.6f}]"
@@ -301,8 +276,10 @@ def csv_text(suite: SuiteRecord) -> str:
     return text
 
 
-def ranks(summaries: Iterable[Summary], withheld: Iterable[str] = ()) -> dict[str, str]:
-    """Method to "best" or "tied" for the highest mean of a column.
+def ranks(
+    summaries: Iterable[Summary], withheld: Iterable[str] = (), highest: bool = True
+) -> dict[str, str]:
+    """Method to "best" or "tied" for the highest mean of a column, or for the lowest.
 
     "best": its interval overlaps no other method's. "tied": highest mean, but overlapped, or the
     same as another's to the digit that is printed. A column with one method has no best; methods
@@ -311,9 +288,11 @@ def ranks(summaries: Iterable[Summary], withheld: Iterable[str] = ()) -> dict[st
     found = [(s.method, s.interval) for s in summaries if s.interval is not None]
     if len(found) < 2:
         return {}
-    top = percent(max(i.value for _, i in found))
+    top = percent((max if highest else min)(i.value for _, i in found))
     best = [(m, i) for m, i in found if percent(i.value) == top]
-    apart = len(best) == 1 and not any(i.overlaps(best[0][1]) for m, i in found if m != best[0][0])
+    known = not any(math.isnan(i.low) for _, i in found)
+    overlapped = any(i.overlaps(best[0][1]) for m, i in found if m != best[0][0])
+    apart = len(best) == 1 and known and not overlapped
     marks = {m: "best" if apart else "tied" for m, _ in best}
     return {m: mark for m, mark in marks.items() if m not in set(withheld)}
 
@@ -376,29 +355,6 @@ def _values(cells: Iterable[CellRecord], read: Callable[[CellRecord], Any]) -> l
     return list(dict.fromkeys(str(v) for c in cells if (v := read(c)) is not None))
 
 
-def _settings(cells: list[CellRecord], metric: str) -> str:
-    """ "linf, eps 8/255, step 2/255, 20 steps, ..."; values that differ are all shown."""
-
-    def read(cell: CellRecord, key: str) -> Any:
-        detail = cell.metrics[metric].get("detail") or {}
-        for level in (detail, detail.get("threat"), detail.get("threat_model")):
-            if isinstance(level, Mapping) and level.get(key) is not None:
-                value = level[key]
-                if key == "momentum" and not value:
-                    return None  # plain PGD
-                return ", ".join(map(str, value)) if isinstance(value, list) else value
-        return None
-
-    parts = []
-    for key, form in SETTINGS.items():
-        if metric == "clean" and key == "seed":
-            continue  # nothing is drawn
-        values = _values(cells, lambda c, key=key: read(c, key))  # type: ignore[misc]
-        if values:
-            parts.append(form.format(" or ".join(values)))
-    return ", ".join(parts)
-
-
 def limit_line(suite: SuiteRecord) -> str:
     """The warning that a run used a part of the data set, or nothing."""
     if suite.limit is None:
@@ -451,7 +407,7 @@ def notes(suite: SuiteRecord) -> list[str]:
     pairs = paired_columns(suite)
     for key, heading_ in columns(suite).items():
         if key in pairs:
-            pgd, attack = map(title, pairs[key])
+            pgd, attack = (title(suite, name) for name in pairs[key])
             lines.append(
                 f"{heading_}: {pgd} on the images of {attack}; compare {attack} with this."
             )
@@ -465,19 +421,11 @@ def notes(suite: SuiteRecord) -> list[str]:
         cells = [c for c in done if c.accuracy(metric) is not None]
         counts = sorted({s.n for s in summaries.values() if s.metric == metric and s.seeds})
         parts = [f"n = {' or '.join(map(str, counts))}"]
-        if metric == "corruptions":
-            sources = _values(cells, lambda c: nested(c.metrics, "corruptions", "detail", "source"))
-            names = {
-                name
-                for c in cells
-                for name in nested(c.metrics, "corruptions", "detail", "per_corruption") or {}
-            }
-            parts.append(f"mean over {len(names)} corruptions and their severities")
-            parts += [f"corrupted images {' and '.join(sources)}"] if sources else []
-        else:
-            settings = _settings(cells, metric)
-            parts += [settings] if settings else []
-        lines.append(f"{title(metric)}: {', '.join(parts)}.")
+        described = _values(cells, lambda c, name=metric: c.metrics[name]["description"])  # type: ignore[misc]
+        parts += [" or ".join(described)] if any(described) else []
+        if not suite.entry(metric)["higher_is_better"]:
+            parts.append("smaller is better")
+        lines.append(f"{title(suite, metric)}: {', '.join(parts)}.")
     authors = dict.fromkeys(
         c.label for c in done if nested(c.config, "method", "recipe", "recipe") == "authors"
     )
@@ -551,14 +499,19 @@ def score_text(summary: Summary, plus_minus: str = "±") -> str:
 def interval_text(summary: Summary) -> str:
     """ "[24.1, 28.6]", of an estimate "[24.1, 28.6]; [25.8, 27.0]", or "missing"."""
     shown = [i for i in (summary.interval, summary.these) if i is not None]
-    return "; ".join(f"[{percent(i.low)}, {percent(i.high)}]" for i in shown) or "missing"
+    ends = [f"[{percent(i.low)}, {percent(i.high)}]" for i in shown if not math.isnan(i.low)]
+    return "; ".join(ends) or ("none" if shown else "missing")
 
 
 def marks(suite: SuiteRecord, summaries: Mapping[tuple[str, str], Summary]) -> dict[str, Any]:
     """Column to the ``ranks`` of its methods."""
     withheld = training.all_undertrained(suite)
     return {
-        key: ranks((summaries[method, key] for method in suite.methods), withheld)
+        key: ranks(
+            (summaries[method, key] for method in suite.methods),
+            withheld,
+            highest=bool(suite.entry(key).get("higher_is_better", True)),
+        )
         for key in columns(suite)
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmark.core.threat import ThreatModel
-from benchmark.evaluation.outcomes import pgd_outcomes
+from benchmark.metrics.outcomes import pgd_outcomes
 from benchmark.speed.clock import Clock, Work, interleaved
 from benchmark.speed.setting import Bench
 

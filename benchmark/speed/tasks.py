@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import Attack, run_autoattack
 from benchmark.core.threat import Pixels, ThreatModel
-from benchmark.evaluation.outcomes import pgd_outcomes
+from benchmark.metrics.outcomes import pgd_outcomes
 from benchmark.speed import libraries, plain
 from benchmark.speed.clock import Work
 from benchmark.speed.passes import Key, Precision

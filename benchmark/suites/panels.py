@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
 
-from benchmark.attacks.autoattack import Attack
 from benchmark.core.config import Config, parse
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import Registry, did_you_mean
-from benchmark.core.threat import NormName, Pixels, ThreatModel, exact
-from benchmark.suites.metrics import (
-    AutoAttackMetric,
-    AutoAttackPart,
-    CleanMetric,
-    CorruptionsMetric,
-    Metric,
-    PGDMetric,
-    SpatialMetric,
-    UnionMetric,
-)
+from benchmark.core.threat import NormName, Pixels, exact
+from benchmark.metrics.metric import Metric, make_metric
 
 # Steps of the standard PGD-20, as shares of eps: 2/255 for 8/255, 15/255 for about 128/255, and
 # for l_1 as far again as ten of E-AT's training steps (2105.12508).
@@ -77,53 +67,65 @@ def _pgd(
     radii: Radii,
     n: int | None,
     *,
-    name: str = "",
     steps: int = 20,
     times: str = "1",
     **how: object,
-) -> PGDMetric:
+) -> Metric:
     """PGD under ``norm`` with ``times`` its radius."""
     eps = Pixels(getattr(radii, norm))
+    tag = ""
     if times != "1":
         number, slash, divisor = eps.text.partition("/")
         eps = Pixels(f"{float(exact(number) * exact(times)):.12g}{slash}{divisor}")
-    step = Pixels(str(exact(eps.text) / _STEP[norm]))
-    threat = ThreatModel(norm=norm, eps=eps, step=step, steps=steps)
-    settings = {"name": name or f"pgd{steps}_{norm}", "n": n, "threat": threat, **how}
-    return PGDMetric.model_validate(settings)
+        tag = f"x{times}"
+    step = str(exact(eps.text) / _STEP[norm])
+    threat = {"norm": norm, "eps": eps.text, "step": step, "steps": steps}
+    return make_metric({"kind": "pgd", "tag": tag, "n": n, "threat": threat, **how})
 
 
-def _aa(norm: NormName, radii: Radii, n: int | None) -> AutoAttackMetric:
-    return AutoAttackMetric(name=f"aa_{norm}", norm=norm, eps=Pixels(getattr(radii, norm)), n=n)
+def _aa(norm: NormName, radii: Radii, n: int | None) -> Metric:
+    return make_metric({"kind": "autoattack", "norm": norm, "eps": getattr(radii, norm), "n": n})
 
 
-def _part(attack: Attack, radii: Radii, n: int | None) -> AutoAttackPart:
-    return AutoAttackPart(name=f"{attack}_linf", attack=attack, eps=Pixels(radii.linf), n=n)
+def _part(attack: str, radii: Radii, n: int | None) -> Metric:
+    return make_metric({"kind": "autoattack-part", "attack": attack, "eps": radii.linf, "n": n})
 
 
-def _released(n: int | None) -> tuple[PGDMetric, ...]:
+def _clean(n: int | None) -> Metric:
+    return make_metric({"kind": "clean", "n": n})
+
+
+def _corruptions(n: int | None) -> Metric:
+    return make_metric({"kind": "corruptions", "n": n})
+
+
+def _union(tag: str, attacks: Sequence[Metric]) -> Metric:
+    return make_metric({"kind": "union", "tag": tag, "of": [attack.name for attack in attacks]})
+
+
+def _released(n: int | None) -> tuple[Metric, ...]:
     """The "PGD-20" of the released Generalist code (PKU-ML/Generalist at f0dc153): whatever steps
     are asked for, it makes 10 of 0.007 at eps 0.031. The published robust accuracies are of it."""
-    threat = ThreatModel(norm="linf", eps=Pixels("0.031"), step=Pixels("0.007"), steps=10)
-    return (PGDMetric(name="pgd10_released", threat=threat, n=n),)
+    threat = {"norm": "linf", "eps": "0.031", "step": "0.007", "steps": 10}
+    return (make_metric({"kind": "pgd", "tag": "released", "n": n, "threat": threat}),)
 
 
 def _standard(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """Clean, PGD-20 l_inf and l_2, AutoAttack, corruptions."""
     n = amount.n
     return (
-        CleanMetric(n=n),
+        _clean(n),
         _pgd("linf", radii, n),
         _pgd("l2", radii, n),
         _aa("linf", radii, amount.costly),
-        CorruptionsMetric(n=n),
+        _corruptions(n),
     )
 
 
 def _quick(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """Clean, PGD-20 l_inf, AutoAttack on 32 images unless said."""
     return (
-        CleanMetric(n=amount.n),
+        _clean(amount.n),
         _pgd("linf", radii, amount.n),
         _aa("linf", radii, amount.n_aa or 32),
     )
@@ -135,13 +137,13 @@ def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     calls PGD-20."""
     n, n_aa = amount.n, amount.costly
     released = _released(n) if exact(radii.linf) == exact("8/255") else ()
-    parts: tuple[Attack, ...] = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
+    parts = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
     return (
-        CleanMetric(n=n),
+        _clean(n),
         _pgd("linf", radii, n),
         _pgd("linf", radii, n, steps=100),
-        _pgd("linf", radii, n, name="mim20_linf", momentum=_MIM),
-        _pgd("linf", radii, n, name="cw20_linf", loss="cw"),
+        _pgd("linf", radii, n, momentum=_MIM),
+        _pgd("linf", radii, n, loss="cw"),
         *released,
         *(_part(attack, radii, n_aa) for attack in parts),
         _aa("linf", radii, n_aa),
@@ -151,8 +153,7 @@ def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
 def _cross_norm(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """AutoAttack under l_inf, l_2 and l_1, and the union of the three."""
     attacks = tuple(_aa(norm, radii, amount.costly) for norm in ("linf", "l2", "l1"))
-    union = UnionMetric(name="union_norms", of=tuple(attack.name for attack in attacks))
-    return (CleanMetric(n=amount.n), *attacks, union)
+    return (_clean(amount.n), *attacks, _union("norms", attacks))
 
 
 def _unseen(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
@@ -162,18 +163,17 @@ def _unseen(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     attacks = (
         _pgd("l2", radii, n),
         _pgd("l1", radii, n),
-        _pgd("linf", radii, n, name="pgd20_linf_x1.5", times="1.5"),
-        _pgd("linf", radii, n, name="pgd20_linf_x2", times="2"),
-        SpatialMetric(n=amount.costly),
+        _pgd("linf", radii, n, times="1.5"),
+        _pgd("linf", radii, n, times="2"),
+        make_metric({"kind": "spatial", "n": amount.costly}),
     )
-    union = UnionMetric(name="union_unseen", of=tuple(attack.name for attack in attacks))
-    return (CleanMetric(n=n), _pgd("linf", radii, n), *attacks, union)
+    return (_clean(n), _pgd("linf", radii, n), *attacks, _union("unseen", attacks))
 
 
 def _ood(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     """15 corruptions x 5 severities; ``evaluate --panel`` adds the shifted test sets that are
     there."""
-    return (CleanMetric(n=amount.n), CorruptionsMetric(n=amount.n))
+    return (_clean(amount.n), _corruptions(amount.n))
 
 
 PANELS: Registry[Panel] = Registry("panel")

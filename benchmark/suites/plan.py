@@ -11,45 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.attacks.autoattack import Attack
 from benchmark.attacks.folding import FoldedView
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
-from benchmark.evaluation.budget import CHEAP_STEPS
 from benchmark.evaluation.keys import is_current
 from benchmark.evaluation.record import read_evaluation
+from benchmark.metrics.metric import Metric
 from benchmark.speed.clock import Clock
 from benchmark.speed.passes import best_of, pass_work
-from benchmark.suites.metrics import (
-    AutoAttackEstimate,
-    AutoAttackMetric,
-    AutoAttackPart,
-    AutoAttackScreening,
-    CorruptionsMetric,
-    Metric,
-    PGDMetric,
-    PGDScreening,
-    ShiftMetric,
-    SpatialMetric,
-    UnionMetric,
-)
 from benchmark.suites.run import cell_directory
 from benchmark.suites.schema import CellConfig, SuiteConfig
 from benchmark.training.build import build_method, training_length
 from benchmark.training.selection import record_directories
-
-# Gradient and forward passes per image that survives, counted on pyautoattack 0.2 with 10 classes.
-_ATTACK_PASSES: dict[Attack, tuple[int, int]] = {
-    "apgd-ce": (101, 0),
-    "apgd-dlr": (101, 0),
-    "apgd-t": (909, 10),
-    "fab": (1000, 200),
-    "fab-t": (900, 910),
-    "square": (0, 5001),
-}
-_STANDARD: tuple[Attack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
-# A forward pass costs about this share of a forward and input-gradient pass.
-_FORWARD = 0.45
 
 
 def plan(
@@ -100,7 +73,7 @@ def plan(
             for metric in metrics
             if state != "trained" or not _is_measured(record, metric)
         ]
-        evaluation = sum(_passes(metric, len(data.test)) for metric in left)
+        evaluation = sum(metric.passes(len(data.test)) for metric in left)
         rows.append(
             {
                 "cell": cell.slug,
@@ -138,34 +111,7 @@ def _is_measured(directory: Path, metric: Metric) -> bool:
         return False
     record = read_evaluation(path)
     entry = record["metrics"].get(metric.name)
-    return entry is not None and is_current(entry, metric.model_dump(mode="json"))
-
-
-def _passes(metric: Metric, available: int) -> float:
-    """Work of a metric in forward and input-gradient passes, at most."""
-    if isinstance(metric, UnionMetric | ShiftMetric):
-        return 0.0  # computed, or of unknown size and cheap
-    if isinstance(metric, AutoAttackEstimate):
-        attacked = min(metric.budget or available, available)
-        return available * CHEAP_STEPS + attacked * _attack_work(*_STANDARD)
-    n = min(metric.n or available, available)
-    if isinstance(metric, PGDMetric | PGDScreening):
-        return n * metric.threat.steps * metric.restarts
-    if isinstance(metric, AutoAttackMetric | AutoAttackScreening):
-        return n * _attack_work(*_STANDARD)
-    if isinstance(metric, AutoAttackPart):
-        return n * _attack_work(metric.attack)
-    if isinstance(metric, SpatialMetric):
-        return n * _FORWARD * len(metric.grid)
-    if isinstance(metric, CorruptionsMetric):
-        return n * _FORWARD * 15 * len(metric.severities)
-    return n * _FORWARD
-
-
-def _attack_work(*attacks: Attack) -> float:
-    """Of attacks one after another, in input-gradient passes per image that survives them."""
-    passes = [_ATTACK_PASSES[attack] for attack in attacks]
-    return sum(gradients + _FORWARD * forwards for gradients, forwards in passes)
+    return entry is not None and is_current(entry, metric.settings())
 
 
 def count_flop(model: nn.Module, image_size: int, channels: int = 3) -> tuple[float, float]:

@@ -370,7 +370,9 @@ def _write_plan(
                 "model": suite.model.model_dump(mode="json"),
                 "train": suite.train.model_dump(mode="json"),
                 "evaluation": [
-                    metric.model_dump(mode="json") for metric in suite.evaluation if stated
+                    {"name": metric.name, **metric.settings()}
+                    for metric in suite.evaluation
+                    if stated
                 ],
                 "plan": [
                     {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
@@ -29,8 +31,8 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
 from benchmark.data.config import DatasetConfig
+from benchmark.metrics.metric import MetricRef, check_panel
 from benchmark.models.config import ModelConfig
-from benchmark.suites.metrics import Metric, Name, UnionMetric, check_union
 from benchmark.suites.panels import expanded, standard_panel
 
 Selection = Literal["last", "best", "best-sum"]
@@ -49,6 +51,26 @@ def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
                 f"one folder on some systems{advice}"
             )
         first[same] = value
+
+
+# Bytes of a name; a folder's adds seed and hash, a file's kind and ending, and the strictest of
+# common file systems (encrypted home folders) take 143 in all.
+_LONGEST_NAME = 100
+
+
+def _check_name(name: str) -> str:
+    size = len(name.encode(errors="replace"))
+    if size > _LONGEST_NAME:
+        raise ValueError(
+            f"{name[:20] + '...'!r} names files and has {size} bytes; use at most {_LONGEST_NAME}"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][\w.@+-]*", name):
+        raise ValueError(f"{name!r} names files: use letters, digits and . _ - @ + only")
+    return name
+
+
+# A name that folders and columns of files are called by.
+Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class TrainConfig(Config):
@@ -184,7 +206,7 @@ class SuiteConfig(Config):
     schedule: Schedule = DEFAULT_SCHEDULE
     methods: tuple[MethodEntry, ...]
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
-    evaluation: tuple[Metric, ...] = Field(default_factory=standard_panel, min_length=1)
+    evaluation: tuple[MetricRef, ...] = Field(default_factory=standard_panel, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -214,18 +236,11 @@ class SuiteConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> SuiteConfig:
         labels = [entry.label for entry in self.methods]
-        metrics = [metric.name for metric in self.evaluation]
         _check_once("method", labels, "; give each its own label")
-        _check_once("metric", metrics, "; give each its own name")
         _check_once("seed", self.seeds)
         if not labels or not self.seeds:
             raise ValueError("a suite needs at least one method and one seed")
-        for number, metric in enumerate(self.evaluation):
-            if isinstance(metric, UnionMetric):
-                check_union(metric, self.evaluation[:number])
-        reserved = sorted({"index", "label"} & set(metrics))
-        if reserved:
-            raise ValueError(f"a metric cannot be called {reserved[0]!r}; choose another name")
+        check_panel(self.evaluation)
         return self
 
     def cells(self) -> list[Cell]:

@@ -20,7 +20,7 @@ from benchmark.core.setting import Setting
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import batch_bounds, evaluation_batches
-from benchmark.evaluation.outcomes import sample
+from benchmark.metrics.outcomes import sample
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.suites.schema import CellConfig, TrainConfig

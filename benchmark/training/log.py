@@ -14,7 +14,7 @@ from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import write_json, write_text
 from benchmark.core.progress import Progress
 from benchmark.data.dataset import Dataset
-from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.suites.schema import TrainConfig
 from benchmark.training.selection import recorded
 from benchmark.training.state import TrainingState

@@ -159,7 +159,7 @@ def test_several_radii(tmp_path: Path) -> None:
     assert results["pgd20_linf@2/255"]["correct"] >= results["pgd20_linf@4/255"]["correct"]
 
 
-@pytest.mark.parametrize("kind", ["methods", "datasets", "models", "attacks", "suites"])
+@pytest.mark.parametrize("kind", ["methods", "datasets", "models", "metrics", "suites"])
 def test_lists(kind: str) -> None:
     items = cli("list", kind, "--json").json()
     assert items

@@ -377,7 +377,7 @@ def test_settings_of_a_suite_file_are_checked_like_options(tmp_path: Path) -> No
         ({"methods": ["natural", {"name": "pgd-at", "label": "natural"}]}, "given twice"),
         ({"methods": [{"name": "trades", "betta": 6}]}, "did you mean 'beta'"),
         ({"seeds": [-3]}, "seeds.0"),
-        ({"evaluation": [{"kind": "pgd", "name": "p", "threat": {"eps": 8}}]}, "did you mean"),
+        ({"evaluation": [{"kind": "pgd", "threat": {"eps": 8}}]}, "did you mean"),
     ):
         (tmp_path / "x.yaml").write_text(yaml.safe_dump(tiny(**changes)))
         assert said in message(cli("run", "x.yaml", "--dry-run"))

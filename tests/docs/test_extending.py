@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import tomllib
 import yaml
 from fenced_blocks import blocks
 from tiny_suites import tiny
@@ -19,6 +21,7 @@ from benchmark.catalogue import methods_page
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
+MODULES = ["smooth_at.py", "corners.py", "calibration.py"]
 
 
 @pytest.fixture
@@ -27,11 +30,14 @@ def installed(tmp_path: Path) -> dict[str, str]:
     site = tmp_path / "site"
     info = site / "smooth_at-0.1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "smooth_at.py").write_text((PLUGIN / "smooth_at.py").read_text())
+    for file in MODULES:
+        (site / file).write_text((PLUGIN / file).read_text())
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: smooth-at\nVersion: 0.1.0\n")
-    lines = (PLUGIN / "pyproject.toml").read_text().split("entry-points.")[1].splitlines()
-    group = lines[0].strip('"]')
-    (info / "entry_points.txt").write_text(f"[{group}]\n{lines[1]}\n".replace('"', ""))
+    groups = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = []
+    for group, points in groups.items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
 
@@ -46,11 +52,16 @@ def bench(environment: dict[str, str], *arguments: object) -> str:
 
 def test_the_page_shows_the_package_that_is_tested() -> None:
     page = blocks(ROOT / "docs" / "extending.md")
-    for name, language in (("smooth_at.py", "python"), ("pyproject.toml", "toml")):
+    for names, language in ((MODULES[:2], "python"), (["pyproject.toml"], "toml")):
         shown = [block.text for block in page if block.language == language]
-        assert shown == [(PLUGIN / name).read_text()]
-    lines = (PLUGIN / "smooth_at.py").read_text().splitlines()
-    assert len(lines) < 80
+        assert shown == [(PLUGIN / name).read_text() for name in names]
+    text = (ROOT / "docs" / "extending.md").read_text()
+    for name, file, most in zip(
+        ("smooth-at", "corners", "ece"), MODULES, (80, 60, 60), strict=True
+    ):
+        lines = len((PLUGIN / file).read_text().splitlines())
+        assert lines <= most
+        assert re.search(rf"^\| .*`{name}`.* \| 1 \| {lines} \| 1 \|$", text, re.MULTILINE)
 
 
 def test_a_plugin_is_listed_trained_and_reported(installed: dict[str, str], tmp_path: Path) -> None:
@@ -72,6 +83,60 @@ def test_a_plugin_is_listed_trained_and_reported(installed: dict[str, str], tmp_
     config = json.loads((cell / "config.json").read_text())["config"]
     objective = config["method"]["recipe"]["learner"]["objective"]
     assert (objective["smoothing"], objective["threat"]["eps"]) == (0.1, "0.1")
+
+
+def test_metrics_of_a_plugin_appear_everywhere(installed: dict[str, str], tmp_path: Path) -> None:
+    """Protects: an attack and a metric that is no accuracy need their file alone: the run, its
+    plan, every table, the page and the comparison have them."""
+    listed: Any = json.loads(bench(installed, "list", "metrics", "--json"))
+    assert {"corners", "ece"} <= {item["name"] for item in listed}
+
+    cheap = [{"kind": "clean", "n": 60}]
+    own = [{"kind": "corners", "eps": 0.1, "tries": 3, "n": 40}, {"kind": "ece", "n": 60}]
+    train = {"epochs": 1, "validations": 1}
+    suites = {}
+    for name, evaluation in (("cheap", cheap), ("both", cheap + own)):
+        suites[name] = tmp_path / f"{name}.yaml"
+        settings = tiny(methods=["natural"], seeds=[0, 1], train=train, evaluation=evaluation)
+        suites[name].write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    plans: Any = {
+        name: json.loads(bench(installed, "run", suite, "--out", out, "--dry-run", "--json"))
+        for name, suite in suites.items()
+    }
+    cost = {name: _evaluation_seconds(plan) for name, plan in plans.items()}
+    assert cost["both"] > 2 * cost["cheap"] > 0
+
+    printed = bench(installed, "run", suites["both"], "--out", out)
+    bench(installed, "report", out, "--html")
+    report = out / "report"
+    page = (report / "report.html").read_text()
+    tables = [printed, page, *((report / f"table.{end}").read_text() for end in ("md", "tex"))]
+    for text in tables:
+        assert "Corners" in text
+        assert "ECE" in text
+    rows = pd.read_csv(report / "table.csv").set_index("metric")
+    assert list(rows.index) == ["clean", "corners3_linf", "ece"]
+    assert rows.loc["ece", "low"] < rows.loc["ece", "mean"] < rows.loc["ece", "high"]
+    assert "3 random corners" in (report / "report.md").read_text()
+    assert "expected calibration error, 15 bins" in (report / "report.md").read_text()
+
+    runs = sorted((out / "cells").iterdir())
+    found: Any = {
+        row["metric"]: row for row in json.loads(bench(installed, "compare", *runs, "--json"))
+    }
+    assert list(found) == ["clean", "corners3_linf", "ece"]
+    assert found["corners3_linf"]["p"] is not None
+    assert (found["ece"]["p"], found["ece"]["low"]) == (None, None)
+    assert "smaller is better" in found["ece"]["verdict"]
+    record = json.loads((runs[0] / "evaluation.json").read_text())["metrics"]
+    assert found["ece"]["first"] == record["ece"]["mean"] > 0
+    assert record["corners3_linf"]["correct"] <= record["clean"]["correct"]
+
+
+def _evaluation_seconds(plan: Any) -> float:
+    rows = plan if isinstance(plan, list) else plan["cells"]
+    return float(sum(row["evaluation_seconds_at_most"] for row in rows))
 
 
 def test_methods_page_is_up_to_date() -> None:

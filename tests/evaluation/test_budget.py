@@ -15,10 +15,10 @@ from test_reliability import build, train
 from tiny_suites import cli, tiny_data, write_suite
 from torch import Tensor, nn
 
-from benchmark.evaluation.budget import LOOK, Draw, estimate, survivors_of
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.statistics import hypergeometric_interval, population_interval
-from benchmark.suites.metrics import Metric
+from benchmark.metrics.budget import LOOK, Draw, estimate, survivors_of
+from benchmark.metrics.metric import Metric
 from benchmark.suites.schema import build_suite
 
 CPU = torch.device("cpu")
@@ -224,7 +224,7 @@ def net() -> nn.Module:
 
 
 def metric(**settings: Any) -> tuple[Metric, ...]:
-    entry = {"kind": "autoattack-estimate", "name": "aa_linf_estimate", "eps": 0.12, **settings}
+    entry = {"kind": "autoattack", "name": "aa_linf_estimate", "eps": 0.12, **settings}
     return build_suite({"name": "x", "dataset": {"name": "digits"}, "model": {"name": "small-resnet"},
                         "methods": ["natural"], "evaluation": [entry]}).evaluation  # fmt: skip
 
@@ -288,7 +288,7 @@ def test_the_record_of_an_estimate(
 
 def test_estimates_are_labelled_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch, "apgd-ce", "apgd-t")
-    entry = {"kind": "autoattack-estimate", "name": "aa_linf_estimate", "eps": 0.01, "budget": 3}
+    entry = {"kind": "autoattack", "eps": 0.01, "budget": 3}
     suite = write_suite(
         tmp_path, evaluation=[{"kind": "clean"}, entry], methods=["natural", "pgd-at"]
     )

@@ -18,7 +18,7 @@ from benchmark.core.errors import BenchmarkError
 from benchmark.data.dataset import Dataset, FileNames, Split, StreamedSplit
 from benchmark.evaluation import earlier, identity
 from benchmark.evaluation.panel import Evaluator
-from benchmark.suites.metrics import Metric
+from benchmark.metrics.metric import METRICS, Context, Measured, Metric
 from benchmark.suites.schema import build_suite
 
 CPU = torch.device("cpu")
@@ -59,13 +59,19 @@ def kept(run: Path) -> dict[str, Any]:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the metrics that were measured, in order."""
     names: list[str] = []
-    real = Evaluator.measure
 
-    def noted(self: Evaluator, model: nn.Module, metric: Metric, *rest: Any) -> Any:
-        names.append(metric.name)
-        return real(self, model, metric, *rest)
+    def noted(cls: type[Metric]) -> Any:
+        real = cls.measure
 
-    monkeypatch.setattr(Evaluator, "measure", noted)
+        def measure(self: Metric, context: Context) -> Measured:
+            names.append(self.name)
+            return real(self, context)
+
+        return measure
+
+    for kind in METRICS.names():
+        cls = METRICS.get(kind)
+        monkeypatch.setattr(cls, "measure", noted(cls))
     return names
 
 
@@ -172,7 +178,7 @@ def test_unfinished_work_of_another_function_is_not_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("benchmark.evaluation.measures.run_autoattack", interrupted)
+        patch.setattr("benchmark.metrics.in_ball.run_autoattack", interrupted)
         evaluate(tmp_path, Net(), attack)
     with pytest.raises(BenchmarkError, match="another weights or code of the network"):
         evaluate(tmp_path, Net(scale=2), attack)

@@ -14,9 +14,9 @@ from torch import nn
 
 from benchmark.evaluation import gallery
 from benchmark.evaluation.panel import Evaluator
+from benchmark.metrics.metric import Metric
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.metrics import Metric
 from benchmark.suites.schema import build_suite
 
 CLEAN, PGD = TINY["evaluation"]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pydantic import TypeAdapter
+from made_entries import made
 from short_attacks import shorten
 from tiny_suites import tiny_data
 from torch import Tensor, nn
@@ -23,18 +23,18 @@ from benchmark.data.cifar import CIFAR10_CLASSES
 from benchmark.data.dataset import Dataset, Split
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.reliability import across
+from benchmark.metrics.metric import Metric, make_metric
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.metrics import Metric
 
 CPU = torch.device("cpu")
 PART = {"kind": "autoattack-part", "name": "apgd-ce_linf", "attack": "apgd-ce", "eps": 0.1}
-SCREENING = {"kind": "autoattack-screening", "name": "aa_linf_screening", "eps": 0.1}
+SCREENING = {"kind": "autoattack", "precision": "bf16", "name": "aa_linf_screening", "eps": 0.1}
 GRID = {"rotation": 20, "rotations": 3, "translation": 2, "translations": 3}
 
 
 def panel(*metrics: dict[str, Any]) -> list[Metric]:
-    return [TypeAdapter(Metric).validate_python(metric) for metric in metrics]
+    return [make_metric(metric) for metric in metrics]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_screening_is_judged_in_fp32_and_labelled(
     evaluator = Evaluator(data, CPU, keep_adversarial=True)
     evaluator.evaluate(net, panel(SCREENING), tmp_path)
     entry = record(tmp_path)["metrics"]["aa_linf_screening"]
-    assert (entry["kind"], entry["detail"]["precision"]) == ("autoattack-screening", "bf16")
+    assert (entry["kind"], entry["detail"]["precision"]) == ("autoattack", "bf16")
     kept = torch.load(tmp_path / "adversarial-aa_linf_screening.pt", weights_only=True)
     robust = pd.read_parquet(tmp_path / "outcomes.parquet")["aa_linf_screening"]
     split = data.test
@@ -202,7 +202,7 @@ def test_a_shifted_test_set_has_outcomes_of_its_own(
     cifar: tuple[Dataset, Path], tmp_path: Path
 ) -> None:
     data, root = cifar
-    metrics = panel({"kind": "clean"}, {"kind": "shift", "name": "cifar10.1"})
+    metrics = panel({"kind": "clean"}, {"kind": "shift", "test_set": "cifar10.1"})
     run = tmp_path / "run"
     evaluator = Evaluator(data, CPU, data_root=root)
     evaluator.evaluate(Bright(), metrics, run)
@@ -224,17 +224,21 @@ def test_missing_shifted_files_stop_before_any_work(
     cifar: tuple[Dataset, Path], tmp_path: Path
 ) -> None:
     data, _ = cifar
-    metrics = panel({"kind": "clean"}, {"kind": "shift", "name": "stl10"})
+    metrics = panel({"kind": "clean"}, {"kind": "shift", "test_set": "stl10"})
     with pytest.raises(DataError, match="stl10 was not found"):
         Evaluator(data, CPU, data_root=tmp_path).evaluate(Bright(), metrics, tmp_path / "run")
     with pytest.raises(ConfigError, match="imagenet"):
-        metrics = panel({"kind": "shift", "name": "imagenet-a"})
+        metrics = panel({"kind": "shift", "test_set": "imagenet-a"})
         Evaluator(data, CPU, data_root=tmp_path).evaluate(Bright(), metrics, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def entry(kind: str, n: int, **detail: Any) -> dict[str, Any]:
-    return {"kind": kind, "n": n, "detail": {"norm": "linf", "eps": "8/255", **detail}}
+def attack(n: int, **detail: Any) -> dict[str, Any]:
+    return made({"kind": "autoattack"}, {"norm": "linf", "eps": "8/255", **detail}, n=n)
+
+
+def pgd(**threat: Any) -> dict[str, Any]:
+    return made({"kind": "pgd", "threat": threat}, {"threat": threat}, n=100)
 
 
 def test_what_attacks_say_about_one_another() -> None:
@@ -243,9 +247,9 @@ def test_what_attacks_say_about_one_another() -> None:
     after = {"apgd-ce": 0.5, "apgd-t": 0.48, "fab-t": 0.48, "square": 0.48}
     threat = {"norm": "linf", "eps": "8/255", "steps": 20}
     honest = {
-        "aa_linf": entry("autoattack", 100, after=after),
-        "pgd20_linf": {"kind": "pgd", "n": 100, "detail": {"threat": threat}},
-        "pgd20_l2": {"kind": "pgd", "n": 100, "detail": {"threat": {**threat, "norm": "l2"}}},
+        "aa_linf": attack(100, after=after),
+        "pgd20_linf": pgd(**threat),
+        "pgd20_l2": pgd(**{**threat, "norm": "l2", "eps": "128/255"}),
     }
     right = pd.DataFrame({
         "aa_linf": [True] * 48 + [False] * 52,
@@ -253,7 +257,7 @@ def test_what_attacks_say_about_one_another() -> None:
         "pgd20_l2": [True] * 100,
     }).astype("boolean")  # fmt: skip
     assert across(honest, right) == []
-    square = {**honest, "aa_linf": entry("autoattack", 100, after={**after, "square": 0.40})}
+    square = {**honest, "aa_linf": attack(100, after={**after, "square": 0.40})}
     (found,) = across(square, right)
     assert found.name == "black-box-beats-gradients"
     assert "8 of 100" in found.text

@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
 from benchmark.core.errors import ConfigError
 from benchmark.evaluation.options import Options
-from benchmark.suites.metrics import Metric
+from benchmark.metrics.metric import make_metric
 from benchmark.suites.panels import PANELS, Amount, Radii
 
-METRIC: TypeAdapter[Metric] = TypeAdapter(Metric)
 THREAT = {"norm": "linf", "eps": "8/255", "step": "2/255", "steps": 20}
 ALL = {
-    kind: METRIC.validate_python({"kind": kind, **settings})
-    for kind, settings in {
-        "clean": {},
-        "pgd": {"name": "pgd20_linf", "threat": THREAT},
-        "pgd-screening": {"name": "pgd20_linf_screening", "threat": THREAT},
-        "autoattack": {"name": "aa_linf"},
-        "autoattack-part": {"name": "square_linf", "attack": "square"},
-        "autoattack-screening": {"name": "aa_linf_screening"},
-        "autoattack-estimate": {"name": "aa_linf_estimate", "budget": 3},
-        "corruptions": {},
-        "spatial": {},
-        "shift": {"name": "cifar10.1"},
+    form: make_metric(settings)
+    for form, settings in {
+        "clean": {"kind": "clean"},
+        "pgd": {"kind": "pgd", "threat": THREAT},
+        "pgd-screening": {"kind": "pgd", "threat": THREAT, "precision": "bf16"},
+        "autoattack": {"kind": "autoattack"},
+        "autoattack-part": {"kind": "autoattack-part", "attack": "square"},
+        "autoattack-screening": {"kind": "autoattack", "precision": "bf16"},
+        "autoattack-estimate": {"kind": "autoattack", "budget": 3},
+        "corruptions": {"kind": "corruptions"},
+        "spatial": {"kind": "spatial"},
+        "shift": {"kind": "shift", "test_set": "cifar10.1"},
     }.items()
 }
 COSTLY = {"autoattack", "autoattack-part", "autoattack-screening", "spatial"}
@@ -71,7 +69,7 @@ def test_steps_step_and_restarts(kind: str) -> None:
     assert (metric.name, metric.threat.steps) == (f"pgd50_linf{word}", 50)
     assert metric.threat.step.text == "2/255"
     metric = over(kind, step="1/255", restarts=5)
-    assert metric.name == f"pgd20_linf_step1/255_r5{word}"
+    assert metric.name == f"pgd20_linf{word}@step1/255-r5"
     assert (metric.threat.step.text, metric.restarts) == ("1/255", 5)
     assert over(kind, steps=20, step="2/255", restarts=1) == ALL[kind]
     with pytest.raises(ConfigError, match="did you mean 2/255"):
@@ -88,7 +86,7 @@ def test_a_suites_columns_are_not_changed() -> None:
         Options(n=10).over(metrics, ["clean", "aa_linf"])
     # An attack of another name is another column.
     (changed,) = Options(restarts=3).over([ALL["pgd"]], ["pgd20_linf"])
-    assert (changed.name, changed.restarts) == ("pgd20_linf_r3", 3)
+    assert (changed.name, changed.restarts) == ("pgd20_linf@r3", 3)
 
 
 def test_unions_follow_their_parts() -> None:
@@ -98,7 +96,7 @@ def test_unions_follow_their_parts() -> None:
     union = found[-1]
     assert union.kind == "union"
     assert set(union.of) <= set(names)
-    assert union.name != "union_unseen"
+    assert union.name != "union@unseen"
     assert {metric.n for metric in found[:-1]} == {30, 5}
 
 

@@ -13,7 +13,7 @@ from benchmark.attacks import pgd
 from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.core.threat import Pixels, ThreatModel
 from benchmark.data.dataset import Split
-from benchmark.evaluation.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 

@@ -21,9 +21,9 @@ from benchmark.data.dataset import Dataset, Split
 from benchmark.evaluation import reliability
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation, read_outcomes
+from benchmark.metrics.metric import Metric
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.metrics import Metric
 from benchmark.suites.schema import build_suite
 
 CPU = torch.device("cpu")
@@ -251,7 +251,7 @@ def test_kept_corrupted_images_are_bounded(
     evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     per_copy = 6 * 3 * 16 * 16
-    monkeypatch.setattr("benchmark.evaluation.measures._CORRUPTED_BYTES", 4 * per_copy)
+    monkeypatch.setattr("benchmark.metrics.corruptions._KEPT_BYTES", 4 * per_copy)
     evaluator.evaluate(network(), panel(CORRUPTED), tmp_path / "a")
     assert len(evaluator._corrupted) == 4
     evaluator.evaluate(network(), panel(CORRUPTED), tmp_path / "b")

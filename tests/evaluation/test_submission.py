@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from board_records import autoattack
+from board_records import autoattack, corruptions
 from PIL import Image
 from short_attacks import shorten
 from tiny_suites import cli, contents, write_suite
@@ -230,7 +230,7 @@ def test_a_later_submission_replaces_a_draft(folder: Path) -> None:
 def test_an_estimate_never_becomes_the_accuracy(folder: Path) -> None:
     path = cell(folder, "single") / "evaluation.json"
     record = json.loads(path.read_text())
-    estimate = {**record["metrics"].pop("aa_linf"), "kind": "autoattack-estimate"}
+    estimate = {**record["metrics"].pop("aa_linf"), "form": "estimate"}
     record["metrics"]["aa_linf_estimate"] = estimate
     path.write_text(json.dumps(record))
     called = submit(folder)
@@ -246,18 +246,11 @@ def test_other_boards(folder: Path) -> None:
     """l_2 under its own folder with the radius as measured; corruptions without a radius."""
     path = cell(folder, "single") / "evaluation.json"
     record = json.loads(path.read_text())
-    corruptions = {"source": "published", "severities": [1, 2, 3, 4, 5], "seed": 0}
     record["metrics"] |= {
         "aa_l2": _beside_clean(record, autoattack("l2", "0.5")),
         "corruptions": _beside_clean(
             record,
-            {
-                "kind": "corruptions",
-                "n": 10_000,
-                "correct": None,
-                "mean": 0.71236,
-                "detail": corruptions,
-            },
+            corruptions(mean=0.71236),
         ),
     }
     path.write_text(json.dumps(record))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from made_entries import made
 
 # label: (method name, clean, PGD-20, AutoAttack, gradient passes per image)
 ELEVEN: dict[str, tuple[str, float, float, float, float]] = {
@@ -119,38 +120,31 @@ def write_cell(
         per_corruption[corruption] = values
     frame = pd.DataFrame(columns)
 
-    threat = {"norm": "linf", "eps": "8/255", "step": "2/255", "steps": 20}
+    linf = {"norm": "linf", "eps": "8/255", "step": "2/255", "steps": 20}
+    l2 = {"norm": "l2", "eps": "128/255", "step": "15/255", "steps": 20}
     metrics: dict[str, object] = {}
-    for metric in ("clean", "pgd20_linf", "pgd20_l2", "aa_linf"):
+    for metric, settings, detail in (
+        ("clean", {"kind": "clean"}, {}),
+        ("pgd20_linf", {"kind": "pgd", "threat": linf}, {"threat": linf, "restarts": 1}),
+        ("pgd20_l2", {"kind": "pgd", "threat": l2}, {"threat": l2, "restarts": 1}),
+        (
+            "aa_linf",
+            {"kind": "autoattack", "n": n_aa},
+            {"norm": "linf", "eps": "8/255", "version": "standard"},
+        ),
+    ):
         known = frame[metric].dropna()
-        detail: dict[str, object] = {"bn_mode": "eval", "seed": 0}
-        if metric.startswith("pgd20"):
-            detail |= {**threat, "restarts": 1}
-        if metric == "pgd20_l2":
-            detail |= {"norm": "l2", "eps": "128/255", "step": "15/255"}
-        if metric == "aa_linf":
-            detail |= {"threat": {"norm": "linf", "eps": "8/255"}, "version": "standard"}
-        metrics[metric] = {
-            "model": "beef",
-            "n": len(known),
-            "correct": int(known.sum()),
-            "kind": metric.split("_")[0],
-            "seconds": 1.0,
-            "detail": detail,
-        }
+        count, correct = len(known), int(known.sum())
+        metrics[metric] = {"model": "beef", **made(settings, detail, n=count, correct=correct)}
     if corruptions:
-        metrics["corruptions"] = {
-            "model": "beef",
-            "n": n,
-            "correct": None,
-            "mean": float(np.mean(list(per_corruption.values()))),
-            "kind": "corruptions",
-            "detail": {
-                "source": "generated",
-                "severities": [1, 2, 3, 4, 5],
-                "per_corruption": per_corruption,
-            },
+        detail = {
+            "source": "generated",
+            "severities": [1, 2, 3, 4, 5],
+            "per_corruption": per_corruption,
         }
+        mean = float(np.mean(list(per_corruption.values())))
+        entry = made({"kind": "corruptions"}, detail, n=n, correct=None, mean=mean)
+        metrics["corruptions"] = {"model": "beef", **entry}
 
     config = {
         "suite": "synthetic",

@@ -96,7 +96,7 @@ def test_what_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> Non
         compare(first, tmp_path)
     record = json.loads((second / "evaluation.json").read_text())
     changed = json.loads(json.dumps(record))
-    changed["metrics"]["aa_linf"]["detail"]["threat"]["eps"] = "4/255"
+    changed["metrics"]["aa_linf"]["settings"]["eps"] = "4/255"
     (second / "evaluation.json").write_text(json.dumps(changed))
     with pytest.raises(BenchmarkError, match="aa_linf was measured under other settings"):
         compare(first, second)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from made_entries import made
 from synthetic_records import write_suite
 
 from benchmark.report import findings
@@ -118,10 +119,9 @@ def test_the_union_is_named_first(tmp_path: Path) -> None:
         frame.to_parquet(cell / "outcomes.parquet")
         record = json.loads((cell / "evaluation.json").read_text())
         correct = int(frame["union"].sum())
-        detail = {"of": ["aa_linf", "pgd20_l2"]}
-        record["metrics"]["union"] = {
-            "n": len(frame), "correct": correct, "kind": "union", "detail": detail
-        }  # fmt: skip
+        parts = {"of": ["aa_linf", "pgd20_l2"]}
+        union = made({"kind": "union", **parts}, parts, n=len(frame), correct=correct)
+        record["metrics"]["union"] = union
         (cell / "evaluation.json").write_text(json.dumps(record))
     leaders = findings.find(read_suite(tmp_path)).leaders
     assert leaders[0].startswith("Highest union accuracy: pgd-at with")

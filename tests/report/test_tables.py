@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_records import write_suite
+from made_entries import made
+from synthetic_records import ELEVEN, write_suite
 
 from benchmark.evaluation.statistics import Interval, wilson
 from benchmark.report import classes, findings, tables
@@ -126,10 +127,11 @@ def test_an_estimate_has_two_intervals_and_is_ranked_by_the_wider(tmp_path: Path
         frame.to_parquet(cell / "outcomes.parquet")
         record = json.loads((cell / "evaluation.json").read_text())
         del record["metrics"]["aa_linf"]
-        record["metrics"]["aa_linf_estimate"] = {
-            "kind": "autoattack-estimate", "n": 1000, "correct": None, "mean": mean,
-            "detail": {"low": mean - 0.004, "high": mean + 0.004, "interval": "exact"},
-        }  # fmt: skip
+        detail = {"low": mean - 0.004, "high": mean + 0.004, "interval": "exact"}
+        estimate = made(
+            {"kind": "autoattack", "budget": 3}, detail, n=1000, correct=None, mean=mean
+        )
+        record["metrics"]["aa_linf_estimate"] = estimate
         (cell / "evaluation.json").write_text(json.dumps(record))
     suite = read_suite(tmp_path)
     summary = tables.summarise(suite)["pgd-at", "aa_linf_estimate"]
@@ -246,5 +248,39 @@ def test_notes_say_whose_recipe_and_which_checkpoint() -> None:
     assert (
         "No checkpoint was at least 0.88 clean, so best-sum chose among all: pgd-at seed 0" in text
     )
-    assert tables.title("pgd20_linf@best") == "PGD-20 (best)"
-    assert tables.title("aa_linf@8/255") == "aa_linf@8/255"  # a radius is no rule
+
+
+def test_headings_are_the_records(tmp_path: Path) -> None:
+    """A radius is a tag, a further checkpoint a rule; both stand in brackets. The order is that of
+    the suite's evaluation, then of appearance, a checkpoint's column behind the first one's."""
+    aa = made({"kind": "autoattack", "tag": "8/255"}, n=9, correct=3)
+    pgd = made({"kind": "pgd", "threat": {"steps": 20}}, n=9, correct=4)
+    metrics = {
+        "pgd20_linf": pgd,
+        "aa_linf@8/255": aa,
+        "pgd20_linf@best": {**pgd, "checkpoint": "best"},
+    }
+    cell = CellRecord(tmp_path, "a", 0, "evaluated", evaluation={"metrics": metrics})
+    suite = SuiteRecord(
+        tmp_path, "s", "S", "", ("a",), (0,), "d", "m", None, (cell,), evaluation=("aa_linf@8/255",)
+    )
+    assert [tables.title(suite, name) for name in suite.metrics()] == [
+        "AutoAttack (8/255)", "PGD-20", "PGD-20 (best)"
+    ]  # fmt: skip
+
+
+def test_an_error_is_best_where_it_is_smallest(tmp_path: Path) -> None:
+    """Protects: the worst calibrated network in bold, with an interval that a mean over images has."""
+    write_suite(tmp_path, {m: ELEVEN[m] for m in ("pgd-at", "trades")}, corruptions=())
+    for cell, mean in zip(sorted(tmp_path.glob("cells/*")), (0.25, 0.125), strict=True):
+        record = json.loads((cell / "evaluation.json").read_text())
+        error = {"title": "ECE", "higher_is_better": False, "outcomes": "none", "role": "other"}
+        entry = {**made({"kind": "clean"}, n=1000, correct=None, mean=mean), **error}
+        record["metrics"]["ece"] = entry
+        (cell / "evaluation.json").write_text(json.dumps(record))
+    suite = read_suite(tmp_path)
+    summaries = tables.summarise(suite)
+    assert tables.marks(suite, summaries)["ece"] == {"trades": "tied"}
+    assert tables.interval_text(summaries["trades", "ece"]) == "none"
+    assert ",ece,1,1000,0.125000,,," in tables.csv_text(suite)
+    assert "smaller is better" in "\n".join(tables.notes(suite))

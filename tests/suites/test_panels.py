@@ -9,7 +9,8 @@ from tiny_suites import tiny
 
 from benchmark.core.errors import ConfigError
 from benchmark.core.threat import exact
-from benchmark.suites.metrics import PGDMetric, UnionMetric
+from benchmark.metrics.pgd import PGD
+from benchmark.metrics.union import Union
 from benchmark.suites.panels import PANELS, Amount, Radii
 from benchmark.suites.schema import build_suite
 
@@ -27,33 +28,33 @@ def test_every_panel_is_a_valid_evaluation(name: str) -> None:
 def test_the_papers_columns() -> None:
     names = [metric.name for metric in PANELS.get("paper")(Radii(), Amount())]
     assert names == [
-        "clean", "pgd20_linf", "pgd100_linf", "mim20_linf", "cw20_linf", "pgd10_released", "apgd-ce_linf",
+        "clean", "pgd20_linf", "pgd100_linf", "mim20_linf", "cw20_linf", "pgd10_linf@released", "apgd-ce_linf",
         "apgd-dlr_linf", "apgd-t_linf", "fab-t_linf", "square_linf", "aa_linf",
     ]  # fmt: skip
-    pgd = {m.name: m for m in PANELS.get("paper")(Radii(), Amount()) if isinstance(m, PGDMetric)}
+    pgd = {m.name: m for m in PANELS.get("paper")(Radii(), Amount()) if isinstance(m, PGD)}
     assert pgd["pgd100_linf"].threat.steps == 100
     assert pgd["pgd20_linf"].threat.steps == pgd["cw20_linf"].threat.steps == 20
     assert pgd["mim20_linf"].momentum == 1
     assert pgd["cw20_linf"].loss == "cw"
-    released = pgd.pop("pgd10_released")
+    released = pgd.pop("pgd10_linf@released")
     assert str(released.threat) == "linf eps=0.031 step=0.007 steps=10"
     assert (released.loss, released.momentum, released.restarts) == ("ce", 0, 1)
     assert {str(metric.threat.step) for metric in pgd.values()} == {"2/255"}
     # at another radius there is nothing that it could be compared with
     elsewhere = PANELS.get("paper")(Radii(linf="4/255"), Amount())
-    assert "pgd10_released" not in [metric.name for metric in elsewhere]
+    assert "pgd10_linf@released" not in [metric.name for metric in elsewhere]
 
 
 def test_unseen_radii_are_multiples_of_the_trained_one() -> None:
     """Protects: "larger eps than trained on" must follow the eps that is given."""
     panel = PANELS.get("unseen")(Radii(linf="2.5/255"), Amount())
-    eps = {m.name: m.threat.eps.text for m in panel if isinstance(m, PGDMetric)}
+    eps = {m.name: m.threat.eps.text for m in panel if isinstance(m, PGD)}
     assert eps["pgd20_linf"] == "2.5/255"
-    assert eps["pgd20_linf_x1.5"] == "3.75/255"
-    assert eps["pgd20_linf_x2"] == "5/255"
-    assert exact(eps["pgd20_linf_x2"]) == Fraction(5, 255)
+    assert eps["pgd20_linf@x1.5"] == "3.75/255"
+    assert eps["pgd20_linf@x2"] == "5/255"
+    assert exact(eps["pgd20_linf@x2"]) == Fraction(5, 255)
     union = panel[-1]
-    assert isinstance(union, UnionMetric)
+    assert isinstance(union, Union)
     assert "spatial" in union.of
 
 
@@ -70,17 +71,17 @@ def test_a_panel_beside_metrics_and_without_some() -> None:
         ({"panel": "papre"}, "did you mean 'paper'"),
         ({"panel": "paper", "nn": 3}, "unknown key 'nn'"),
         ({"panel": "paper", "linf": "8"}, "did you mean 8/255"),
-        ({"kind": "shift", "name": "cifar10.3"}, "unknown test set 'cifar10.3'; did you mean"),
-        ({"kind": "autoattack-screening", "name": "aa_linf"}, "call it aa_linf_screening"),
+        ({"kind": "shift", "test_set": "cifar10.3"}, "unknown test set 'cifar10.3'; did you mean"),
         (
-            {"kind": "pgd-screening", "name": "pgd20_linf", "threat": {"steps": 20}},
-            "stands for PGD: call it pgd20_linf_screening",
+            {"kind": "autoattack", "precision": "bf16", "name": "aa_linf"},
+            "this one is 'aa_linf_screening', not 'aa_linf'",
         ),
-        ({"kind": "pgd", "name": "mine_screening", "threat": {"steps": 20}}, "is no screening"),
         (
-            {"kind": "autoattack-part", "name": "square_l2", "attack": "square"},
-            "call it square_linf",
+            {"kind": "pgd", "precision": "bf16", "name": "pgd20_linf", "threat": {"steps": 20}},
+            "this one is 'pgd20_linf_screening'",
         ),
+        ({"kind": "pgdd"}, "unknown metric kind 'pgdd'; did you mean 'pgd'"),
+        ({"kind": "union", "of": ["clean", "spatial"]}, "'clean', which must be a metric before"),
     ],
 )
 def test_wrong_panels(item: dict[str, object], message: str) -> None:

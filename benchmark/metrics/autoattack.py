@@ -1,0 +1,188 @@
+"""Standard AutoAttack: on every image, as a screening in bf16, or estimated from a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from typing_extensions import Self
+
+from benchmark.attacks.autoattack import Attack, AutoAttackResult
+from benchmark.core.config import config_hash
+from benchmark.core.files import atomic_path, save_tensors
+from benchmark.metrics import budget
+from benchmark.metrics.in_ball import WORDS, InBall, attack_work
+from benchmark.metrics.metric import Context, Measured, Setup, adversarial, sentence
+
+_STANDARD: tuple[Attack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+class AutoAttack(InBall):
+    """Standard AutoAttack (Croce & Hein, 2003.01690) through pyautoattack.
+
+    Attributes:
+        precision: bf16 crafts in reduced precision, and the fp32 model judges every success twice.
+            Faster where the processor has bf16 units, but no verdict of AutoAttack's, so the name
+            ends in ``_screening``.
+        budget: attack so many survivors of a cheap attack, a random sample, and estimate the
+            accuracy from them (see ``benchmark.metrics.budget``); the name ends in ``_estimate``.
+        halfwidth: the same, until the 95 % interval is this narrow, in percentage points.
+
+    Raises:
+        ValueError: both a budget and a half-width, or an estimate of a screening or of a sample.
+    """
+
+    kind: Literal["autoattack"] = "autoattack"
+    version: Literal["standard"] = "standard"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    budget: int | None = Field(default=None, ge=1)
+    halfwidth: float | None = Field(default=None, gt=0, lt=50)
+
+    reference = True
+
+    @model_validator(mode="after")
+    def _check_estimate(self) -> Self:
+        if self.budget and self.halfwidth:
+            raise ValueError("give an estimate either a budget or a halfwidth")
+        if self.is_estimate and self.precision != "fp32":
+            raise ValueError("an estimate rests on fp32 verdicts; leave precision out")
+        if self.is_estimate and self.n:
+            raise ValueError("an estimate is of all images; leave n out")
+        return self
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether only a sample of the images is attacked."""
+        return bool(self.budget or self.halfwidth)
+
+    @property
+    def form(self) -> Literal["", "screening", "estimate"]:
+        """See ``Metric.form``."""
+        return "estimate" if self.is_estimate else "screening" if self.precision != "fp32" else ""
+
+    @property
+    def base_name(self) -> str:
+        """Such as aa_linf or aa_linf_estimate."""
+        return f"aa_{self.norm}" + (f"_{self.form}" if self.form else "")
+
+    @property
+    def base_title(self) -> str:
+        """Such as AutoAttack l2 (estimate)."""
+        form = f" ({self.form})" if self.form else ""
+        return f"AutoAttack{self.norm_in_title}{form}"
+
+    def screened(self) -> AutoAttack:
+        """See ``Metric.screened``."""
+        return self.model_copy(update={"precision": "bf16"})
+
+    def estimated(self, budget: int | None, halfwidth: float | None) -> AutoAttack:
+        """See ``Metric.estimated``."""
+        return self.model_copy(update={"budget": budget, "halfwidth": halfwidth, "n": None})
+
+    def kept_examples(self, directory: Path, setup: Setup) -> Path | None:
+        """See ``Metric.kept_examples``; an estimate looks at a sample only and keeps none."""
+        wanted = setup.keep_adversarial and not self.is_estimate
+        return adversarial(directory, self.name) if wanted else None
+
+    def measure(self, context: Context) -> Measured:
+        """See ``Metric.measure``."""
+        return self._estimate(context) if self.is_estimate else self._attack(context)
+
+    def _attack(self, context: Context) -> Measured:
+        setup, indices = context.setup, self.indices(context.setup)
+        if setup.ranks.first:
+            adversarial(context.directory, self.name).unlink(missing_ok=True)  # of another one
+        journal = self.journal(context.directory)
+        result = self.attacked(context, indices, journal, precision=self.precision)
+        path = self.kept_examples(context.directory, setup)
+        if path and setup.ranks.first:
+            _keep(result, indices, path)
+            setup.progress.say(
+                f"{path.name}: float32 examples; image files of 8 bits would round part of them "
+                "away"
+            )
+        return self.whole(indices, result.robust.cpu(), self.result_detail(result))
+
+    def _estimate(self, context: Context) -> Measured:
+        """An earlier sample of the same survivors is extended."""
+        setup, directory = context.setup, context.directory
+        base = config_hash(
+            {
+                "metric": self.model_dump(mode="json", exclude={"budget", "halfwidth"}),
+                "model": context.model_hash,
+                "data": setup.data.fingerprint,
+            }
+        )
+        known = context.known
+        earlier = known["detail"] if known and known["detail"].get("base") == base else {}
+        kept = {key: earlier[key] for key in ("attacks", "targets", "versions") if key in earlier}
+        everyone = torch.arange(len(setup.data.test))
+        if earlier:
+            draw = budget.Draw.recorded(earlier, context.outcomes[self.name])
+        else:
+            label = f"{context.label(self)}, cheap attack"
+            with setup.progress.task(label, len(everyone)) as task:
+                alive = budget.survivors_of(
+                    context.model,
+                    setup.batches(everyone),
+                    self.norm,
+                    float(self.eps),
+                    self.seed,
+                    task.advance,
+                )
+            draw = budget.Draw.fresh(setup.ranks.gather(alive)[0], self.seed)
+
+        def judge(indices: Tensor) -> Tensor:
+            ordered = indices.sort().values
+            part = self.journal(directory) / f"{len(ordered)}-from-{int(ordered[0])}"
+            found = self.attacked(context, ordered, part)
+            kept.update(attacks=found.attacks, targets=found.targets, versions=found.versions)
+            return found.robust.cpu()[torch.searchsorted(ordered, indices)]
+
+        draw, interval, kind = budget.estimate(
+            len(everyone),
+            draw,
+            judge,
+            budget=self.budget,
+            halfwidth=None if self.halfwidth is None else self.halfwidth / 100,
+        )
+        detail = {
+            "norm": self.norm,
+            "eps": str(self.eps),
+            "version": self.version,
+            "interval": kind,
+            "low": interval.low,
+            "high": interval.high,
+            "cheap": f"PGD-{budget.CHEAP_STEPS} on the margin, step eps/4, any iterate",
+            "base": base,
+            **kept,
+            **draw.detail(),
+        }
+        return Measured(everyone, interval.value, {self.name: draw.column(len(everyone))}, detail)
+
+    def passes(self, images: int) -> float:
+        """Of an image that survives every attack; of an estimate, the cheap attack's too."""
+        if not self.is_estimate:
+            return self.count(images) * attack_work(*_STANDARD)
+        attacked = min(self.budget or images, images)
+        return images * budget.CHEAP_STEPS + attacked * attack_work(*_STANDARD)
+
+    def describe(self, detail: Mapping[str, Any]) -> str:
+        """See ``Metric.describe``."""
+        said = {key: value for key, value in detail.items() if value != "fp32"}
+        return sentence(said, WORDS)
+
+
+def _keep(result: AutoAttackResult, indices: Tensor, path: Path) -> None:
+    """Write the examples: x_adv [n, c, h, w] in [0, 1], the image itself where none was found."""
+    content = {
+        "index": indices,
+        "x_adv": result.x_adv.cpu(),
+        "fooled": (result.clean & ~result.robust).cpu(),
+    }
+    with atomic_path(path) as temporary:
+        save_tensors(content, temporary, path)

@@ -1,0 +1,157 @@
+"""Accuracy on common corruptions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from benchmark.core.config import config_hash
+from benchmark.core.errors import BenchmarkError
+from benchmark.data import corruptions
+from benchmark.data.dataset import Split
+from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, Setup
+from benchmark.metrics.outcomes import clean_outcomes
+
+# Corrupted test images kept for the next model, at most: 4,660 CIFAR-10 images at all severities.
+# Making them costs as much as several evaluations of a small network.
+_KEPT_BYTES = 1 << 30
+
+
+class Corruptions(Metric):
+    """Mean accuracy over 15 common corruptions x severities (Hendrycks, Dietterich, 1903.12261).
+
+    The user's published CIFAR-10-C or CIFAR-100-C files are used where they lie below the data
+    root; otherwise the corruptions are generated.
+
+    Attributes:
+        severities: 1 (weak) to 5.
+    """
+
+    kind: Literal["corruptions"] = "corruptions"
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+
+    per_image = False
+
+    def possible(self, setup: Setup) -> bool:
+        """Corruptions are applied to images in memory."""
+        return isinstance(setup.data.test, Split)
+
+    def check(self, setup: Setup) -> None:
+        """See ``Metric.check``."""
+        if not self.possible(setup):
+            raise BenchmarkError(
+                f"common corruptions are generated in memory; {setup.data.name} is streamed, so "
+                "leave that metric out (--metric) or set a smaller image size"
+            )
+
+    def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:
+        """See ``Metric.images_of``: the test images, and whose files or which code corrupts them.
+        Looks at one image of each corruption and severity."""
+        key = ("corrupted hash", _published(setup), self.severities, self.seed)
+        corrupted = setup.cached(key, lambda: self._corrupted_hash(setup))
+        return config_hash({"images": images, "corrupted": corrupted})
+
+    def _corrupted_hash(self, setup: Setup) -> str:
+        root = _published(setup)
+        digest = hashlib.sha256(b"published" if root else b"generated")
+        first = torch.arange(1)
+        for corruption in corruptions.CORRUPTIONS:
+            for severity in self.severities:
+                if root:
+                    images, _ = corruptions.load_published(
+                        root, corruption, severity, 1, setup.data.name
+                    )
+                else:
+                    assert isinstance(setup.data.test, Split)
+                    image = setup.data.test.take(first).images
+                    images = corruptions.corrupt(image, corruption, severity, self.seed)
+                digest.update(images.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+    def measure(self, context: Context) -> Measured:
+        """See ``Metric.measure``."""
+        setup, indices = context.setup, self.indices(context.setup)
+        columns: dict[str, Tensor] = {}
+        accuracies: dict[str, list[float]] = {}
+        work = len(corruptions.CORRUPTIONS) * len(self.severities)
+        with setup.progress.task(context.label(self), work) as task:
+            for corruption in corruptions.CORRUPTIONS:
+                for severity in self.severities:
+                    split = self._corrupted(setup, indices, corruption, severity)
+                    right = clean_outcomes(
+                        context.model,
+                        split,
+                        torch.arange(len(split)),
+                        batch_size=setup.batch_size,
+                        device=setup.device,
+                    )
+                    columns[f"{self.name}/{corruption}/{severity}"] = right
+                    accuracies.setdefault(corruption, []).append(float(right.double().mean()))
+                    task.advance(1, corruption)
+        mean = float(np.mean([value for row in accuracies.values() for value in row]))
+        published = _published(setup) is not None
+        detail = {
+            "source": "published" if published else "generated",
+            "severities": list(self.severities),
+            "per_corruption": accuracies,
+            "departures": {} if published else corruptions.DEPARTURES,
+        }
+        return Measured(indices, mean, columns, detail)
+
+    def _corrupted(self, setup: Setup, indices: Tensor, corruption: str, severity: int) -> Split:
+        """Corrupted test images, from the user's published files or generated."""
+        root = _published(setup)
+        key = ("corruptions", tuple(indices.tolist()), self.seed, corruption, severity, root)
+        if key in setup.cache:
+            kept: Split = setup.cache[key]
+            return kept
+        assert isinstance(setup.data.test, Split)
+        chosen = setup.data.test.take(indices)
+        if root:
+            images, labels = corruptions.load_published(
+                root, corruption, severity, int(indices.max()) + 1, setup.data.name
+            )
+            if not torch.equal(labels[indices], chosen.labels):
+                raise BenchmarkError(
+                    f"the published corrupted images of {setup.data.name} have other labels than "
+                    f"the test images ({setup.data.source}), so their order differs; move them "
+                    "away to generate corruptions, or use the original test files"
+                )
+            chosen = Split(images, labels).take(indices)
+        else:
+            images = corruptions.corrupt(chosen.images, corruption, severity, self.seed)
+            chosen = Split(images, chosen.labels)
+        held = sum(
+            split.images.numel()
+            for other, split in setup.cache.items()
+            if isinstance(other, tuple) and other[0] == "corruptions"
+        )
+        if held + chosen.images.numel() <= _KEPT_BYTES:
+            setup.cache[key] = chosen
+        return chosen
+
+    def passes(self, images: int) -> float:
+        """A forward pass per image, corruption and severity."""
+        work = len(corruptions.CORRUPTIONS) * len(self.severities)
+        return FORWARD * self.count(images) * work
+
+    def describe(self, detail: Mapping[str, Any]) -> str:
+        """See ``Metric.describe``."""
+        count = len(detail["per_corruption"])
+        return (
+            f"mean over {count} corruptions and their severities, corrupted images "
+            f"{detail['source']}"
+        )
+
+
+def _published(setup: Setup) -> Path | None:
+    """The folder of the user's published corrupted images, if there are any."""
+    root = setup.data_root
+    return root if root and corruptions.find_published(root, setup.data.name) else None
