@@ -48,7 +48,7 @@ def test_the_page_shows_the_package_that_is_tested() -> None:
     page = blocks(ROOT / "docs" / "extending.md")
     for name, language in (("smooth_at.py", "python"), ("pyproject.toml", "toml")):
         shown = [block.text for block in page if block.language == language]
-        assert shown == [(PLUGIN / name).read_text()]
+        assert (PLUGIN / name).read_text() in shown
     lines = (PLUGIN / "smooth_at.py").read_text().splitlines()
     assert len(lines) < 80
 
