@@ -946,11 +946,11 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
 
         return [(entry.name, entry.text() if verbose else entry.doc) for entry in methods()]
     if kind is Kind.datasets:
-        from benchmark.data.sources import DATASETS
+        from benchmark.data.source import DATASETS
 
         return [(name, entry.description) for name, entry in DATASETS.items()]
     if kind is Kind.models:
-        from benchmark.models.zoo import MODELS
+        from benchmark.models.architecture import MODELS
 
         return [(name, entry.description) for name, entry in MODELS.items()]
     if kind is Kind.metrics:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
@@ -28,10 +29,12 @@ class Registry(Generic[T]):
         kind: what is registered, in the singular, for error messages ("method").
         group: entry-point group searched on first use, so that an installed package can add
             a name without touching this repository. None if the registry is closed.
+        of: the class that an entry point's object must be of; None if that is not checked.
     """
 
-    def __init__(self, kind: str, group: str | None = None) -> None:
+    def __init__(self, kind: str, group: str | None = None, of: type[T] | None = None) -> None:
         self.kind = kind
+        self._of = of
         self._group = group
         self._items: dict[str, T | EntryPoint] = {}
         self._scanned = group is None
@@ -69,7 +72,8 @@ class Registry(Generic[T]):
         """The object of that name, imported now if it comes from an entry point.
 
         Raises:
-            ConfigError: unknown name (with near misses), or an entry point that cannot be imported.
+            ConfigError: unknown name (with near misses), or an entry point that cannot be imported
+                or leads to something else.
         """
         self._scan()
         if not isinstance(name, str) or name not in self._items:  # a file may say anything
@@ -83,6 +87,11 @@ class Registry(Generic[T]):
                 raise ConfigError(
                     f"{self.kind} {name!r} cannot be imported from {item.value}: {error}"
                 ) from error
+            if self._of is not None and not isinstance(loaded, self._of):
+                raise ConfigError(
+                    f"{self.kind} {name!r}: {item.value} is a {type(loaded).__name__}, not a "
+                    f"{self._of.__name__}; correct the entry point"
+                )
             self._items[name] = loaded
             return loaded
         return item
@@ -90,3 +99,13 @@ class Registry(Generic[T]):
     def items(self) -> Iterable[tuple[str, Any]]:
         """(name, object) in order of name."""
         return [(name, self.get(name)) for name in self.names()]
+
+    def where(self, holds: Callable[[T], bool]) -> list[str]:
+        """Names of the objects for which ``holds``, sorted, for error messages: an entry point that
+        cannot be imported is left out."""
+        found = []
+        for name in self.names():
+            with suppress(ConfigError):
+                if holds(self.get(name)):
+                    found.append(name)
+        return found

@@ -19,6 +19,7 @@ from benchmark.data.dataset import Split
 from benchmark.data.decode import printable
 from benchmark.data.layout import part_of
 from benchmark.data.raw import Raw
+from benchmark.data.source import Source
 from benchmark.data.splits import carve
 from benchmark.data.white import extremes_of, white_of
 
@@ -194,3 +195,21 @@ def read_npy(path: Path, remedy: str) -> np.ndarray:
         raise DataError(f"{where} is missing below the data root; {remedy}") from error
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{where} is damaged ({error}); {remedy}") from error
+
+
+DIGITS = Source(
+    "scikit-learn's 1,797 digits, 10 classes, 16 or 32 pixels; needs no files",
+    read_digits,
+    size=16,
+    sizes=(16, 32),
+    flip=False,
+    crops={16: 2},
+)
+# a mirrored image may change class: left and right organs in MedMNIST
+NPZ = Source(
+    "one .npz file at path, in MedMNIST or Keras layout",
+    read_npz,
+    takes_path=True,
+    takes_class_order=True,
+    flip=False,
+)

@@ -6,6 +6,7 @@ import re
 import urllib.error
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from benchmark.data.folders import read_class_folders
 from benchmark.data.layout import find_parts, foreign_format, is_hidden
 from benchmark.data.parquet import Rows, find_shards, read_rows
 from benchmark.data.raw import Raw
+from benchmark.data.source import Board, Published, Source
 
 TRAIN_IMAGES, TEST_IMAGES, SIZE = 50_000, 10_000, 32
 
@@ -61,10 +63,10 @@ class Variant:
         return datasets.CIFAR10 if self.name == "cifar10" else datasets.CIFAR100
 
 
-CIFAR10 = Variant(
+_TEN = Variant(
     "cifar10", "CIFAR-10", CIFAR10_CLASSES, "cifar-10-batches-py", ("label",), "plain_text"
 )
-CIFAR100 = Variant(
+_HUNDRED = Variant(
     "cifar100",
     "CIFAR-100",
     CIFAR100_CLASSES,
@@ -74,18 +76,8 @@ CIFAR100 = Variant(
 )
 
 
-def read_cifar10(config: DatasetConfig, data_root: Path) -> Raw:
-    """CIFAR-10 below ``data_root``."""
-    return _read(CIFAR10, config, data_root)
-
-
-def read_cifar100(config: DatasetConfig, data_root: Path) -> Raw:
-    """CIFAR-100 (fine labels) below ``data_root``."""
-    return _read(CIFAR100, config, data_root)
-
-
 def _read(variant: Variant, config: DatasetConfig, data_root: Path) -> Raw:
-    """The first layout that is there: torchvision batches, parquet, class folders.
+    """The first layout below ``data_root``: torchvision batches, parquet, class folders.
 
     Raises:
         DataError: none is there and ``config.download`` is off, or the one found is damaged.
@@ -237,3 +229,28 @@ def _official(variant: Variant, part: str, split: Rows) -> np.ndarray:
     names = class_names(split.names, variant.classes, f"the {part} split")
     places = [variant.classes.index(names[name]) for name in split.names]
     return np.array(places, dtype=np.int64)[split.labels]
+
+
+_FORMS = "torchvision batches, Hugging Face parquet or class folders"
+
+CIFAR10 = Source(
+    f"CIFAR-10: {_FORMS}",
+    partial(_read, _TEN),
+    published=Published(TRAIN_IMAGES, TEST_IMAGES, len(CIFAR10_CLASSES), SIZE),
+    boards={
+        "linf": Board(TEST_IMAGES, SIZE, ("8/255",)),
+        "l2": Board(TEST_IMAGES, SIZE, ("0.5", "128/255")),
+        "corruptions": Board(TEST_IMAGES, SIZE),
+    },
+    corrupted="CIFAR-10-C",
+)
+CIFAR100 = Source(
+    f"CIFAR-100: {_FORMS}",
+    partial(_read, _HUNDRED),
+    published=Published(TRAIN_IMAGES, TEST_IMAGES, len(CIFAR100_CLASSES), SIZE),
+    boards={
+        "linf": Board(TEST_IMAGES, SIZE, ("8/255",)),
+        "corruptions": Board(TEST_IMAGES, SIZE),
+    },
+    corrupted="CIFAR-100-C",
+)

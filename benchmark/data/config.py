@@ -14,41 +14,38 @@ from pydantic import (
 )
 
 from benchmark.core.config import Config
-from benchmark.core.registry import did_you_mean
+from benchmark.core.errors import ConfigError
 from benchmark.data.decode import Decoding
+from benchmark.data.source import DATASETS, Source
 
-NAMES = ("digits", "cifar10", "cifar100", "imagenet", "folder", "npz", "parquet")
-WITH_PATH = ("folder", "npz", "parquet")
-WITH_ORDER = ("imagenet", *WITH_PATH)
-DIGIT_SIZES = (16, 32)
 
-# Filled in before validation, so that the canonical JSON of a run states what was used.
-# No flip where a mirrored image may change class: digits; left and right organs in MedMNIST.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"size": 16, "flip": False},
-    "imagenet": {"size": 224},
-    "npz": {"flip": False},
-}
+def _source(name: str) -> Source:
+    """Raises ValueError: unknown, or its package cannot be imported."""
+    try:
+        return DATASETS.get(name)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 class DatasetConfig(Config):
     """A data set, its validation split, its limits and its augmentation.
 
     Attributes:
-        name: one of ``NAMES``.
-        path: for ``folder``, ``npz`` and ``parquet`` only: absolute, or relative to the data root
-            (else to the working directory). The other sets are found by name below the data root.
-        size: side of the square images in pixels; None keeps that of the files. Digits: 16 or
-            32. Default 16 for digits, 224 for imagenet.
+        name: a name of ``benchmark.data.source.DATASETS``, as ``list datasets`` prints them.
+        path: for sets that are read from anywhere (``folder``, ``npz``, ``parquet``): absolute, or
+            relative to the data root (else to the working directory). The other sets are found by
+            name below the data root.
+        size: side of the square images in pixels; None keeps that of the files. Default: what the
+            set says (digits 16, imagenet 224), else None.
         val_fraction: share of the training images held out for validation, stratified.
         val_size: the same as a number of images; replaces ``val_fraction``.
         split_seed: seed of the validation split and of ``train_limit``. Never touches the test set.
         train_limit: stratified subset of what is left for training once validation is carved.
         test_limit: the first n test images.
         limit: cap on train, validation and test alike, for smoke tests.
-        crop: zero padding in pixels of the random crop; 0 turns it off. Default 4, and 2 for
-            digits of 16 pixels (the same share of the side as 4 of 32).
-        flip: random horizontal flip. Default True; False for digits and npz.
+        crop: zero padding in pixels of the random crop; 0 turns it off. Default 4, unless the set
+            says otherwise (2 for digits of 16 pixels, the same share of the side as 4 of 32).
+        flip: random horizontal flip. Default True; False where the set says so (digits, npz).
         download: let torchvision download CIFAR if nothing is found.
         class_order: which label each class has. For class folders and labels that are names:
             ``name`` (plain order of text, as torchvision's ImageFolder has it: 0, 10, 5),
@@ -100,10 +97,14 @@ class DatasetConfig(Config):
     def _defaults(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        name = data.get("name", "cifar10")
-        defaults = dict(DEFAULTS.get(name, {})) if isinstance(name, str) else {}
-        if name == "digits" and data.get("size") in (None, 16):
-            defaults["crop"] = 2
+        name = data.get("name", cls.model_fields["name"].default)
+        if not isinstance(name, str) or name not in DATASETS:
+            return data
+        source = _source(name)
+        size = source.size if data.get("size") is None else data["size"]
+        crop = source.crops.get(size) if isinstance(size, int) else None
+        values = {"size": source.size, "flip": source.flip, "crop": crop}
+        defaults = {key: value for key, value in values.items() if value is not None}
         # null in YAML means "the default" too
         given = {
             key: value
@@ -131,25 +132,26 @@ class DatasetConfig(Config):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in NAMES:
-            raise ValueError(f"unknown dataset {name!r}; {did_you_mean(name, NAMES)}")
+        _source(name)
         return name
 
     @model_validator(mode="after")
     def _check(self) -> DatasetConfig:
-        if self.name in WITH_PATH and not self.path:
+        source = _source(self.name)
+        if source.takes_path and not self.path:
             raise ValueError(f"dataset {self.name!r} needs a path: set path")
-        if self.path and self.name not in WITH_PATH:
+        if self.path and not source.takes_path:
+            takers = " and ".join(DATASETS.where(lambda other: other.takes_path))
             raise ValueError(
-                f"path is only for {' and '.join(WITH_PATH)}; {self.name} is looked for below the "
-                "data root (--data-root)"
+                f"path is only for {takers}; {self.name} is looked for below the data root "
+                "(--data-root)"
             )
-        if self.class_order != "name" and self.name not in WITH_ORDER:
-            raise ValueError(
-                f"class_order is only for {', '.join(WITH_ORDER)}; {self.name} has its own"
-            )
-        if self.name == "digits" and self.size not in DIGIT_SIZES:
-            raise ValueError(f"size = {self.size}: digits come in 16 or 32 pixels")
+        if self.class_order != "name" and not source.takes_class_order:
+            takers = ", ".join(DATASETS.where(lambda other: other.takes_class_order))
+            raise ValueError(f"class_order is only for {takers}; {self.name} has its own")
+        if source.sizes and self.size not in source.sizes:
+            known = " or ".join(map(str, source.sizes))
+            raise ValueError(f"size = {self.size}: {self.name} comes in {known} pixels")
         if self.size is not None and self.crop >= self.size:
             raise ValueError(f"crop = {self.crop} must be smaller than size = {self.size}")
         return self

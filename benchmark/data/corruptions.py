@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmark.core.errors import ConfigError, DataError
 from benchmark.core.registry import did_you_mean
 from benchmark.data.arrays import read_npy
+from benchmark.data.source import DATASETS
 from benchmark.data.white import to_grey
 
 # Parameters for severity 1..5. Source: hendrycks/robustness, ImageNet-C/create_c/make_cifar_c.py.
@@ -84,7 +85,6 @@ DEPARTURES: dict[str, str] = {
     "jpeg_compression": "bytes depend on the JPEG library that Pillow was built with",
 }
 
-PUBLISHED_FOLDERS = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 PUBLISHED_IMAGES = 10_000  # per severity
 
 Images: TypeAlias = np.ndarray  # float64 [n, h, w, 3] in [0, 1]
@@ -495,7 +495,7 @@ _FUNCTIONS: dict[str, Callable[[Images, Any, Randoms], Images]] = {
 
 def find_published(root: Path, dataset: str) -> Path | None:
     """The folder of published corrupted images (CIFAR-10-C, CIFAR-100-C) below ``root``, if any."""
-    folder = PUBLISHED_FOLDERS.get(dataset)
+    folder = DATASETS.get(dataset).corrupted if dataset in DATASETS else None
     path = Path(root) / folder if folder else None
     return path if path and (path / "labels.npy").is_file() else None
 
@@ -513,14 +513,15 @@ def load_published(
         DataError: a file is missing or not of that form.
     """
     _check_request(name, severity)
-    if dataset not in PUBLISHED_FOLDERS:
+    source = DATASETS.get(dataset)
+    if source.corrupted is None:
+        known = DATASETS.where(lambda other: other.corrupted is not None)
         raise ConfigError(
-            f"no corrupted images are published for {dataset!r}; "
-            f"{did_you_mean(dataset, PUBLISHED_FOLDERS)}"
+            f"no corrupted images are published for {dataset!r}; {did_you_mean(dataset, known)}"
         )
     if not 1 <= n <= PUBLISHED_IMAGES:
         raise ConfigError(f"n = {n}: a severity has 1 to {PUBLISHED_IMAGES} published images")
-    folder = Path(root) / PUBLISHED_FOLDERS[dataset]
+    folder = Path(root) / source.corrupted
     images, labels = (
         read_npy(
             folder / file,
@@ -535,7 +536,6 @@ def load_published(
             f"{folder.name}/{name}.npy is {images.dtype} {list(images.shape)}; the published file "
             f"is uint8 [{rows}, 32, 32, 3]. Fetch it again"
         )
-    classes = 10 if dataset == "cifar10" else 100
     start = (severity - 1) * PUBLISHED_IMAGES
     if labels.shape != (rows,) or labels.dtype.kind not in "iu":
         raise DataError(
@@ -543,7 +543,9 @@ def load_published(
             f"[{rows}]. Fetch it again"
         )
     chosen = np.array(labels[start : start + n], dtype=np.int64)
-    if chosen.min() < 0 or chosen.max() >= classes:
-        raise DataError(f"{folder.name}/labels.npy has labels outside 0..{classes - 1}")
+    classes = source.published.classes if source.published else None
+    if chosen.min() < 0 or (classes and chosen.max() >= classes):
+        wanted = f"0..{classes - 1}" if classes else "0, 1, 2, ..."
+        raise DataError(f"{folder.name}/labels.npy has labels outside {wanted}")
     pixels = np.array(images[start : start + n].transpose(0, 3, 1, 2), order="C")
     return torch.from_numpy(pixels), torch.from_numpy(chosen)

@@ -19,9 +19,6 @@ from torch import Tensor
 from benchmark.core.errors import DataError
 from benchmark.data.decode import PLAIN, Decoding, cached, center_square, open_image, printable
 
-# Statistics of the full ImageNet training set, which public ImageNet networks expect.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 STATISTICS_SAMPLE = 1000
 WHOLE_BYTES = 1 << 30  # of streamed files whose contents are hashed whole: about a second
 SAMPLED_FILES = 2000
@@ -149,6 +146,8 @@ class Dataset:
             ``fingerprint``, and how they are decoded).
         source: what was read from where, for people; no absolute path.
         notes: remarks for the record, such as "20,000 of 50,000 training images".
+        statistics: mean and standard deviation per channel, in [0, 1], that are used instead of
+            those of the training images, if they are of as many channels.
 
     A data set for evaluation alone has training and validation splits of no images.
     """
@@ -161,6 +160,7 @@ class Dataset:
     fingerprint: str
     source: str
     notes: tuple[str, ...] = ()
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -178,8 +178,8 @@ class Dataset:
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        if self.name == "imagenet" and self.channels == 3:
-            return IMAGENET_MEAN, IMAGENET_STD
+        if self.statistics is not None and len(self.statistics[0]) == self.channels:
+            return self.statistics
         if not len(self.train):
             raise DataError(
                 f"{self.source}: there are no training images whose mean and standard deviation "

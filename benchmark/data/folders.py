@@ -38,6 +38,7 @@ from benchmark.data.labelled import (
 )
 from benchmark.data.layout import Skipped, find_parts, foreign_format, is_hidden
 from benchmark.data.raw import Raw
+from benchmark.data.source import Board, Published, Source
 
 # What Pillow decodes to pixels without a program beside it. torchvision's ImageFolder reads the
 # first nine.
@@ -472,3 +473,22 @@ class _Storage:
 
 def _white_note(white: float) -> str:
     return f"white is {white:g} in images of more than 8 bits (dataset.white says otherwise)"
+
+
+IMAGENET = Source(
+    f"ImageNet: {{train,val}}/<class>/* below the data root, streamed at {STREAMED_SIZE}",
+    read_imagenet,
+    takes_class_order=True,
+    size=STREAMED_SIZE,
+    published=Published(1_281_167, 50_000, 1000, STREAMED_SIZE),
+    # of the full training set, as public networks expect
+    statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    radii={"linf": "4/255", "l2": "3.0"},
+    boards={"linf": Board(5_000, None, ("4/255",), chosen=True, preprocessing="Res256Crop224")},
+)
+FOLDER = Source(
+    "images at path: class folders {train,val}/<class>/*, or folders with a table of labels",
+    read_folder,
+    takes_path=True,
+    takes_class_order=True,
+)

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 from benchmark.data.config import DatasetConfig
-from benchmark.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset, Split
+from benchmark.data.dataset import Dataset, Split
+from benchmark.data.source import DATASETS
 from benchmark.data.sources import lowest
-
-
-class _Size(NamedTuple):
-    train: int
-    test: int
-    classes: int
-    side: int
-
-
-_SIZES = {
-    "cifar10": _Size(50_000, 10_000, 10, 32),
-    "cifar100": _Size(50_000, 10_000, 100, 32),
-    "imagenet": _Size(1_281_167, 50_000, 1000, 224),
-}
-
-
-class _Empty(Dataset):
-    """Its images have sizes and no pixels, so their statistics are any."""
-
-    @property
-    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return IMAGENET_MEAN[: self.channels], IMAGENET_STD[: self.channels]
 
 
 def official(config: DatasetConfig) -> Dataset | None:
@@ -38,18 +15,18 @@ def official(config: DatasetConfig) -> Dataset | None:
 
     Splits are as ``sources.load`` would make them, on the device ``meta``.
     """
-    if config.name not in _SIZES:
+    size = DATASETS.get(config.name).published
+    if size is None:
         return None
-    size = _SIZES[config.name]
     held_out = config.val_size or max(1, round(config.val_fraction * size.train))
 
     def split(count: int, *limits: int | None) -> Split:
-        side = config.size or size.side
+        side = config.size or size.size
         n = lowest(count, config.limit, *limits) or 0
         images = torch.empty(n, config.channels, side, side, dtype=torch.uint8, device="meta")
         return Split(images, torch.empty(n, dtype=torch.int64, device="meta"))
 
-    return _Empty(
+    return Dataset(
         name=config.name,
         train=split(size.train - held_out, config.train_limit),
         val=split(held_out),
@@ -57,4 +34,6 @@ def official(config: DatasetConfig) -> Dataset | None:
         classes=tuple(map(str, range(size.classes))),
         fingerprint="",
         source="published sizes",
+        # there are no pixels to take them from, and any will do
+        statistics=((0.5,) * config.channels, (0.5,) * config.channels),
     )

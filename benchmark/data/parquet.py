@@ -26,6 +26,7 @@ from benchmark.data.decode import (
 )
 from benchmark.data.layout import PARTS, find_parts, foreign_format, is_hidden, part_of
 from benchmark.data.raw import Raw
+from benchmark.data.source import Source
 
 IMAGE_COLUMNS = ("img", "image", "images", "jpg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
@@ -314,3 +315,11 @@ def _column(present: Sequence[str], wanted: tuple[str, ...], file: Path, what: s
         f"{file.name} has no {what} column {' or '.join(map(repr, wanted))} (it has: "
         f"{', '.join(present)})"
     )
+
+
+PARQUET = Source(
+    "Hugging Face parquet of images and labels at path",
+    read_parquet,
+    takes_path=True,
+    takes_class_order=True,
+)

@@ -2,63 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmark.core.errors import DataError
-from benchmark.core.registry import Registry
-from benchmark.data.arrays import read_digits, read_npz
 from benchmark.data.check import check_classes, check_same_size
-from benchmark.data.cifar import read_cifar10, read_cifar100
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fingerprint
 from benchmark.data.decode import resize_square
-from benchmark.data.folders import read_folder, read_imagenet
-from benchmark.data.parquet import read_parquet
-from benchmark.data.raw import Raw
+from benchmark.data.source import DATASETS
 from benchmark.data.splits import carve, stratified
-
-
-@dataclass(frozen=True)
-class Source:
-    """How to read one data set. ``description`` is the line that ``list datasets`` prints."""
-
-    description: str
-    read: Callable[[DatasetConfig, Path], Raw]
-
-
-DATASETS: Registry[Source] = Registry("dataset")
-DATASETS.register(
-    "digits",
-    Source("scikit-learn's 1,797 digits, 10 classes, 16 or 32 pixels; needs no files", read_digits),
-)
-DATASETS.register(
-    "cifar10",
-    Source("CIFAR-10: torchvision batches, Hugging Face parquet or class folders", read_cifar10),
-)
-DATASETS.register(
-    "cifar100",
-    Source("CIFAR-100: torchvision batches, Hugging Face parquet or class folders", read_cifar100),
-)
-DATASETS.register(
-    "imagenet",
-    Source("ImageNet: {train,val}/<class>/* below the data root, streamed at 224", read_imagenet),
-)
-DATASETS.register(
-    "folder",
-    Source(
-        "images at path: class folders {train,val}/<class>/*, or folders with a table of labels",
-        read_folder,
-    ),
-)
-DATASETS.register("npz", Source("one .npz file at path, in MedMNIST or Keras layout", read_npz))
-DATASETS.register(
-    "parquet", Source("Hugging Face parquet of images and labels at path", read_parquet)
-)
 
 
 def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True) -> Dataset:
@@ -74,7 +29,8 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
     Raises:
         DataError: nothing found, damaged files, or data of another form than declared.
     """
-    raw = DATASETS.get(config.name).read(config, Path(data_root))
+    source = DATASETS.get(config.name)
+    raw = source.read(config, Path(data_root))
     if raw.train is None and training:
         raise DataError(
             f"there is a test split alone ({raw.source}), which can be evaluated with evaluate "
@@ -120,6 +76,7 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
         fingerprint=known_by,
         source=raw.source,
         notes=(*notes, *rests_on),
+        statistics=source.statistics,
     )
 
 

@@ -24,6 +24,7 @@ from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.shifted import SHIFTED, find_shifted
+from benchmark.data.source import DATASETS
 from benchmark.evaluation import earlier
 from benchmark.evaluation.identity import images_hash
 from benchmark.evaluation.keys import images_of
@@ -392,7 +393,7 @@ _UNASKED = 1000
 
 def _usual(dataset: str) -> Radii:
     """Radii where no suite sets them: those of the papers on the data set."""
-    return Radii(linf="4/255", l2="3.0") if dataset == "imagenet" else Radii()
+    return Radii(**DATASETS.get(dataset).radii)
 
 
 def _suite_of(run: Path) -> str:

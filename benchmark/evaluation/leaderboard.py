@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, field_validator
 
 from benchmark.core.config import Config
 from benchmark.core.threat import exact
+from benchmark.data.source import DATASETS, Board
 from benchmark.suites.schema import CellConfig
 
 Threat = Literal["linf", "l2", "corruptions"]
@@ -26,29 +26,19 @@ _TARGETS = 9
 _SEVERITIES = [1, 2, 3, 4, 5]
 
 
-@dataclass(frozen=True)
-class Board:
-    """One leaderboard.
-
-    Attributes:
-        images: of the test set, that every figure is measured on.
-        size: side of the images in pixels; None if a model may have its own.
-        eps: radii that it takes, in pixel units; 128/255 goes under l_2 for 0.5.
-    """
-
-    images: int
-    size: int | None
-    eps: tuple[str, ...] = ()
+def board_of(dataset: str, threat: Threat) -> Board | None:
+    """RobustBench's board of the data set under the threat model, if there is one."""
+    return DATASETS.get(dataset).boards.get(threat) if dataset in DATASETS else None
 
 
-BOARDS: dict[tuple[str, Threat], Board] = {
-    ("cifar10", "linf"): Board(10_000, 32, ("8/255",)),
-    ("cifar10", "l2"): Board(10_000, 32, ("0.5", "128/255")),
-    ("cifar10", "corruptions"): Board(10_000, 32),
-    ("cifar100", "linf"): Board(10_000, 32, ("8/255",)),
-    ("cifar100", "corruptions"): Board(10_000, 32),
-    ("imagenet", "linf"): Board(5_000, None, ("4/255",)),
-}
+def boards() -> list[tuple[str, Threat]]:
+    """(data set, threat model) of every board."""
+    return [
+        (name, threat)
+        for name in DATASETS.where(lambda source: bool(source.boards))
+        for threat in FOLDERS
+        if board_of(name, threat)
+    ]
 
 
 def _percent(value: Any) -> str:
@@ -148,13 +138,13 @@ def violations(
         config, training, evaluation: the run's record, in the form of its JSON files.
     """
     name, metrics = config.dataset.name, evaluation["metrics"]
-    board = BOARDS.get((name, threat))
+    board = board_of(name, threat)
     reasons = []
     if board is None:
-        boards = ", ".join(f"{dataset} {threat}" for dataset, threat in BOARDS)
-        reasons.append(f"there is no board for {name} under {threat} (there are {boards})")
+        known = ", ".join(f"{dataset} {threat}" for dataset, threat in boards())
+        reasons.append(f"there is no board for {name} under {threat} (there are {known})")
     else:
-        reasons += _against_images(name, board, config, evaluation["dataset"])
+        reasons += _against_images(board, config, evaluation["dataset"])
     clean = next((n for n, entry in metrics.items() if entry.get("kind") == "clean"), None)
     robust = reported_metric(metrics, threat, board)
     wanted = "corruptions" if threat == "corruptions" else f"AutoAttack under {threat}"
@@ -180,9 +170,7 @@ def violations(
     return reasons
 
 
-def _against_images(
-    name: str, board: Board, config: CellConfig, dataset: Mapping[str, Any]
-) -> list[str]:
+def _against_images(board: Board, config: CellConfig, dataset: Mapping[str, Any]) -> list[str]:
     reasons = []
     limit = dataset.get("limit") or config.dataset.limit or config.dataset.test_limit
     if limit:
@@ -190,7 +178,7 @@ def _against_images(
     if dataset["images"] != board.images:
         reasons.append(
             f"the test set has {dataset['images']:,} images; the board's are {board.images:,}"
-            + (" fixed ones (keep those alone in val/)" if name == "imagenet" else "")
+            + (" fixed ones (keep those alone in val/)" if board.chosen else "")
         )
     if board.size and (config.dataset.size or board.size) != board.size:
         reasons.append(f"the images were resized to {config.dataset.size} pixels")

@@ -27,10 +27,10 @@ from benchmark.data import sources
 from benchmark.data.dataset import Dataset, StreamedSplit
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.leaderboard import (
-    BOARDS,
     FOLDERS,
     Paper,
     Threat,
+    board_of,
     reported_metric,
     violations,
 )
@@ -162,7 +162,7 @@ def submit(
         paper=paper,
         weights=weights,
         metric=reported_metric(
-            evaluation["metrics"], threat, BOARDS.get((config.dataset.name, threat))
+            evaluation["metrics"], threat, board_of(config.dataset.name, threat)
         ),
         reasons=reasons,
     )
@@ -372,11 +372,12 @@ def _banner(submission: _Submission) -> str:
 def _readme(submission: _Submission, digest: str) -> str:
     threat, dataset = FOLDERS[submission.threat], submission.dataset
     _, _, eps = _figures(submission)
-    board = BOARDS.get((dataset, submission.threat))
+    board = board_of(dataset, submission.threat)
     arguments = [f"dataset={dataset!r}", f"threat_model={threat!r}"]
     arguments += [f"n_examples={board.images}"] if board else []
     arguments += [f"eps={eps}"] if eps else []
-    arguments += ['preprocessing="Res256Crop224"'] if dataset == "imagenet" else []
+    if board and board.preprocessing:
+        arguments += [f'preprocessing="{board.preprocessing}"']
     # AutoAttack's seed is per batch, so its starts depend on the batches
     size = submission.detail.get("batch_size") if submission.metric else None
     arguments += [f"batch_size={size}"] if size else []

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from benchmark.core.config import Config
+from benchmark.core.config import Config, explain
+from benchmark.core.errors import ConfigError
 from benchmark.core.registry import did_you_mean
-from benchmark.models.zoo import MODELS
+from benchmark.models.architecture import MODELS, Architecture, Options
 
 Channels = tuple[float, float, float] | tuple[float]  # of colour or of grey images
+
+# Every record of a cell holds these keys, with null where the architecture has no such option, so
+# they are part of the cell's hash.
+_ALWAYS_RECORDED = ("width", "stem_stride")
 
 
 class Normalization(Config):
@@ -31,33 +43,67 @@ class Normalization(Config):
 
 
 class ModelConfig(Config):
-    """An architecture and its options.
+    """An architecture and its options, which are keys beside ``name``: ``{name: small-resnet,
+    width: 8}``.
 
     Attributes:
-        name: a name of ``benchmark.models.zoo.MODELS``.
-        width: channels of the first stage; small-resnet only, 16 unless given.
-        stem_stride: stride of the first convolution; small-resnet only. Default: 2 from 32x32
-            pixels on, 1 below.
+        name: a name of ``benchmark.models.architecture.MODELS``, as ``list models`` prints them.
         normalization: ``none`` (pixels in [0, 1] go straight in, as in the released Generalist
             code), ``dataset`` (the statistics of the data set) or written out.
+        options: those of the architecture, checked by its own class. ``small-resnet`` has ``width``
+            and ``stem_stride``; a null is the default.
+
+    Raises:
+        ValueError: unknown name, an option that the architecture does not have, a wrong value.
     """
 
     name: str = "resnet18"
-    width: int | None = Field(default=None, ge=1)
-    stem_stride: Literal[1, 2] | None = None
     normalization: Literal["none", "dataset"] | Normalization = "none"
+    options: SerializeAsAny[Options] = Options()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        own = {key: data[key] for key in ("name", "normalization") if key in data}
+        name = own.get("name", cls.model_fields["name"].default)
+        if not isinstance(name, str):
+            return own
+        try:
+            architecture = MODELS.get(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        given = {key: value for key, value in data.items() if key not in own}
+        return {**own, "options": _options(name, architecture, given)}
 
     @model_validator(mode="after")
-    def _check_options(self) -> ModelConfig:
-        if self.name not in MODELS:
-            raise ValueError(
-                f"unknown model {self.name!r}; {did_you_mean(self.name, MODELS.names())}"
-            )
-        architecture = MODELS.get(self.name)
-        for option in ("width", "stem_stride"):
-            if getattr(self, option) is not None and option not in architecture.options:
-                takers = [name for name, item in MODELS.items() if option in item.options]
-                raise ValueError(f"{option} is fixed in {self.name}; only {takers} take it")
-        if architecture.normalizes_itself and self.normalization != "none":
+    def _check_normalization(self) -> ModelConfig:
+        if MODELS.get(self.name).normalizes_itself and self.normalization != "none":
             raise ValueError(f"{self.name} has its own normalisation; leave normalization at none")
         return self
+
+    @model_serializer(mode="wrap")
+    def _flat(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = default(self)
+        options = data.pop("options")
+        return {**dict.fromkeys(_ALWAYS_RECORDED), **options, **data}
+
+
+def _options(name: str, architecture: Architecture, given: Mapping[Any, Any]) -> Options:
+    """The options of an architecture. Raises ValueError: one it does not have, or a wrong value."""
+    fields = architecture.options.model_fields
+    for key, value in given.items():
+        if key in fields or (key in _ALWAYS_RECORDED and value is None):
+            continue
+        takers = MODELS.where(lambda other: key in other.options.model_fields)  # noqa: B023
+        if takers:
+            raise ValueError(f"{key} is fixed in {name}; only {takers} take it")
+        raise ValueError(
+            f"unknown key {key!r}; {did_you_mean(str(key), ['name', 'normalization', *fields])}"
+        )
+    stated = {key: value for key, value in given.items() if value is not None}
+    try:
+        return architecture.options.model_validate(stated)
+    except ValidationError as error:
+        raise ValueError(explain(error, architecture.options)) from error

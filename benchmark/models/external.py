@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.core.errors import ConfigError
+from benchmark.models.architecture import Architecture, Call
 from benchmark.models.normalization import Normalized
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -51,3 +55,17 @@ class ResNet2B(Normalized):
 def resnet2b(num_classes: int = 10) -> ResNet2B:
     """ResNet-2B without its weights; load them with ``benchmark.models.loading``."""
     return ResNet2B(num_classes)
+
+
+def _resnet2b(num_classes: int, *, image_size: int, channels: int, mean: None, std: None) -> Call:
+    if image_size != 32:
+        raise ConfigError(f"resnet2b takes 32x32 images, not {image_size}x{image_size}")
+    return partial(ResNet2B, num_classes)
+
+
+RESNET2B = Architecture(
+    "external reference ResNet-2B (VNN-COMP 2021), 0.11 M",
+    _resnet2b,
+    normalizes_itself=True,
+    only_colour=True,
+)

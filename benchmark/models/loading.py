@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args, get_origin
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from benchmark.core.config import parse
 from benchmark.core.errors import CheckpointError, ConfigError
 from benchmark.core.registry import did_you_mean
 from benchmark.models.adapt import adapted, add_notes
+from benchmark.models.architecture import MODELS, first_convolution
 from benchmark.models.config import ModelConfig
 from benchmark.models.formats import (
     BATCH_ADVICE,
@@ -37,7 +38,7 @@ from benchmark.models.weights import (
     read_state_dict,
     recorded_options,
 )
-from benchmark.models.zoo import MODELS, build_model
+from benchmark.models.zoo import build_model
 
 _ROBUSTBENCH = "robustbench:"
 # Batches that every network is tried on: an ordinary one, one image, an odd remainder.
@@ -97,7 +98,7 @@ def load_external(
     elif state is None:
         raise ConfigError(f"{spec} is an architecture without weights; name a checkpoint as well")
     else:
-        model = _from_registry(spec, state, num_classes, image_size, settings)
+        model = _from_registry(spec, state, num_classes, image_size, channels, settings)
     shape = (channels, image_size, image_size)
     notes = _initialised(model, spec, shape)
     if notes and state is None:
@@ -171,45 +172,69 @@ def _initialised(network: nn.Module, spec: str, shape: tuple[int, int, int]) -> 
 
 
 def _from_registry(
-    spec: str, state: StateDict, num_classes: int, image_size: int, settings: Mapping[str, Any]
+    spec: str,
+    state: StateDict,
+    num_classes: int,
+    image_size: int,
+    channels: int,
+    settings: Mapping[str, Any],
 ) -> nn.Module:
     architecture = MODELS.get(spec)
     recorded = recorded_options(state) or {}
     plain = {name.rpartition(".")[2]: value for name, value in state.items() if "mu" in name}
     plain |= {name.rpartition(".")[2]: value for name, value in state.items() if "sigma" in name}
-    stem = next((v for name, v in state.items() if f".{name}".endswith(".conv1.weight")), None)
+    stem = first_convolution(state)
     config: dict[str, Any] = {"name": spec}
     if {"mu", "sigma"} <= plain.keys() and not architecture.normalizes_itself:
         config["normalization"] = {
             "mean": plain["mu"].flatten().tolist(),
             "std": plain["sigma"].flatten().tolist(),
         }
-    if "width" in architecture.options and stem is not None:
-        config["width"] = stem.shape[0]
-    if "stem_stride" in architecture.options and "stem_stride" not in settings:
-        if "stem_stride" not in recorded:
+    told = architecture.told_by(state)
+    for name, field in architecture.options.model_fields.items():
+        if name in told:
+            config[name] = told[name]
+        elif name in recorded:
+            config[name] = recorded[name]
+        elif name not in settings:
+            values = [f"={value}" for value in _choices(field.annotation)] or ["=VALUE"]
             raise ConfigError(
-                f"the weights of {spec} do not tell its stem_stride, and another one is another "
-                "network: add --set model.stem_stride=1 or =2 (in a trained run, see config.json)"
+                f"the weights of {spec} do not tell its {name}, and another one is another "
+                f"network: add --set model.{name}{' or '.join(values)} (in a trained run, see "
+                "config.json)"
             )
-        config["stem_stride"] = recorded["stem_stride"]
     config |= settings
     return build_model(
         parse(ModelConfig, config, "checkpoint"),
         num_classes=num_classes,
         image_size=image_size,
-        channels=3 if stem is None else stem.shape[1],
+        channels=channels if stem is None else stem.shape[1],
     )
 
 
 def _unverified(spec: str, state: StateDict, settings: Mapping[str, Any]) -> list[str]:
     """A note if options of a registered architecture were given that no weight confirms."""
-    if spec not in MODELS or "stem_stride" not in settings or recorded_options(state):
+    if spec not in MODELS or recorded_options(state):
         return []
+    architecture = MODELS.get(spec)
+    told = architecture.told_by(state)
+    options = architecture.options.model_fields
+    given = sorted(name for name in settings if name in options and name not in told)
+    if not given:
+        return []
+    stated = ", ".join(f"{name} = {settings[name]}" for name in given)
+    are = "is" if len(given) == 1 else "are"
     return [
-        f"the checkpoint does not record its architecture's options, so stem_stride = "
-        f"{settings['stem_stride']} is taken as given and could not be checked"
+        f"the checkpoint does not record its architecture's options, so {stated} {are} taken as "
+        "given and could not be checked"
     ]
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """The values that an option of a ``Literal`` type can have, without None."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [value for part in get_args(annotation) for value in _choices(part)]
 
 
 def _from_factory(spec: str, num_classes: int) -> nn.Module:

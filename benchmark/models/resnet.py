@@ -7,11 +7,22 @@ image sizes work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from benchmark.models.architecture import (
+    Architecture,
+    Call,
+    Options,
+    first_convolution,
+    input_channels,
+    of_any_size,
+)
 from benchmark.models.normalization import Normalized
 
 
@@ -161,3 +172,55 @@ class PreActResNet(Normalized):
         if self.bn is not None:
             x = F.relu(self.bn(x))
         return self.linear(pooled(x))
+
+
+class SmallResNetOptions(Options):
+    """Options of ``small-resnet``.
+
+    Attributes:
+        width: channels of the first stage; 16 unless given.
+        stem_stride: stride of the first convolution. Default: 2 from 32x32 pixels on, 1 below.
+    """
+
+    width: int | None = Field(default=None, ge=1)
+    stem_stride: Literal[1, 2] | None = None
+
+
+def _small_resnet(
+    num_classes: int,
+    *,
+    image_size: int,
+    channels: int,
+    width: int | None,
+    stem_stride: int | None,
+    **normalization: Any,
+) -> Call:
+    form: dict[str, Any] = {
+        "width": width or 16,
+        "blocks": (1, 1, 1),
+        "stem_stride": stem_stride or (2 if image_size >= 32 else 1),
+        **input_channels(channels),
+    }
+    return partial(ResNet, num_classes, **form, **normalization)
+
+
+def _width(state: Mapping[str, Tensor]) -> dict[str, int]:
+    stem = first_convolution(state)
+    return {} if stem is None else {"width": stem.shape[0]}
+
+
+RESNET18 = Architecture("ResNet-18, CIFAR form, 11.17 M", of_any_size(ResNet))
+RESNET18_W16 = Architecture("ResNet-18 of width 16, 0.70 M", of_any_size(ResNet, width=16))
+SMALL_RESNET = Architecture(
+    "ResNet-8: 3 stages of 1 block, width 16 unless given, 0.08 M",
+    _small_resnet,
+    options=SmallResNetOptions,
+    told_by=_width,
+)
+PREACTRESNET18 = Architecture(
+    "pre-activation ResNet-18, last BN, 11.17 M", of_any_size(PreActResNet)
+)
+PREACTRESNET18_FASTAT = Architecture(
+    "pre-activation ResNet-18 of Fast AT, no last BN, 11.17 M",
+    of_any_size(PreActResNet, paper_form=False),
+)

@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.models.architecture import Architecture, of_any_size
 from benchmark.models.normalization import Normalized
 from benchmark.models.resnet import conv, pooled
 
@@ -96,3 +97,11 @@ class WideResNet(Normalized):
 def _drop_unused_stage(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for key in [key for key in state if key.startswith(f"{prefix}sub_block1.")]:
         del state[key]
+
+
+WRN_28_10 = Architecture("WideResNet-28-10, 36.48 M", of_any_size(WideResNet, blocks=4))
+WRN_32_10 = Architecture(
+    "WideResNet-32-10 in Madry's counting (the tensors of wrn-34-10), 46.16 M",
+    of_any_size(WideResNet, blocks=5),
+)
+WRN_34_10 = Architecture("WideResNet-34-10, 46.16 M", of_any_size(WideResNet, blocks=5))

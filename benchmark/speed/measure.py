@@ -16,7 +16,7 @@ from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
 from benchmark.core.progress import Progress
 from benchmark.core.registry import did_you_mean
-from benchmark.models.zoo import MODELS
+from benchmark.models.architecture import MODELS
 from benchmark.speed import libraries, overheads
 from benchmark.speed.clock import Clock, Work, interleaved, one_thread
 from benchmark.speed.growth import growth

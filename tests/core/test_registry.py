@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -58,6 +60,14 @@ def test_plugins_are_imported_only_when_asked_for(monkeypatch: pytest.MonkeyPatc
             registry.get(name)
 
 
+def test_an_entry_point_to_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network's class, say, where its architecture belongs: one sentence, and no crash later."""
+    offered(monkeypatch, ("net", "json:JSONDecoder"))
+    registry: Registry[str] = Registry("model", GROUP, str)
+    with pytest.raises(ConfigError, match="model 'net': json:JSONDecoder is a type, not a str"):
+        registry.get("net")
+
+
 def test_two_packages_with_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collision is an error every time: not an arbitrary winner at the second look."""
     registry = offered(monkeypatch, ("mine", "json:dumps"), ("mine", "json:loads"))
@@ -77,3 +87,30 @@ def test_own_registration_wins_over_a_plugin(monkeypatch: pytest.MonkeyPatch) ->
     registry = offered(monkeypatch, ("mine", "json:dumps"))
     item = registry.register("mine", object())
     assert registry.get("mine") is item
+
+
+def test_what_cannot_be_imported_is_no_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken plugin must not turn an error message about something else into its own."""
+    registry = offered(monkeypatch, ("good", "json:dumps"), ("lost", "no_such_module:x"))
+    assert registry.where(lambda item: True) == ["good"]
+    assert registry.where(lambda item: False) == []
+
+
+def test_configurations_load_no_slow_library() -> None:
+    """A line of the command line costs a second for each of these: they are imported where images
+    are read or a network is made."""
+    script = """if True:
+        import sys
+        from benchmark.core.config import parse
+        from benchmark.data.config import DatasetConfig
+        from benchmark.data.source import DATASETS
+        from benchmark.models.architecture import MODELS
+        from benchmark.models.config import ModelConfig
+        for name, source in DATASETS.items():
+            parse(DatasetConfig, {"name": name, "path": "x" if source.takes_path else None})
+        for name in MODELS.names():
+            parse(ModelConfig, {"name": name})
+        print(*{"torchvision", "sklearn", "pyarrow", "pandas", "scipy"} & sys.modules.keys())
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

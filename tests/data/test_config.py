@@ -6,12 +6,12 @@ import pytest
 
 from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError
-from benchmark.data.config import NAMES, DatasetConfig
-from benchmark.data.sources import DATASETS
+from benchmark.data.config import DatasetConfig
+from benchmark.data.source import DATASETS
 
 
-def test_names_are_the_registered_ones() -> None:
-    assert sorted(NAMES) == DATASETS.names()
+def test_every_data_set_is_described() -> None:
+    """What ``list datasets`` prints."""
     assert all(source.description for _, source in DATASETS.items())
 
 
@@ -39,7 +39,8 @@ def test_defaults_fit_the_data_set(data: dict, size: int | None, crop: int, flip
         ({"name": "cifar01"}, "did you mean 'cifar10'"),
         ({"name": 3}, "name"),
         ({"name": "npz"}, "needs a path"),
-        ({"name": "cifar10", "path": "x"}, "--data-root"),
+        ({"name": "cifar10", "path": "x"}, "only for folder and npz and parquet.*--data-root"),
+        ({"name": "digits", "class_order": "numeric"}, "only for folder, imagenet, npz, parquet"),
         ({"name": "digits", "size": 28}, "16 or 32"),
         ({"name": "cifar10", "size": 8, "crop": 8}, "smaller than size"),
         ({"val_fraction": 0}, "val_fraction"),

@@ -54,7 +54,7 @@ def test_the_page_shows_the_package_that_is_tested() -> None:
     page = blocks(ROOT / "docs" / "extending.md")
     for names, language in ((MODULES[:2], "python"), (["pyproject.toml"], "toml")):
         shown = [block.text for block in page if block.language == language]
-        assert shown == [(PLUGIN / name).read_text() for name in names]
+        assert all((PLUGIN / name).read_text() in shown for name in names)
     text = (ROOT / "docs" / "extending.md").read_text()
     for name, file, most in zip(
         ("smooth-at", "corners", "ece"), MODULES, (80, 60, 60), strict=True

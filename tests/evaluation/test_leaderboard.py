@@ -13,9 +13,10 @@ from tiny_suites import tiny_cell
 from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError
 from benchmark.evaluation.leaderboard import (
-    BOARDS,
     Paper,
     Threat,
+    board_of,
+    boards,
     reported_metric,
     violations,
 )
@@ -34,9 +35,9 @@ def reasons(
     return violations(threat, cell or config(), {"inference_passes": 1}, record)
 
 
-@pytest.mark.parametrize(("name", "threat"), BOARDS)
+@pytest.mark.parametrize(("name", "threat"), boards())
 def test_a_run_within_the_rules_passes(name: str, threat: Threat) -> None:
-    record = evaluation(BOARDS[name, threat].images)
+    record = evaluation(board_of(name, threat).images)
     assert reasons(record, threat, config(name=name)) == []
 
 
@@ -135,7 +136,7 @@ def test_an_estimate_is_never_autoattack(form: str) -> None:
     name = f"aa_linf_{form}"
     record = evaluation()
     record["metrics"][name] = {**record["metrics"].pop("aa_linf"), "form": form}
-    assert reported_metric(record["metrics"], "linf", BOARDS["cifar10", "linf"]) is None
+    assert reported_metric(record["metrics"], "linf", board_of("cifar10", "linf")) is None
     found = reasons(record)
     assert any(f"{name} is a" in reason and form in reason for reason in found)
     assert any("AutoAttack under linf was not measured" in reason for reason in found)
@@ -148,7 +149,7 @@ def test_the_metric_within_the_rules_is_the_one_reported() -> None:
     wrong = copy.deepcopy(right)
     wrong["detail"]["eps"] = "2/255"
     record["metrics"] |= {"aa_linf@2/255": wrong, "aa_linf@8/255": right}
-    found = reported_metric(record["metrics"], "linf", BOARDS["cifar10", "linf"])
+    found = reported_metric(record["metrics"], "linf", board_of("cifar10", "linf"))
     assert found == "aa_linf@8/255"
     assert reasons(record) == []
 

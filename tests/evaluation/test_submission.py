@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tiny_suites import cli, contents, write_suite
 
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
-from benchmark.evaluation.leaderboard import Board
+from benchmark.data.source import DATASETS, Board
 
 SHORT = {"epochs": 2, "validations": 1}
 
@@ -272,9 +273,8 @@ def test_a_run_of_train_can_be_submitted(
 ) -> None:
     """Protects: AutoAttack on a thousand images, which no option could change."""
     monkeypatch.chdir(tmp_path)
-    boards = {("cifar10", "linf"): Board(20, 32, ("8/255",))}
-    monkeypatch.setattr("benchmark.evaluation.leaderboard.BOARDS", boards)
-    monkeypatch.setattr("benchmark.evaluation.submission.BOARDS", boards)
+    small = replace(DATASETS.get("cifar10"), boards={"linf": Board(20, 32, ("8/255",))})
+    monkeypatch.setitem(DATASETS._items, "cifar10", small)
     shorten(monkeypatch, "apgd-ce", steps=5)
     root = ("--data-root", finished / "data")
     short = ("--set", "train.epochs=1", "--set", "model.width=8", "--set", "train.batch_size=16")

@@ -10,8 +10,9 @@ from torch import nn
 
 from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError
+from benchmark.models.architecture import MODELS
 from benchmark.models.config import ModelConfig
-from benchmark.models.zoo import MODELS, build_model
+from benchmark.models.zoo import build_model
 
 # Of RobustBench 1.1.1's architectures: number of entries of the state dict, the first 16 digits of
 # the SHA-256 of its lines "name [shape]", and names that show the form.

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from baselines.ensemble import AverageProbabilities
 from benchmark.core.averaging import interpolated
 from benchmark.core.errors import ConfigError
+from benchmark.models.architecture import MODELS
 from benchmark.models.config import ModelConfig
 from benchmark.models.standalone import standalone_source
-from benchmark.models.zoo import MODELS, build_model
+from benchmark.models.zoo import build_model
 
 NETS = """
 from torch import nn
