@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from benchmark.metrics.metric import FORWARD, Context, Measured, Metric
+from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, sentence
 from benchmark.metrics.outcomes import clean_outcomes
 
 
@@ -28,6 +29,10 @@ class Clean(Metric):
                 advance=task.advance,
             )
         return self.whole(indices, right, {})
+
+    def describe(self, detail: Mapping[str, Any]) -> str:
+        """See ``Metric.describe``."""
+        return sentence(detail, {"bn_mode": "BatchNorm in {} mode"})
 
     def passes(self, images: int) -> float:
         """One forward pass per image."""

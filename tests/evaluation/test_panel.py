@@ -21,7 +21,7 @@ from benchmark.data.dataset import Dataset, Split
 from benchmark.evaluation import reliability
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.record import read_evaluation, read_outcomes
-from benchmark.metrics.metric import Metric
+from benchmark.metrics.metric import METRICS, Context, Measured, Metric
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.suites.schema import build_suite
@@ -50,13 +50,19 @@ def evaluator() -> Evaluator:
 def measured(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the metrics that were measured, in order."""
     names: list[str] = []
-    real = Evaluator.measure
 
-    def noted(self: Evaluator, model: nn.Module, metric: Metric, *rest: Any) -> Any:
-        names.append(metric.name)
-        return real(self, model, metric, *rest)
+    def noted(cls: type[Metric]) -> Any:
+        real = cls.measure
 
-    monkeypatch.setattr(Evaluator, "measure", noted)
+        def measure(self: Metric, context: Context) -> Measured:
+            names.append(self.name)
+            return real(self, context)
+
+        return measure
+
+    for kind in METRICS.names():
+        cls = METRICS.get(kind)
+        monkeypatch.setattr(cls, "measure", noted(cls))
     return names
 
 
@@ -253,7 +259,7 @@ def test_kept_corrupted_images_are_bounded(
     per_copy = 6 * 3 * 16 * 16
     monkeypatch.setattr("benchmark.metrics.corruptions._KEPT_BYTES", 4 * per_copy)
     evaluator.evaluate(network(), panel(CORRUPTED), tmp_path / "a")
-    assert len(evaluator._corrupted) == 4
+    assert sum(key[0] == "corruptions" for key in evaluator.cache) == 4
     evaluator.evaluate(network(), panel(CORRUPTED), tmp_path / "b")
     one, other = (pd.read_parquet(tmp_path / name / "outcomes.parquet") for name in "ab")
     assert one.equals(other)
