@@ -22,17 +22,10 @@ def loaded() -> list[str]:
     [
         "matplotlib",
         "benchmark.report",
-        pytest.param(
-            "pyautoattack",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="suites.metrics and suites.panels import the type of an attack's name from "
-                "attacks.autoattack, which imports pyautoattack",
-            ),
-        ),
+        "pyautoattack",
     ],
 )
 def test_the_trainer_loads_only_what_it_trains_with(unwanted: str, loaded: list[str]) -> None:
-    """Protects: every process that trains once waited for AutoAttack's library and the plots."""
+    """Protects: a process that trains does not wait for libraries that it makes no use of."""
     assert "benchmark.training.loop" in loaded
     assert not [name for name in loaded if f"{name}.".startswith(f"{unwanted}.")]
