@@ -110,6 +110,10 @@ def build_method(
         mesh: the processes that train together.
     """
     mesh = mesh or Mesh()
+    # Weights that are loaded bring their own statistics, so a test split alone need not have any.
+    mean, std = (0.0,) * data.channels, (1.0,) * data.channels
+    if length is not None or len(data.train):
+        mean, std = data.mean, data.std
 
     def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -119,8 +123,8 @@ def build_method(
                 config.model if model is None else parse(ModelConfig, model, where="learner.model"),
                 num_classes=data.num_classes,
                 image_size=data.image_size,
-                mean=data.mean,
-                std=data.std,
+                mean=mean,
+                std=std,
                 channels=data.channels,
             )
         if mesh.data.size > 1 and mesh.data.statistics == "synchronised":
