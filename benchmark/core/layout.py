@@ -39,6 +39,11 @@ def _is_dangerous(layer: nn.Module) -> bool:
 
 
 def _contiguous(network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    # A clone, since grey images are contiguous in either layout by their numbers alone:
+    # .contiguous() would leave them strides that convolutions take for channels_last.
     return tuple(
-        value.contiguous() if isinstance(value, torch.Tensor) else value for value in arguments
+        value.clone(memory_format=torch.contiguous_format)
+        if isinstance(value, torch.Tensor)
+        else value
+        for value in arguments
     )

@@ -235,7 +235,7 @@ def evaluate_runs(folders: Sequence[Path], how: How, other: OtherImages | None =
             dataset = instead or config.dataset
             key = canonical_json(dataset)
             if key not in evaluators:
-                data = sources.load(dataset, how.data_root)
+                data = sources.load(dataset, how.data_root, training=instead is None)
                 how.options.check_size(len(data.test), data.name)
                 evaluators[key] = how.evaluator(data, dataset.limit)
             evaluator = evaluators[key]

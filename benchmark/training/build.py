@@ -87,6 +87,10 @@ def build_method(
         mesh: the processes that train together; None for this process alone.
     """
     mesh = mesh or Mesh()
+    # Weights that are loaded bring their own statistics, so a test split alone need not have any.
+    mean, std = (0.0,) * data.channels, (1.0,) * data.channels
+    if length is not None or len(data.train):
+        mean, std = data.mean, data.std
 
     def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
         return _build_network(config, data, device, mesh, init, model)
@@ -125,8 +129,8 @@ def _build_network(
             described,
             num_classes=data.num_classes,
             image_size=data.image_size,
-            mean=data.mean,
-            std=data.std,
+            mean=mean,
+            std=std,
             channels=data.channels,
         )
     if mesh.data.size > 1 and mesh.data.statistics == "synchronised":

@@ -80,6 +80,10 @@ def test_another_test_set_stands_beside_the_first(folder: Path) -> None:
     ((name, found),) = cli("evaluate", run, *other, "--n", 40).json().items()
     assert found["clean"]["n"] == 40, "its columns are no suite's"
     assert name.startswith(f"{run.name}/evaluations/npz-")
+    # The same images without any to train on, so without their statistics.
+    np.savez("alone.npz", **{key: arrays[key] for key in arrays if key.startswith("test")})
+    alone = [*other[:3], "dataset.path=alone.npz", *other[4:]]
+    assert cli("evaluate", run, *alone, "--n", 40).json() == {name: found}
     after = contents(folder)
     assert {path: after[path] for path in before} == before
     # It is a record like others: compared with a model of one's own on the same images.
