@@ -87,10 +87,6 @@ def build_method(
         mesh: the processes that train together; None for this process alone.
     """
     mesh = mesh or Mesh()
-    # Weights that are loaded bring their own statistics, so a test split alone need not have any.
-    mean, std = (0.0,) * data.channels, (1.0,) * data.channels
-    if length is not None or len(data.train):
-        mean, std = data.mean, data.std
 
     def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
         return _build_network(config, data, device, mesh, init, model)
@@ -120,6 +116,10 @@ def _build_network(
     model: Mapping[str, Any] | None,
 ) -> nn.Module:
     """A network with fresh weights; for ``init`` and ``model`` see ``Setting.new_model``."""
+    # Weights that are loaded bring their own statistics, so a test split alone need not have any.
+    mean, std = (0.0,) * data.channels, (1.0,) * data.channels
+    if len(data.train):
+        mean, std = data.mean, data.std
     described = config.model if model is None else parse(ModelConfig, model, where="learner.model")
     with torch.random.fork_rng(devices=[]):
         # The factor is far larger than the seeds people use. So further initialisations of one
