@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from benchmark.evaluation.panel import Evaluator
 from benchmark.evaluation.statistics import hypergeometric_interval, population_interval
 from benchmark.metrics.budget import LOOK, Draw, estimate, survivors_of
+from benchmark.metrics.in_ball import InBall
 from benchmark.metrics.metric import Metric
 from benchmark.suites.schema import build_suite
 
@@ -260,13 +261,13 @@ def test_the_record_of_an_estimate(
     assert detail["low"] <= entry["mean"] <= detail["high"]
 
     runs = []
-    real = Evaluator._run_autoattack
+    real = InBall.attacked
 
-    def noted(self: Evaluator, model: Any, m: Any, indices: Tensor, *rest: Any) -> Any:
+    def noted(self: InBall, context: Any, indices: Tensor, *rest: Any) -> Any:
         runs.append(len(indices))
-        return real(self, model, m, indices, *rest)
+        return real(self, context, indices, *rest)
 
-    monkeypatch.setattr(Evaluator, "_run_autoattack", noted)
+    monkeypatch.setattr(InBall, "attacked", noted)
     evaluator.evaluate(net, metric(budget=16), tmp_path)
     entry = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]["aa_linf_estimate"]
     assert runs == [8]

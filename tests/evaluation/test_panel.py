@@ -145,7 +145,7 @@ def test_an_interrupted_evaluation_keeps_what_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Evaluator, "_pgd", interrupted)
+        patch.setattr(METRICS.get("pgd"), "measure", interrupted)
         evaluator.evaluate(network(), panel(CLEAN, PGD), tmp_path)
     assert list(record(tmp_path)["metrics"]) == ["clean"]
     evaluator.evaluate(network(), panel(CLEAN, PGD), tmp_path)
