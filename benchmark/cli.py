@@ -162,12 +162,14 @@ def _extra(limit: int | None, precision: TrainingPrecision | None) -> dict[str, 
 
 
 def _set_threads(asked: int | None, quiet: bool) -> None:
-    """Choose torch's threads before anything is computed or estimated, and say how many."""
+    """Choose torch's threads before anything is computed or estimated, and say how many unless the
+    user did."""
     from benchmark.core.progress import Progress
     from benchmark.core.threads import use_threads
 
     chosen = use_threads(asked)
-    Progress(quiet or os.environ.get("RANK", "0") != "0").say(f"threads: {chosen.why}")
+    quiet = quiet or chosen.by_user or os.environ.get("RANK", "0") != "0"
+    Progress(quiet).say(f"threads: {chosen.why}")
 
 
 def _print_json(value: Any) -> None:

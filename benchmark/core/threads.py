@@ -21,10 +21,12 @@ class Threads:
 
     Attributes:
         why: one line for the person at the keyboard.
+        by_user: the user said the number, so there is nothing to tell them.
     """
 
     count: int
     why: str
+    by_user: bool = False
 
 
 def use_threads(asked: int | None = None) -> Threads:
@@ -46,11 +48,11 @@ def choose(asked: int | None = None) -> Threads:
     """
     here = torch.get_num_threads()
     if asked is not None:
-        return Threads(asked, f"{_named(asked)} (--threads)")
+        return Threads(asked, f"{_named(asked)} (--threads)", by_user=True)
     if os.environ.get("OMP_NUM_THREADS"):
         started = "TORCHELASTIC_RUN_ID" in os.environ
         hint = f"; torchrun sets it to 1 unless it is given; {_BY_HAND}" if started else ""
-        return Threads(here, f"{_named(here)} (OMP_NUM_THREADS{hint})")
+        return Threads(here, f"{_named(here)} (OMP_NUM_THREADS{hint})", by_user=not started)
     if here == 1:
         return Threads(1, f"1 thread (torch is set to it; {_BY_HAND})")
     cores = joblib.cpu_count()  # knows affinity and cgroup quotas
