@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from benchmark.attacks.autoattack import Precision
-from benchmark.core.config import canonical_json, config_hash, parse
+from benchmark.core.config import canonical_json, config_hash, explain, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
@@ -76,10 +77,13 @@ class Instead:
                 "--precision bf16 screens, --aa-budget and --aa-halfwidth estimate: "
                 "choose one of them"
             )
-        replaced = [
-            metric.estimated(self.budget, self.halfwidth) if estimate else metric.screened()
-            for metric in metrics
-        ]
+        try:
+            replaced = [
+                metric.estimated(self.budget, self.halfwidth) if estimate else metric.screened()
+                for metric in metrics
+            ]
+        except ValidationError as error:
+            raise ConfigError(f"--aa-budget, --aa-halfwidth: {explain(error, Metric)}") from error
         if not any(replaced):
             raise ConfigError(
                 "--aa-budget and --aa-halfwidth need an AutoAttack among the metrics, --precision "

@@ -75,13 +75,20 @@ class AutoAttack(InBall):
         form = f" ({self.form})" if self.form else ""
         return f"AutoAttack{self.norm_in_title}{form}"
 
-    def screened(self) -> AutoAttack:
-        """See ``Metric.screened``."""
-        return self.model_copy(update={"precision": "bf16"})
+    def screened(self) -> AutoAttack | None:
+        """See ``Metric.screened``; None if this is a screening or an estimate itself."""
+        return None if self.form else self.model_copy(update={"precision": "bf16"})
 
-    def estimated(self, budget: int | None, halfwidth: float | None) -> AutoAttack:
-        """See ``Metric.estimated``."""
-        return self.model_copy(update={"budget": budget, "halfwidth": halfwidth, "n": None})
+    def estimated(self, budget: int | None, halfwidth: float | None) -> AutoAttack | None:
+        """See ``Metric.estimated``; None if this is a screening or an estimate itself.
+
+        Raises:
+            ValueError: both a budget and a half-width.
+        """
+        if self.form:
+            return None
+        change = {"budget": budget, "halfwidth": halfwidth, "n": None}
+        return type(self).model_validate({**self.settings(), **change})
 
     def kept_examples(self, directory: Path, setup: Setup) -> Path | None:
         """See ``Metric.kept_examples``; an estimate looks at a sample only and keeps none."""

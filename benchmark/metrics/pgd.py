@@ -85,9 +85,9 @@ class PGD(Metric):
         """See ``Metric.ball``."""
         return self.threat.norm, self.threat.eps
 
-    def screened(self) -> PGD:
-        """See ``Metric.screened``."""
-        return self.model_copy(update={"precision": "bf16"})
+    def screened(self) -> PGD | None:
+        """See ``Metric.screened``; None if this is a screening itself."""
+        return None if self.form else self.model_copy(update={"precision": "bf16"})
 
     def with_numbers(self, numbers: Numbers) -> PGD:
         """See ``Metric.with_numbers``: another step size or number of restarts gives a tag, since

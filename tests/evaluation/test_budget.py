@@ -306,7 +306,6 @@ def test_estimates_are_labelled_everywhere(tmp_path: Path, monkeypatch: pytest.M
     for wrong in (
         {**entry, "name": "aa_linf"},
         {**entry, "halfwidth": 1.0},
-        {**entry, "budget": None},
     ):
         bad = write_suite(tmp_path, evaluation=[wrong])
         assert cli("run", bad, "--dry-run").status == 2

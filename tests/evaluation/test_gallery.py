@@ -57,7 +57,8 @@ def test_it_shows_the_first_image_of_each_class_and_what_the_model_says(
     assert 0 < difference.max() <= 26, "eps 0.1 is 25.5, and a rounding"
     about = json.loads(str(kept["about"]))
     assert about["attack"] == "pgd2_linf"
-    assert float(about["threat"]["eps"]) == 0.1
+    norm, eps = about["ball"]
+    assert (norm, float(eps)) == ("linf", 0.1)
 
 
 def test_it_is_equal_for_equal_input_and_made_anew_for_other_weights(

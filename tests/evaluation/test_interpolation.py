@@ -54,7 +54,7 @@ def test_a_union_must_follow_its_parts(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, evaluation=[PANEL[0], PANEL[3], *PANEL[1:3]])
     called = cli("run", suite)
     assert called.status == 2
-    assert "union is of 'pgd2_linf', which must be a metric before it" in called.err
+    assert "union is computed from 'pgd2_linf', which must be a metric before it" in called.err
 
 
 def test_a_union_does_not_outlive_its_parts(out: Path, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def write_gallery(cell: Path, model: str = "beef") -> dict[str, np.ndarray]:
         "adversarial_prediction": np.array([0, 7, 5]),
     }
     about = {
-        "attack": "pgd20_linf", "threat": {"norm": "linf", "eps": "8/255"}, "seed": 0,
-        "stride": 1, "model": model, "data": "f00d",
+        "attack": "pgd20_linf", "title": "PGD-20", "ball": ["linf", "8/255"], "stride": 1,
+        "model": model, "data": "f00d",
     }  # fmt: skip
     np.savez_compressed(cell / "gallery.npz", about=np.array(json.dumps(about)), **arrays)
     return arrays

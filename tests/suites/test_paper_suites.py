@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tiny_suites import cli
 
+from benchmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from benchmark.data.official import official
 from benchmark.suites.schema import load_suite
 from benchmark.training.build import training_length
@@ -51,11 +52,18 @@ def test_steps_of_an_epoch(suite: str, images: int, steps: int) -> None:
     assert (length.steps_per_epoch, length.steps) == (steps, 120 * steps)
 
 
-def _write_folders(root: Path, size: int, classes: int) -> None:
+CLASSES = {
+    "cifar10": CIFAR10_CLASSES,
+    "cifar100": CIFAR100_CLASSES,
+    "imagenet": tuple(f"n{label:08d}" for label in range(10)),
+}
+
+
+def _write_folders(root: Path, size: int, classes: tuple[str, ...]) -> None:
     draw = np.random.default_rng(0)
     for part in ("train", "val"):
-        for label in range(classes):
-            folder = root / part / f"n{label:08d}"
+        for name in classes:
+            folder = root / part / name
             folder.mkdir(parents=True)
             for i in range(3):
                 pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
@@ -75,11 +83,10 @@ def _write_folders(root: Path, size: int, classes: int) -> None:
 def test_a_paper_suite_runs_with_a_limit(
     suite: str, folder: str, size: int, tmp_path: Path
 ) -> None:
-    classes = {"cifar10": 10, "cifar100": 100, "imagenet": 10}[folder]
-    _write_folders(tmp_path / folder, size, classes)
+    _write_folders(tmp_path / folder, size, CLASSES[folder])
     called = cli(
         "run", suite, "--data-root", tmp_path, "--out", tmp_path / "out", "--limit", 4,
-        "--method", "generalist-d", "--seed", 0, "--json",
+        "--method", "generalist-d", "--seed", 0, "--json", "--set", "dataset.val_size=5",
         "--set", "train={epochs: 1, validations: 1, validation_images: 2}",
         "--set", "evaluation=[{kind: clean}, {kind: pgd, name: pgd2_linf, threat: {eps: 8/255, steps: 2}}]",
     )  # fmt: skip
