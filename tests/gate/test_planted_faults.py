@@ -51,7 +51,7 @@ FAULTS = {
     ),
     "BatchNorm in train mode when attacking": Fault(
         "benchmark/core/crafting.py",
-        "        model.eval()\n",
+        '        model.train(batchnorm == "train")\n',
         "        model.train()\n",
         "reference network",
         "BatchNorm in train mode when attacking",

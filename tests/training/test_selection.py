@@ -126,7 +126,7 @@ def test_every_checkpoint_gets_columns_of_its_own(tmp_path: Path) -> None:
                    for folder in (run, run / "deployed-best")]  # fmt: skip
         entries = read_cell(run).metrics
         assert list(entries) == ["clean", "pgd2_linf", "clean@best", "pgd2_linf@best"]
-        assert entries["clean@best"]["model_hash"] == records[1]["model_hash"]
+        assert entries["clean@best"]["model"] == records[1]["metrics"]["clean"]["model"]
         assert entries["clean@best"]["correct"] == records[1]["metrics"]["clean"]["correct"]
         outcomes = read_cell(run).outcomes
         assert outcomes is not None
