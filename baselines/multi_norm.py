@@ -26,6 +26,23 @@ from benchmark.core.threat import Threat, ThreatModel
 # threat models of the suite are.
 AUTHORS = "authors"
 
+# How the authors of the two codes train all of their methods.
+_ROBUST_UNION_RECIPE = AuthorsRecipe(
+    source="code of 1909.04068 (robust_union), PreAct ResNet-18",
+    optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
+    schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
+    epochs=50,
+    batch_size=128,
+)
+_MNG_AC_RECIPE = AuthorsRecipe(
+    source="code of 2006.12135 (MNG-AC)",
+    optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4),
+    schedule=Schedule(points=((0, 0), (2 / 5, 1), (1, 0))),
+    epochs=30,
+    batch_size=128,
+    grad_clip=0.5,
+)
+
 
 class _Threats(Config):
     """Several threat models: those of the suite by name, some written out, or the authors'."""
@@ -140,13 +157,7 @@ class MAX(_RobustUnion, _MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
-        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
-        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
-        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
-        epochs=50,
-        batch_size=128,
-    )
+    authors: ClassVar[AuthorsRecipe | None] = _ROBUST_UNION_RECIPE
     authors_threats = (
         {"norm": "l1", "eps": "12", "step": "1", "steps": 50},
         {"norm": "l2", "eps": "0.3", "step": "0.05", "steps": 50},
@@ -195,14 +206,7 @@ class AVG(_MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
-        source="code of 2006.12135 (MNG-AC)",
-        optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4),
-        schedule=Schedule(points=((0, 0), (2 / 5, 1), (1, 0))),
-        epochs=30,
-        batch_size=128,
-        grad_clip=0.5,
-    )
+    authors: ClassVar[AuthorsRecipe | None] = _MNG_AC_RECIPE
     authors_threats = _MNG_AC
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
@@ -237,14 +241,7 @@ class SAT(_MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
-        source="code of 2006.12135 (MNG-AC)",
-        optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4),
-        schedule=Schedule(points=((0, 0), (2 / 5, 1), (1, 0))),
-        epochs=30,
-        batch_size=128,
-        grad_clip=0.5,
-    )
+    authors: ClassVar[AuthorsRecipe | None] = _MNG_AC_RECIPE
     authors_threats = _MNG_AC
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
@@ -284,13 +281,7 @@ class MSD(_MultiNorm):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
-    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
-        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
-        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
-        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
-        epochs=50,
-        batch_size=128,
-    )
+    authors: ClassVar[AuthorsRecipe | None] = _ROBUST_UNION_RECIPE
 
     authors_threats = (
         {"norm": "l1", "eps": "12"},
@@ -382,13 +373,7 @@ class AVGSequential(_RobustUnion, Recipe):
         attack, restarts, gap, batchnorm: as for ``max``.
     """
 
-    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
-        source="code of 1909.04068 (robust_union), PreAct ResNet-18",
-        optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),
-        schedule=Schedule(points=((0, 0), (2 / 5, 1), (4 / 5, 0.05), (1, 0))),
-        epochs=50,
-        batch_size=128,
-    )
+    authors: ClassVar[AuthorsRecipe | None] = _ROBUST_UNION_RECIPE
 
     authors_threats = (*MAX.authors_threats[:2], {**MAX.authors_threats[2], "step": "0.003"})
 
