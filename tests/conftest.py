@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 
 def pytest_configure() -> None:
-    """A shell starts background jobs with Ctrl-C ignored, and whatever they start inherits it."""
+    """One thread, in child processes too. A shell starts background jobs with Ctrl-C ignored, and
+    whatever they start inherits it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -38,7 +38,7 @@ def _short_attacks() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("panels")
     suite = write_suite(folder, evaluation=EVALUATION, seeds=[0, 1],
-                        train={"epochs": 1, "validations": 1})  # fmt: skip
+                        train={"epochs": 12, "validations": 1})  # fmt: skip
     assert cli("run", suite, "--out", folder / "out", "-q").status == 0
     return folder / "out"
 
@@ -67,10 +67,10 @@ def test_a_panel_follows_the_suite(out: Path) -> None:
     assert found["aa_linf"] == before
     assert (found["aa_l2"]["n"], found["aa_l2"]["detail"]["eps"]) == (5, "128/255")
     assert found["union@norms"]["detail"]["of"] == ["aa_linf", "aa_l2", "aa_l1"]
-    without = ["--metric", "pgd20_linf_x2", "--metric", "pgd20_l2"]
+    without = ["--metric", "pgd20_linf@x2", "--metric", "pgd20_l2"]
     assert cli("evaluate", run, "--panel", "unseen", "--n", 8, *without, "-q").status == 0
     found = metrics(run)
-    assert found["pgd20_linf_x2"]["detail"]["threat"]["eps"] == "0.2"
+    assert found["pgd20_linf@x2"]["detail"]["threat"]["eps"] == "0.2"
     assert "union@norms" in found
 
 
@@ -139,7 +139,7 @@ def test_examples_are_of_this_measurement(out: Path) -> None:
     run = runs(out)[0]
     path = run / "adversarial-aa_linf.pt"
     assert cli("evaluate", run, "--metric", "aa_linf", "--save-adversarial", "-q").status == 0
-    assert path.exists()
+    first = torch.load(path, weights_only=True)
     suite = json.loads((out / "suite.json").read_text())
     suite["evaluation"][2]["eps"] = "0.5"  # so far that every image is changed
     (out / "suite.json").write_text(json.dumps(suite))
@@ -153,6 +153,7 @@ def test_examples_are_of_this_measurement(out: Path) -> None:
     (out / "suite.json").write_text(json.dumps(suite))
     assert cli("evaluate", run, "--metric", "aa_linf", "-q").status == 0
     again = torch.load(path, weights_only=True)
+    assert torch.equal(again["x_adv"], first["x_adv"])
     assert not torch.equal(again["x_adv"], kept["x_adv"])
     wrong = cli("evaluate", run, "--aa-budget", 3, "--save-adversarial")
     assert "an estimate has none" in wrong.err

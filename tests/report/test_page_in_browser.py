@@ -59,7 +59,7 @@ def column(page: Browser, number: int) -> list[str]:
 
 
 def methods(page: Browser) -> list[str]:
-    return page.texts("#results tbody th .name > span")
+    return page.texts("#results tbody th .method")
 
 
 def tip(page: Browser) -> str:
