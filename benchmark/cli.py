@@ -230,7 +230,7 @@ def run(
     ] = None,
 ) -> None:
     """Train, evaluate and report every cell of SUITE. Run it again to continue."""
-    from benchmark.suites.schema import load_suite
+    from benchmark.config.suite import load_suite
 
     full = load_suite(suite, set_ or (), _extra(limit, precision))
     chosen = full.only(method or (), seed or ())
@@ -264,7 +264,7 @@ def run(
 def _engine(name: EngineName, address: str | None, cpus: int | None, gpus: float | None) -> Any:
     """A Ray engine, or None for the local one."""
     if name is EngineName.ray:
-        from benchmark.suites.ray_engine import RayEngine
+        from benchmark.commands.ray_engine import RayEngine
 
         return RayEngine(address, cpus or 1, gpus)
     given = {"--address": address, "--cpus-per-cell": cpus, "--gpus-per-cell": gpus}
@@ -294,7 +294,7 @@ def train(
     threads: ThreadsOption = None,
 ) -> None:
     """Train methods without a suite; evaluate the result with ``evaluate OUT``."""
-    from benchmark.suites.schema import build_suite
+    from benchmark.config.suite import build_suite
 
     base: dict[str, Any] = {
         "name": f"train-{dataset}",
@@ -336,9 +336,9 @@ def _execute(
     evaluate: bool = True,
     engine: Any = None,
 ) -> None:
+    from benchmark.commands.run import local_engine, pick_device, run_suite
     from benchmark.core.progress import Progress
     from benchmark.core.ranks import ranks
-    from benchmark.suites.run import local_engine, pick_device, run_suite
 
     if dry_run:
         metrics = chosen.evaluation if evaluate else ()
@@ -389,10 +389,10 @@ def _dry_run(
     json_: bool,
     tflops: float | None = None,
 ) -> None:
+    from benchmark.commands.plan import plan
     from benchmark.core.progress import duration
     from benchmark.data import sources
     from benchmark.data.official import official
-    from benchmark.suites.plan import plan
 
     data = official(suite.dataset) if tflops else None
     data = data or sources.load(suite.dataset, data_root)
@@ -518,18 +518,18 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate trained runs, or a model of your own (--model module:factory --checkpoint FILE)."""
-    from benchmark.core.progress import Progress
-    from benchmark.core.ranks import ranks
-    from benchmark.evaluation.commands import (
+    from benchmark.commands.evaluate import (
         How,
         Instead,
         OtherImages,
         evaluate_external,
         evaluate_runs,
     )
-    from benchmark.evaluation.options import Options
-    from benchmark.suites.panels import PANELS
-    from benchmark.suites.run import pick_device
+    from benchmark.commands.options import Options
+    from benchmark.commands.run import pick_device
+    from benchmark.config.panels import PANELS
+    from benchmark.core.progress import Progress
+    from benchmark.core.ranks import ranks
 
     if bool(run_) == bool(model):
         raise ConfigError("give either folders of runs, or --model (with --checkpoint)")
@@ -642,11 +642,11 @@ def interpolate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate the straight path in weight space between two runs, and plot it."""
+    from benchmark.commands.interpolate import interpolate as evaluate_path
+    from benchmark.commands.run import pick_device
     from benchmark.core.files import read_json
     from benchmark.core.progress import Progress
-    from benchmark.evaluation.interpolation import interpolate as evaluate_path
     from benchmark.report import plots
-    from benchmark.suites.run import pick_device
 
     _set_threads(threads, quiet)
     target = out or Path("runs/interpolate") / f"{first.name}--{second.name}"
@@ -749,8 +749,8 @@ def _render(
     html: bool = False,
     beside: Sequence[Path] = (),
 ) -> None:
+    from benchmark.records.study import read_suite
     from benchmark.report import render
-    from benchmark.report.records import read_suite
     from benchmark.report.tables import tidy
 
     files = render(out, target, reference, html, beside)
@@ -801,13 +801,13 @@ def check(
     """Compare the code as it is with a recorded baseline; exit status 1 if something moved."""
     from dataclasses import asdict
 
+    from benchmark.commands.check import check as hold_against
+    from benchmark.commands.check import update as record
+    from benchmark.commands.run import pick_device
     from benchmark.core.files import write_text
     from benchmark.core.progress import Progress
     from benchmark.gate import summary
     from benchmark.gate.baseline import Scope, read_scope
-    from benchmark.gate.check import check as hold_against
-    from benchmark.gate.check import update as record
-    from benchmark.suites.run import pick_device
 
     where, progress = pick_device(device), Progress(quiet)
     _set_threads(threads, quiet)
@@ -871,7 +871,7 @@ def submit(
     threads: ThreadsOption = None,
 ) -> None:
     """Write a bundle for RobustBench: model, weights, figures and the issue to open."""
-    from benchmark.evaluation.submission import submit as write_bundle
+    from benchmark.commands.submit import submit as write_bundle
 
     _set_threads(threads, quiet=False)
     target = write_bundle(
@@ -898,9 +898,9 @@ def speed(
     quiet: Quiet = False,
 ) -> None:
     """Measure training steps and attacks against plain loops, other libraries and the limit."""
+    from benchmark.commands.run import pick_device
     from benchmark.core.progress import Progress
     from benchmark.speed.measure import measure, options, tables
-    from benchmark.suites.run import pick_device
 
     asked = options(model or (), task or (), precision.value, repeats, batch_size, quick)
     document = measure(asked, pick_device(device), Progress(quiet))
@@ -926,7 +926,7 @@ def list_(
     if markdown:
         if kind is not Kind.methods:
             raise ConfigError("--markdown is for list methods")
-        from benchmark.catalogue import methods_page
+        from benchmark.commands.catalogue import methods_page
 
         print(methods_page(), end="")
         return
@@ -944,7 +944,7 @@ def list_(
 def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
     """(name, description) of everything of that kind."""
     if kind is Kind.methods:
-        from benchmark.catalogue import methods
+        from benchmark.commands.catalogue import methods
 
         return [(entry.name, entry.text() if verbose else entry.doc) for entry in methods()]
     if kind is Kind.datasets:
@@ -956,14 +956,14 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
 
         return [(name, entry.description) for name, entry in MODELS.items()]
     if kind is Kind.metrics:
-        from benchmark.catalogue import metrics
+        from benchmark.commands.catalogue import metrics
 
         return metrics()
     if kind is Kind.panels:
-        from benchmark.suites.panels import PANELS
+        from benchmark.config.panels import PANELS
 
         return [(name, inspect.getdoc(panel) or "") for name, panel in PANELS.items()]
-    from benchmark.suites.schema import load_suite, suite_names
+    from benchmark.config.suite import load_suite, suite_names
 
     suites = [load_suite(name) for name in suite_names()]
     return [

@@ -34,6 +34,7 @@ import typer
 from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import AutoAttackResult, run_autoattack
+from benchmark.commands.run import pick_device, read_cell_config
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
 from benchmark.core.progress import Progress
@@ -47,7 +48,6 @@ from benchmark.speed.measure import Options, measure
 from benchmark.speed.passes import Precision
 from benchmark.speed.setting import Amount
 from benchmark.speed.tasks import PARTS
-from benchmark.suites.run import pick_device, read_cell_config
 from benchmark.training.selection import load_deployed
 from studies.command import new_app, one_thread_environment, start
 

@@ -27,11 +27,11 @@ import typer
 import yaml
 from torch import Tensor
 
+from benchmark.commands.run import read_plan
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_frame, read_json
 from benchmark.core.progress import Progress
-from benchmark.suites.run import read_plan
 from benchmark.training import checkpoint
 from studies.command import new_app, one_thread_environment, start
 

@@ -16,12 +16,12 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmark.commands.check import check
+from benchmark.commands.run import pick_device
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
 from benchmark.core.progress import Progress
 from benchmark.gate.baseline import read_baseline
-from benchmark.gate.check import check
-from benchmark.suites.run import pick_device
 from studies.command import new_app, start
 
 app = new_app()

@@ -20,11 +20,11 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.config.suite import load_suite
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
-from benchmark.evaluation.statistics import holm, paired_contrast
-from benchmark.report.records import SuiteRecord, outcome_matrices, read_suite
-from benchmark.suites.schema import load_suite
+from benchmark.records.statistics import holm, paired_contrast
+from benchmark.records.study import SuiteRecord, outcome_matrices, read_suite
 from studies.command import new_app, one_thread_environment, start
 
 app = new_app()

@@ -26,7 +26,7 @@ from benchmark.attacks import pgd
 from benchmark.attacks.pgd import AttackLoss, attack_loss
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import Pixels, ThreatModel
-from benchmark.evaluation.statistics import wilson
+from benchmark.records.statistics import wilson
 
 # Images looked at, at most, where accuracies are compared; elsewhere a part of them, all of those
 # right when clean, as far as there are any.

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from benchmark.core.config import Config, config_hash, explain
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_json, write_json
-from benchmark.report.records import CellRecord, nested
+from benchmark.records.study import CellRecord, nested
 
 FORMAT = 1
 Outcomes = NDArray[np.bool_]

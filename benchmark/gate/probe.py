@@ -14,11 +14,11 @@ from benchmark.core.crafting import crafting
 from benchmark.core.files import read_json
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
-from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.evaluator import Evaluator
 from benchmark.gate.baseline import Probe, measured
 from benchmark.metrics.metric import Metric
 from benchmark.metrics.outcomes import sample
-from benchmark.report.records import read_outcomes
+from benchmark.records.study import read_outcomes
 
 # Images whose logits are looked at in two compositions of batches.
 _FEW = 64

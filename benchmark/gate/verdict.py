@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.evaluation.statistics import holm, mcnemar_exact
 from benchmark.gate.baseline import Baseline, Probe, Run
+from benchmark.records.statistics import holm, mcnemar_exact
 
 # The chance of an alarm, over all comparisons of a check, where nothing changed.
 ALPHA = 0.001

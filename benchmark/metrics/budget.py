@@ -22,7 +22,7 @@ from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient, is_right, random_start
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
-from benchmark.evaluation.statistics import (
+from benchmark.records.statistics import (
     Interval,
     hypergeometric_interval,
     sampling_sequence,

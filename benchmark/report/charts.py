@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.records.study import CellRecord, SuiteRecord, nested
 from benchmark.report import classes, findings, plots, published, tables, training
 from benchmark.report.corruptions import corruption_means
-from benchmark.report.records import CellRecord, SuiteRecord, nested
 
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 

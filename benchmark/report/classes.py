@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmark.report.records import SuiteRecord, is_estimate, nested
+from benchmark.records.study import SuiteRecord, is_estimate, nested
 
 # Above so many classes the ends alone are shown.
 SHOWN = 20

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.evaluation.keys import images_of
-from benchmark.evaluation.statistics import (
+from benchmark.records.keys import images_of
+from benchmark.records.statistics import (
     McNemar,
     holm,
     mcnemar_exact,
     paired_bootstrap,
     required_n,
 )
+from benchmark.records.study import CellRecord, is_estimate, nested, outcome_matrices, read_cell
 from benchmark.report.findings import ALPHA
-from benchmark.report.records import CellRecord, is_estimate, nested, outcome_matrices, read_cell
 from benchmark.report.tables import percent, same_attack_ball
 from benchmark.report.training import undertrained
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from benchmark.records.study import CellRecord, SuiteRecord, nested
 from benchmark.report import training
-from benchmark.report.records import CellRecord, SuiteRecord, nested
 from benchmark.report.tables import (
     flagged,
     heading,
@@ -22,7 +22,7 @@ from benchmark.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from benchmark.evaluation.corruption_error import Reference
+    from benchmark.report.corruption_error import Reference
 
 
 def corruption_means(suite: SuiteRecord) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def markdown_text(suite: SuiteRecord, reference: Path | None = None) -> str:
 
 def _error_rows(suite: SuiteRecord, methods: list[str], path: Path) -> list[list[str]]:
     # it knows the corruptions, and with them torch, which other reports do without
-    from benchmark.evaluation import corruption_error
+    from benchmark.report import corruption_error
 
     reference = corruption_error.read_reference(path)
 

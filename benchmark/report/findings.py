@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.evaluation.keys import images_of
-from benchmark.evaluation.statistics import (
+from benchmark.records.keys import images_of
+from benchmark.records.statistics import (
     Paired,
     holm,
     mcnemar_exact,
@@ -16,14 +16,14 @@ from benchmark.evaluation.statistics import (
     required_n,
     selected,
 )
-from benchmark.report import training
-from benchmark.report.records import (
+from benchmark.records.study import (
     CellRecord,
     SuiteRecord,
     is_estimate,
     nested,
     outcome_matrices,
 )
+from benchmark.report import training
 from benchmark.report.tables import (
     MARK,
     limit_line,

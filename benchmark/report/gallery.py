@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.evaluation.keys import weights
-from benchmark.report.records import CellRecord
+from benchmark.records.keys import weights
+from benchmark.records.study import CellRecord
 
 NAME = "gallery.npz"
 

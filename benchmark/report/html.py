@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from benchmark.records.study import CellRecord, SuiteRecord, nested
 from benchmark.report import (
     charts,
     classes,
@@ -24,7 +25,6 @@ from benchmark.report import (
     tables,
     training,
 )
-from benchmark.report.records import CellRecord, SuiteRecord, nested
 
 
 def page_text(suite: SuiteRecord) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmark.core.files import write_text
-from benchmark.evaluation.keys import weights
+from benchmark.records.keys import weights
+from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import corruptions, findings, plots, published, tables, training
-from benchmark.report.records import SuiteRecord, read_suite
 
 CAPTIONS = {
     "tradeoff": "Clean against robust accuracy, both on the same n images. Bars are 95 % "

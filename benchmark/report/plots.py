@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmark.core.files import atomic_path
+from benchmark.records.study import SuiteRecord
 from benchmark.report.corruptions import corruption_means
-from benchmark.report.records import SuiteRecord
 from benchmark.report.tables import Summary, flagged, same_images, title
 from benchmark.report.training import all_undertrained
 

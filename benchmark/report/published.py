@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.report.records import SuiteRecord
+from benchmark.records.study import SuiteRecord
 from benchmark.report.tables import markdown_table
 
 # File name to heading.

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 
 from benchmark.core.threat import Pixels
-from benchmark.evaluation.statistics import (
+from benchmark.records.statistics import (
     Interval,
     population_interval,
     seed_interval,
     seed_spread,
 )
-from benchmark.report import training
-from benchmark.report.records import (
+from benchmark.records.study import (
     CellRecord,
     SuiteRecord,
     accuracy_on,
@@ -28,6 +27,7 @@ from benchmark.report.records import (
     nested,
     once,
 )
+from benchmark.report import training
 
 CSV_COLUMNS = (
     "suite", "dataset", "model", "method", "metric", "seeds", "n", "mean", "low", "high", "note",

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_json
-from benchmark.evaluation.keys import weights
-from benchmark.report.records import CellRecord, SuiteRecord, nested, once
+from benchmark.records.keys import weights
+from benchmark.records.study import CellRecord, SuiteRecord, nested, once
 
 MARK = " [u]"
 

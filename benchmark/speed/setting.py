@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.config.suite import CellConfig, build_suite
 from benchmark.core.errors import ConfigError
 from benchmark.core.method import Batch, Method
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import evaluation_batches
 from benchmark.speed.passes import Precision
-from benchmark.suites.schema import CellConfig, build_suite
 from benchmark.training.build import Length, build_method
 
 # Networks above this many parameters are attacked on fewer images, measured for overheads in one

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.config.suite import CellConfig, TrainConfig
 from benchmark.core.batchnorm import synchronise_batchnorm
 from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError
@@ -23,7 +24,6 @@ from benchmark.data.loader import batch_bounds, evaluation_batches
 from benchmark.metrics.outcomes import sample
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.schema import CellConfig, TrainConfig
 from benchmark.training.views import TrainingPrecision
 
 # Clean training images for re-estimating BatchNorm statistics.

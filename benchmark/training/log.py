@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark.config.suite import TrainConfig
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import write_json, write_text
 from benchmark.core.progress import Progress
 from benchmark.data.dataset import Dataset
 from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
-from benchmark.suites.schema import TrainConfig
 from benchmark.training.selection import recorded
 from benchmark.training.state import TrainingState
 

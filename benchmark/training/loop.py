@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from benchmark.config.suite import CellConfig
 from benchmark.core.errors import ConfigError
 from benchmark.core.method import Batch
 from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import train_loader
-from benchmark.suites.schema import CellConfig
 from benchmark.training.build import build_method, connect_processes, training_length
 from benchmark.training.divergence import CHECK_EVERY, check_losses, check_weights
 from benchmark.training.interruption import interruptible

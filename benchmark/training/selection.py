@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark.config.suite import CellConfig, Selection, TrainConfig
 from benchmark.core.errors import CheckpointError
 from benchmark.core.method import Method
 from benchmark.data.dataset import Dataset
-from benchmark.evaluation.shape import read_training
 from benchmark.models.zoo import recorded_state
-from benchmark.suites.schema import CellConfig, Selection, TrainConfig
+from benchmark.records.schema import read_training
 from benchmark.training import checkpoint
 from benchmark.training.build import build_method
 from benchmark.training.state import TrainingState

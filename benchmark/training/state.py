@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import Field
 
+from benchmark.config.suite import CellConfig
 from benchmark.core.config import Config, parse
 from benchmark.core.errors import CheckpointError
 from benchmark.core.mesh import Mesh
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
 from benchmark.data.dataset import Dataset
-from benchmark.suites.schema import CellConfig
 from benchmark.training import checkpoint
 from benchmark.training.build import Length
 from benchmark.training.losses import LossSums

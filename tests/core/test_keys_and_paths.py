@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tiny_suites import cli, tiny
 
+from benchmark.config.suite import build_suite, load_suite
 from benchmark.core.config import parse_yaml
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import at_home, read_json, write_text
 from benchmark.data.arrays import locate
-from benchmark.suites.schema import build_suite, load_suite
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_scripts_are_valid_shell() -> None:
 
 
 def test_the_methods_of_the_scripts_are_those_of_the_suites() -> None:
-    from benchmark.suites.schema import load_suite
+    from benchmark.config.suite import load_suite
 
     lists = re.findall(r"methods=\((.*?)\)", PAGE, re.DOTALL)
     assert len(lists) == 2

@@ -17,7 +17,7 @@ import yaml
 from fenced_blocks import blocks
 from tiny_suites import tiny
 
-from benchmark.catalogue import methods_page
+from benchmark.commands.catalogue import methods_page
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
@@ -146,7 +146,7 @@ def test_methods_page_is_up_to_date() -> None:
 
 def test_every_method_says_where_it_comes_from() -> None:
     """Equation or purpose, source, departures: what a reader needs to hold it beside its paper."""
-    from benchmark.catalogue import methods
+    from benchmark.commands.catalogue import methods
 
     for entry in methods():
         first = entry.doc.splitlines()[0]

@@ -17,9 +17,9 @@ import yaml
 from fenced_blocks import blocks
 
 from benchmark.cli import app
+from benchmark.config.panels import PANELS
+from benchmark.config.suite import build_suite, load_suite
 from benchmark.core.objective import METHODS
-from benchmark.suites.panels import PANELS
-from benchmark.suites.schema import build_suite, load_suite
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

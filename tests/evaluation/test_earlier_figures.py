@@ -14,12 +14,13 @@ from PIL import Image
 from tiny_suites import TINY, tiny, tiny_data
 from torch import Tensor, nn
 
+from benchmark.config.suite import build_suite
 from benchmark.core.errors import BenchmarkError
 from benchmark.data.dataset import Dataset, FileNames, Split, StreamedSplit
-from benchmark.evaluation import earlier, identity
-from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation import identity
+from benchmark.evaluation.evaluator import Evaluator
 from benchmark.metrics.metric import METRICS, Context, Measured, Metric
-from benchmark.suites.schema import build_suite
+from benchmark.records import earlier
 
 CPU = torch.device("cpu")
 CLEAN, PGD = TINY["evaluation"]

@@ -12,12 +12,12 @@ import torch
 from tiny_suites import TINY, tiny, tiny_data
 from torch import nn
 
+from benchmark.config.suite import build_suite
 from benchmark.evaluation import gallery
-from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.evaluator import Evaluator
 from benchmark.metrics.metric import Metric
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.schema import build_suite
 
 CLEAN, PGD = TINY["evaluation"]
 

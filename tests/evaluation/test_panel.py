@@ -15,16 +15,16 @@ from tiny_suites import TINY, contents, tiny, tiny_data
 from torch import nn
 
 from benchmark.attacks.journal import Journal
+from benchmark.config.suite import build_suite
 from benchmark.core.errors import BenchmarkError
 from benchmark.data import corruptions
 from benchmark.data.dataset import Dataset, Split
 from benchmark.evaluation import reliability
-from benchmark.evaluation.panel import Evaluator
-from benchmark.evaluation.record import read_evaluation, read_outcomes
+from benchmark.evaluation.evaluator import Evaluator
 from benchmark.metrics.metric import METRICS, Context, Measured, Metric
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.schema import build_suite
+from benchmark.records.evaluation import read_evaluation, read_outcomes
 
 CPU = torch.device("cpu")
 CLEAN, PGD = TINY["evaluation"]

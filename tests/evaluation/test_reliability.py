@@ -14,14 +14,14 @@ from tiny_suites import tiny, tiny_data
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
+from benchmark.config.suite import build_suite
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
 from benchmark.data.dataset import Split
-from benchmark.evaluation.panel import Evaluator
+from benchmark.evaluation.evaluator import Evaluator
 from benchmark.evaluation.reliability import Finding, check
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.schema import build_suite
 
 NETS = {
     "small-resnet": {"name": "small-resnet", "width": 8},

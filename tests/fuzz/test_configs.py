@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from strategies import SCALARS, VALUES, attempt, examples, with_faults
 from tiny_suites import cli, contents, tiny
 
+from benchmark.commands.run import cell_record, read_cell_config
+from benchmark.config.suite import build_suite, load_suite
 from benchmark.core.errors import ConfigError
 from benchmark.core.files import write_json
 from benchmark.core.objective import METHODS
-from benchmark.suites.run import cell_record, read_cell_config
-from benchmark.suites.schema import build_suite, load_suite
 
 DOCUMENT: dict[str, Any] = tiny(
     methods=[

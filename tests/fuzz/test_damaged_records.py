@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from strategies import JSON_VALUES, SCALARS, attempt, damaged, examples, with_faults
 from tiny_suites import Called, cli, contents, write_suite
 
+from benchmark.records.study import read_suite
 from benchmark.report.compare import compare
-from benchmark.report.records import read_suite
 from benchmark.report.tables import tidy
 
 NAMES = ("config.json", "training.json", "evaluation.json", "environment.json", "metrics.jsonl",

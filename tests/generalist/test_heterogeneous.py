@@ -7,8 +7,8 @@ import torch
 from tiny_learners import images, recipe, tiny_net, tiny_setting
 from tiny_suites import tiny, tiny_data
 
+from benchmark.config.suite import build_suite
 from benchmark.core.errors import ConfigError
-from benchmark.suites.schema import build_suite
 from benchmark.training.build import build_method
 
 WIDE = {"name": "linf", "objective": "pgd-at", "model": {"width": 7}}

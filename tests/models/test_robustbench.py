@@ -15,17 +15,17 @@ import torch
 from tiny_suites import cli, tiny
 from torch import Tensor, nn
 
+from benchmark.commands import submit
+from benchmark.commands.run import run_suite
+from benchmark.config.suite import build_suite
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import FileNames
-from benchmark.evaluation import submission
 from benchmark.models import robustbench as shim
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
-from benchmark.suites.run import run_suite
-from benchmark.suites.schema import build_suite
 
 # A few images survive, so that agreement says something; each costs seconds.
 EPS, IMAGES = "0.18", 10
@@ -131,10 +131,10 @@ def test_imagenet_images(robustbench: ModuleType, monkeypatch: pytest.MonkeyPatc
         split = sources.StreamedSplit(Path("val"), FileNames(names), torch.zeros(len(names)), 224)
         return sources.Dataset("imagenet", split, split, split, ("a", "b"), "", "")
 
-    assert submission._against_files(data(files)) == []
-    assert submission._against_files(data(files[1:])) == ["1 of the board's images are missing"]
+    assert submit._against_files(data(files)) == []
+    assert submit._against_files(data(files[1:])) == ["1 of the board's images are missing"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    (reason,) = submission._against_files(data(files))
+    (reason,) = submit._against_files(data(files))
     assert "cannot be checked: robustbench is not installed" in reason
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from synthetic_records import ELEVEN, write_suite
 
+from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import render
-from benchmark.report.records import SuiteRecord, read_suite
 
 # A small suite with every difficulty: two seeds, one planned cell without folder, one whose last
 # metrics line was cut off by a kill, and a part of the data only.

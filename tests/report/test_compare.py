@@ -13,7 +13,7 @@ from synthetic_records import write_suite
 from tiny_suites import cli
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.evaluation.statistics import McNemar
+from benchmark.records.statistics import McNemar
 from benchmark.report.compare import _verdict, compare
 
 METHODS = {

@@ -11,8 +11,8 @@ import pytest
 from made_entries import made
 from synthetic_records import write_suite
 
+from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import findings
-from benchmark.report.records import SuiteRecord, read_suite
 from benchmark.report.tables import latex_text, markdown_text
 
 Figures = dict[str, tuple[str, float, float, float, float]]

@@ -15,9 +15,9 @@ import pytest
 from synthetic_records import ELEVEN, write_suite
 
 from benchmark.core.errors import BenchmarkError
+from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import classes, gallery, html, render, tables
 from benchmark.report import page as page_module
-from benchmark.report.records import SuiteRecord, read_suite
 
 ASSETS = resources.files("benchmark.report") / "assets"
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from browser import Browser, chromium
 
+from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import html, published
-from benchmark.report.records import SuiteRecord, read_suite
 from benchmark.report.tables import summarise
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -16,8 +16,8 @@ from matplotlib.image import imread
 from synthetic_records import CORRUPTIONS, ELEVEN, write_suite
 
 from benchmark.core.errors import BenchmarkError
+from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import plots, published, render
-from benchmark.report.records import SuiteRecord, read_suite
 
 PLOTS = ("tradeoff", "curves", "mixing", "corruptions", "published")
 

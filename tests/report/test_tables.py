@@ -13,9 +13,9 @@ import pytest
 from made_entries import made
 from synthetic_records import ELEVEN, write_suite
 
-from benchmark.evaluation.statistics import Interval, wilson
+from benchmark.records.statistics import Interval, wilson
+from benchmark.records.study import CellRecord, SuiteRecord, read_suite
 from benchmark.report import classes, findings, tables
-from benchmark.report.records import CellRecord, SuiteRecord, read_suite
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from synthetic_records import write_suite
 
+from benchmark.records.study import read_suite
 from benchmark.report import page, tables, training
-from benchmark.report.records import read_suite
 
 METHODS = {"pgd-at": ("pgd-at", 0.80, 0.50, 0.45, 11.0)}
 

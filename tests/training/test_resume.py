@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_suites import assert_same_result, tiny_cell, tiny_data
 
+from benchmark.config.suite import Cell
 from benchmark.core.errors import CheckpointError, DivergenceError
-from benchmark.suites.schema import Cell
 from benchmark.training import checkpoint, loop
 from benchmark.training.loop import Trainer
 

@@ -11,11 +11,11 @@ import torch
 from tiny_learners import tiny_setting
 from tiny_suites import cli, tiny, tiny_cell, tiny_data, write_suite
 
+from benchmark.config.suite import TrainConfig, build_suite
 from benchmark.core.errors import ConfigError
 from benchmark.core.method import make_recipe
 from benchmark.core.progress import Progress
-from benchmark.report.records import read_cell, read_suite
-from benchmark.suites.schema import TrainConfig, build_suite
+from benchmark.records.study import read_cell, read_suite
 from benchmark.training import loop
 from benchmark.training.loop import Trainer
 from benchmark.training.selection import load_deployed

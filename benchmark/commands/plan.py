@@ -1,0 +1,147 @@
+"""What a suite would cost: steps, gradient passes and an estimate of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.attacks.folding import FoldedView
+from benchmark.commands.run import cell_directory
+from benchmark.config.suite import CellConfig, SuiteConfig
+from benchmark.data.dataset import Dataset
+from benchmark.data.loader import evaluation_batches
+from benchmark.metrics.metric import Metric
+from benchmark.records.evaluation import read_evaluation
+from benchmark.records.keys import is_current
+from benchmark.speed.clock import Clock
+from benchmark.speed.passes import best_of, pass_work
+from benchmark.training.build import build_method, training_length
+from benchmark.training.selection import record_directories
+
+
+def plan(
+    suite: SuiteConfig,
+    data: Dataset,
+    out: Path,
+    device: torch.device,
+    metrics: Sequence[Metric],
+    tflops: float | None = None,
+) -> list[dict[str, Any]]:
+    """One row per cell: its state, its whole cost in steps and passes, and the time left in it.
+
+    Times are extrapolated from a few timed batches; evaluation is counted as if every image were
+    right and survived every attack, so it is an upper bound.
+
+    Args:
+        metrics: what would be measured after training; a metric on record counts as done.
+        tflops: instead of timing this machine, count operations and divide them by so many
+            10^12 per second. Neither images nor weights are then needed.
+
+    Raises:
+        ConfigError: see ``training_length``.
+    """
+    length = training_length(suite.train, suite.dataset, len(data.train))
+    if tflops:
+        device = torch.device("meta")
+    rows = []
+    seconds: tuple[float, float] | None = None
+    for cell in suite.cells():
+        directory = cell_directory(out, cell)
+        with device if tflops else nullcontext():
+            method = build_method(cell.config, data, device, length=length)
+        if seconds is None:
+            model = next(iter(method.learners.values())).model
+            if tflops:
+                craft, train = count_flop(model, data.image_size, data.channels)
+                seconds = craft / (tflops * 1e12), train / (tflops * 1e12)
+            else:
+                seconds = _time_passes(model, data, suite.train.batch_size, device)
+        craft, train = seconds
+        # One training pass per learner at least; the rest is crafting.
+        training = len(method.learners)
+        per_image = training * train + max(0.0, method.passes - training) * craft
+        state = _state(directory)
+        left = [
+            metric
+            for record in record_directories(cell.config, directory).values()
+            for metric in metrics
+            if state != "trained" or not _is_measured(record, metric)
+        ]
+        evaluation = sum(metric.passes(len(data.test)) for metric in left)
+        rows.append(
+            {
+                "cell": cell.slug,
+                "recipe": cell.config.recipe.recipe,
+                "state": "evaluated" if state == "trained" and metrics and not left else state,
+                "steps": length.steps,
+                "passes_per_image": method.passes,
+                "gradient_passes": length.images * method.passes,
+                "train_seconds": 0.0 if state == "trained" else length.images * per_image,
+                "evaluation_seconds_at_most": evaluation * craft * method.inference_passes,
+            }
+        )
+    return rows
+
+
+def _state(directory: Path) -> str:
+    if (directory / "training.json").exists():
+        return "trained"
+    return "started" if (directory / "checkpoint.pt").exists() else "new"
+
+
+def is_finished(config: CellConfig, directory: Path, metrics: Sequence[Metric]) -> bool:
+    """Whether a run is trained, and ``metrics`` of all its chosen checkpoints are on record."""
+    return _state(directory) == "trained" and all(
+        _is_measured(record, metric)
+        for record in record_directories(config, directory).values()
+        for metric in metrics
+    )
+
+
+def _is_measured(directory: Path, metric: Metric) -> bool:
+    """Whether the metric is on record, with these settings."""
+    path = directory / "evaluation.json"
+    if not path.exists():
+        return False
+    record = read_evaluation(path)
+    entry = record["metrics"].get(metric.name)
+    return entry is not None and is_current(entry, metric.settings())
+
+
+def count_flop(model: nn.Module, image_size: int, channels: int = 3) -> tuple[float, float]:
+    """Operations per image of a crafting and of a training pass, of a model on ``meta``.
+
+    A multiplication and an addition count as two; only convolutions and matrix products count.
+    """
+    x = torch.empty(2, channels, image_size, image_size, device="meta")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def count(images: Tensor) -> float:
+        with FlopCounterMode(display=False) as counter:
+            model(images).sum().backward()
+        return counter.get_total_flops() / len(images)
+
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    craft = count(x.clone().requires_grad_())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return craft, count(x)
+
+
+def _time_passes(
+    model: nn.Module, data: Dataset, batch_size: int, device: torch.device
+) -> tuple[float, float]:
+    """Seconds per image of a crafting pass and of a training pass; the best of three."""
+    indices = torch.arange(min(batch_size, len(data.train)))
+    _, x, y = next(iter(evaluation_batches(data.train, batch_size, indices=indices, device=device)))
+    clock = Clock(device, wall=True)
+    craft = best_of(pass_work("gradient", FoldedView(model), x, y), clock, 3)
+    train = best_of(pass_work("training", model.train(), x, y), clock, 3)
+    return craft / len(x), train / len(x)

@@ -1,0 +1,406 @@
+"""Run a suite: train every cell that is not trained, evaluate what is not evaluated, report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from filelock import FileLock, Timeout
+
+from benchmark.config.panels import standard_panel
+from benchmark.config.suite import Cell, CellConfig, SuiteConfig
+from benchmark.core.config import parse
+from benchmark.core.environment import environment
+from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
+from benchmark.core.files import read_json, remove_temporaries, write_json
+from benchmark.core.memory import keep_freed_memory
+from benchmark.core.progress import Progress, duration
+from benchmark.core.ranks import ALONE, Ranks
+from benchmark.core.running import last_words, running
+from benchmark.data import sources
+from benchmark.data.dataset import Dataset
+from benchmark.evaluation.evaluator import Evaluator
+from benchmark.records.schema import Plan, read_shaped, read_training
+from benchmark.training.build import training_length
+from benchmark.training.loop import Trainer
+from benchmark.training.selection import load_deployed, record_directories
+from benchmark.training.state import check_same_data
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` (torchrun: the rank's own) or ``cuda:1``.
+
+    Raises:
+        ConfigError: another name, or CUDA where there is none.
+    """
+    # Convolutions of fp32 networks would else be rounded to TF32, attacks' gradients with them.
+    torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
+    if name == "auto":
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(
+            f"--device {name}, but torch finds {count} CUDA devices; use --device cpu"
+        )
+    return device
+
+
+def cell_directory(out: Path, cell: Cell) -> Path:
+    """Where the record of ``cell`` lives."""
+    return out / "cells" / cell.slug
+
+
+@contextmanager
+def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
+    """Hold the run directories; the system frees them if the process dies.
+
+    What a killed process left half written in them is deleted.
+
+    Args:
+        patience: seconds to wait for a holder that may be dying.
+
+    Raises:
+        RunLockedError: another process holds one of them.
+    """
+    with ExitStack() as stack:
+        for directory in directories:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(directory / ".lock", timeout=patience)
+                stack.enter_context(lock)
+                for folder in (directory, *directory.glob("deployed-*/")):
+                    remove_temporaries(folder)
+            except Timeout as error:
+                raise RunLockedError(
+                    f"another process is writing {directory}; wait for it, stop it, or choose "
+                    "another --out"
+                ) from error
+            except OSError as error:
+                raise BenchmarkError(f"cannot write to {directory}: {error.strerror}") from error
+        yield
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the cells of one call share; it travels to the processes that run them.
+
+    Attributes:
+        suite: the cells, and how they are measured.
+        device: as for ``pick_device``, picked where a cell runs.
+        evaluate: measure the trained models too.
+        ranks, learner_groups: see ``run_suite``.
+    """
+
+    suite: SuiteConfig
+    out: Path
+    data_root: Path
+    device: str
+    evaluate: bool = True
+    tensorboard: bool = False
+    ranks: Ranks = ALONE
+    learner_groups: int | None = None
+
+    def heads(self) -> list[tuple[Cell, str]]:
+        """Each cell, and how lines about it begin."""
+        cells = self.suite.cells()
+        return [
+            (cell, f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}")
+            for number, cell in enumerate(cells, 1)
+        ]
+
+    def evaluator(self, data: Dataset, device: torch.device, progress: Progress) -> Evaluator:
+        """What measures the cells that share ``data``."""
+        return Evaluator(
+            data,
+            device,
+            progress=progress,
+            data_root=self.data_root,
+            limit=self.suite.dataset.limit,
+            ranks=self.ranks,
+        )
+
+
+# A cell that came to its end, and the error that ended it, if any.
+Ended: TypeAlias = tuple[Cell, BenchmarkError | None]
+# Where cells run: brings all of a job's to their end; ``data`` is what this process read.
+Engine: TypeAlias = Callable[[Job, Dataset, Progress], Iterator[Ended]]
+
+
+def local_engine(job: Job, data: Dataset, progress: Progress) -> Iterator[Ended]:
+    """The cells one after another, in this process."""
+    device = pick_device(job.device)
+    evaluator = job.evaluator(data, device, progress)
+    heads = job.heads()
+    with locked([cell_directory(job.out, cell) for cell, _ in heads] if job.ranks.first else []):
+        for cell, head in heads:
+            yield cell, run_cell(job, cell, head, evaluator)
+
+
+def run_suite(
+    suite: SuiteConfig,
+    full: SuiteConfig,
+    out: Path,
+    *,
+    data_root: Path,
+    device: torch.device | str,
+    progress: Progress,
+    evaluate: bool = True,
+    tensorboard: bool = False,
+    engine: Engine = local_engine,
+    ranks: Ranks = ALONE,
+    learner_groups: int | None = None,
+) -> list[str]:
+    """Bring every cell of ``suite`` to the end. Finished work is never repeated.
+
+    A cell that diverges or fails does not keep the others from being run.
+
+    Args:
+        suite: the cells to run now.
+        full: the suite they belong to, for ``suite.json``.
+        engine: where they run.
+        ranks: processes that train and evaluate every cell together; all call this with the same
+            arguments, and the first alone writes.
+        learner_groups: see ``Trainer``.
+
+    Returns:
+        The messages of diverged cells.
+
+    Raises:
+        ConfigError: a training that cannot be (see ``training_length``).
+        BenchmarkError: bad data or a locked run, before any work; a failed cell, after all others.
+    """
+    cells = suite.cells()
+    progress.say(f"{suite.name}: {len(cells)} cells -> {out}")
+    progress.say(f"  reading {suite.dataset.name}")
+    data = sources.load(suite.dataset, data_root)
+    counts = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test images"
+    progress.say(f"  {counts}; {data.source}")
+    for note in data.notes:
+        progress.say(f"  {note}")
+    training_length(suite.train, suite.dataset, len(data.train))
+    if ranks.first:
+        with locked([cell_directory(out, cell) for cell in cells]):
+            stated = evaluate or suite.evaluation != standard_panel()
+            _write_plan(suite, full, out, progress, stated)
+    ranks.gather(None)  # the folders are there
+    job = Job(suite, out, data_root, str(device), evaluate, tensorboard, ranks, learner_groups)
+    errors = [error for _, error in engine(job, data, progress) if error]
+    failed = [error for error in errors if not isinstance(error, DivergenceError)]
+    if failed:
+        count = f"{len(failed)} of {len(cells)} cells failed; the first: " if cells[1:] else ""
+        raise type(failed[0])(f"{count}{failed[0]}")
+    return [str(error) for error in errors]
+
+
+def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> BenchmarkError | None:
+    """Train and evaluate a cell whose directory is held; the error that stopped it, if any."""
+    data, device, progress = evaluator.data, evaluator.device, evaluator.progress
+    directory = cell_directory(job.out, cell)
+    if job.ranks.first:
+        died = last_words(directory)
+        if died:
+            progress.say(f"{head}: {died}")
+    try:
+        _train_cell(job, cell, data, directory, device, progress, head)
+        if job.evaluate:
+            for rule, record in record_directories(cell.config, directory).items():
+                model = load_deployed(cell.config, data, directory, device, rule)
+                evaluator.evaluate(model, job.suite.evaluation, record)
+                if job.ranks.first:
+                    chosen = "" if record == directory else f" ({rule} checkpoint)"
+                    progress.say(f"{head}{chosen}: {_scores(record)}")
+    except BenchmarkError as error:
+        # Divergence is found by all processes together; anything else, by one of them perhaps.
+        if job.ranks.world > 1 and not isinstance(error, DivergenceError):
+            raise
+        progress.say(f"{head}: {error}")
+        if cell.slug in str(error):
+            return error
+        return type(error)(f"{cell.slug}: {error}")
+    return None
+
+
+def _train_cell(
+    job: Job,
+    cell: Cell,
+    data: Dataset,
+    directory: Path,
+    device: torch.device,
+    progress: Progress,
+    head: str,
+) -> None:
+    done = directory / "training.json"
+    if done.exists():
+        read_cell_config(directory)  # an edited one would be reported under a wrong name
+        check_same_data(read_training(directory).get("data"), data, done)
+        return
+    if job.ranks.first:
+        write_json(directory / "config.json", cell_record(cell, job.suite.name))
+        here = environment(str(device), torch.get_num_threads())
+        _say_other_threads(directory, here["threads"], progress)
+        write_json(directory / "environment.json", here)
+    with running(directory, "training", mark=job.ranks.first):
+        Trainer(
+            cell.config,
+            data,
+            directory,
+            device=device,
+            progress=progress,
+            tensorboard=job.tensorboard,
+            ranks=job.ranks,
+            learner_groups=job.learner_groups,
+        ).run()
+    summary = read_training(directory)
+    progress.say(
+        f"{head}: trained {summary['steps']} steps in {duration(summary['seconds'])}, validation "
+        f"clean {100 * summary['val_clean']:.1f} %, pgd {100 * summary['val_pgd']:.1f} %"
+    )
+
+
+def _say_other_threads(directory: Path, threads: int, progress: Progress) -> None:
+    """A run that goes on with another number of threads is not bit for bit what it would be."""
+    path = directory / "environment.json"
+    if not (path.exists() and (directory / "checkpoint.pt").exists()):
+        return
+    before = read_json(path).get("threads")
+    if before not in (None, threads):
+        progress.say(
+            f"  {directory.name} was begun with {before} threads and goes on with {threads}: sums "
+            f"are rounded otherwise from here on (--threads {before} keeps the number)"
+        )
+
+
+def _scores(directory: Path) -> str:
+    metrics = read_json(directory / "evaluation.json")["metrics"]
+    return ", ".join(f"{name} {100 * entry['mean']:.1f} %" for name, entry in metrics.items())
+
+
+def cell_record(cell: Cell, suite: str) -> dict[str, Any]:
+    """The content of a run's ``config.json``."""
+    config = cell.config.model_dump(mode="json")
+    recipe = config.pop("recipe")
+    method = {"name": recipe["name"], "label": cell.label, "recipe": recipe}
+    return {"hash": cell.config.hash, "config": {"suite": suite, "method": method, **config}}
+
+
+def read_cell_config(directory: Path) -> tuple[str, CellConfig]:
+    """Label and configuration of a run.
+
+    Raises:
+        BenchmarkError: no run, or one whose configuration does not have the recorded hash.
+    """
+    record = read_json(directory / "config.json")
+    try:
+        config = dict(record["config"])
+        method = config.pop("method")
+        config.pop("suite")
+        cell = parse(CellConfig, {**config, "recipe": method["recipe"]}, where=str(directory))
+        if cell.hash != record["hash"]:
+            raise BenchmarkError(
+                f"{directory}/config.json does not have the hash it states: it was edited, or "
+                "written by another version; restore it, or delete the run's folder"
+            )
+        return method["label"], cell
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchmarkError(
+            f"{directory}/config.json is damaged ({type(error).__name__}: {error}); delete the "
+            "run's folder to train it from the start"
+        ) from error
+
+
+def _write_plan(
+    suite: SuiteConfig, full: SuiteConfig, out: Path, progress: Progress, stated: bool = True
+) -> None:
+    """``suite.json``: the suite and the cells asked for so far, in this call or before.
+
+    An earlier cell stays in the plan while the settings of ``full`` still lead to it, so that one
+    table never mixes two recipes.
+
+    Args:
+        stated: whether the suite says what is measured; else that is left to ``evaluate``.
+
+    Raises:
+        BenchmarkError: ``out`` belongs to another suite, or its suite.json is damaged.
+    """
+    # Calls for different methods may run side by side.
+    with FileLock(out / ".lock"):
+        remove_temporaries(out)
+        asked = suite.cells()
+        slugs = {cell.slug for cell in asked}
+        name, planned = read_plan(out) if (out / "suite.json").exists() else (suite.name, [])
+        if name != suite.name:
+            raise BenchmarkError(
+                f"{out} holds the suite {name!r}, not {suite.name!r}; choose another --out"
+            )
+        earlier = [item for item in planned if item[2] not in slugs]
+        kept = [cell for item in earlier if (cell := _cell_again(full, *item))]
+        if len(kept) < len(earlier):
+            progress.say(
+                f"  {len(earlier) - len(kept)} earlier cells were made under other settings: their "
+                "records stay, but they leave the plan and the tables"
+            )
+        order = list(dict.fromkeys(entry.label for entry in (*full.methods, *suite.methods)))
+        order += [cell.label for cell in kept if cell.label not in order]
+        plan = sorted(kept + asked, key=lambda cell: (cell.config.seed, order.index(cell.label)))
+        labels = {cell.label for cell in plan}
+        write_json(
+            out / "suite.json",
+            {
+                "name": suite.name,
+                "title": suite.title,
+                "description": suite.description.strip(),
+                "hardware": suite.hardware,
+                "methods": [label for label in dict.fromkeys(order) if label in labels],
+                "seeds": sorted({cell.config.seed for cell in plan}),
+                "dataset": suite.dataset.model_dump(mode="json"),
+                "model": suite.model.model_dump(mode="json"),
+                "train": suite.train.model_dump(mode="json"),
+                "evaluation": [
+                    {"name": metric.name, **metric.settings()}
+                    for metric in suite.evaluation
+                    if stated
+                ],
+                "plan": [
+                    {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}
+                    for cell in plan
+                ],
+            },
+        )
+
+
+def read_plan(out: Path) -> tuple[str, list[tuple[str, int, str]]]:
+    """The suite's name and (label, seed, slug) of its cells, from ``suite.json``.
+
+    Raises:
+        BenchmarkError: missing or damaged.
+    """
+    path = out / "suite.json"
+    suite = read_shaped(path, Plan, "delete it and run again")
+    try:
+        cells = [(str(p["label"]), int(p["seed"]), str(p["slug"])) for p in suite["plan"]]
+        return str(suite["name"]), cells
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchmarkError(f"{path} is damaged; delete it and run again") from error
+
+
+def _cell_again(full: SuiteConfig, label: str, seed: int, slug: str) -> Cell | None:
+    """The cell of that slug, if the present settings still lead to it."""
+    try:
+        cells = full.only([label], [seed]).cells()
+    except ConfigError:  # a label that the suite no longer has
+        return None
+    return next((cell for cell in cells if cell.slug == slug), None)

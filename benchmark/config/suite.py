@@ -1,0 +1,452 @@
+"""The schema of a suite and of its cells; every configuration is validated here, once."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from benchmark.config.panels import expanded, standard_panel
+from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
+from benchmark.core.errors import ConfigError
+from benchmark.core.files import at_home
+from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
+from benchmark.core.mesh import BatchStatistics
+from benchmark.core.method import RECIPES, Recipe, SingleLearner, make_recipe
+from benchmark.core.objective import METHODS, is_objective
+from benchmark.core.registry import did_you_mean
+from benchmark.core.schedule import Schedule
+from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
+from benchmark.data.config import DatasetConfig
+from benchmark.metrics.metric import MetricRef, check_panel
+from benchmark.models.config import ModelConfig
+
+Selection = Literal["last", "best", "best-sum"]
+
+
+def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
+    first: dict[Any, Any] = {}
+    for value in values:
+        # Names are those of folders and files; some systems take capitals for small letters.
+        same = value.casefold() if isinstance(value, str) else value
+        if same in first and value == first[same]:
+            raise ValueError(f"{what} {value!r} is given twice{advice}")
+        if same in first:
+            raise ValueError(
+                f"{what}s {first[same]!r} and {value!r} differ in capitals alone, and would be "
+                f"one folder on some systems{advice}"
+            )
+        first[same] = value
+
+
+# Bytes of a name; a folder's adds seed and hash, a file's kind and ending, and the strictest of
+# common file systems (encrypted home folders) take 143 in all.
+_LONGEST_NAME = 100
+
+
+def _check_name(name: str) -> str:
+    size = len(name.encode(errors="replace"))
+    if size > _LONGEST_NAME:
+        raise ValueError(
+            f"{name[:20] + '...'!r} names files and has {size} bytes; use at most {_LONGEST_NAME}"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][\w.@+-]*", name):
+        raise ValueError(f"{name!r} names files: use letters, digits and . _ - @ + only")
+    return name
+
+
+# A name that folders and columns of files are called by.
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+class TrainConfig(Config):
+    """The training recipe that all methods of a suite share.
+
+    Attributes:
+        epochs: passes over the training images; fractions allowed.
+        batch_size: images per optimiser step.
+        precision: fp32, tf32 (CUDA: products of 10 bits), or bf16 (autocast of the networks);
+            weights stay fp32.
+        validations: how often the deployed model is validated, evenly spread, last at the end.
+        validation_images: at most this many held-out images, a seeded sample.
+        validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
+        selection: the checkpoint that is deployed, chosen at the validations: ``last``; ``best``,
+            by PGD accuracy on held-out training images (clean accuracy breaks ties); ``best-sum``,
+            the rule of the released Generalist code on held-out images: of those with a clean
+            accuracy of at least ``selection_floor`` the largest clean + PGD accuracy (of all, if
+            none has it). The test set is never looked at. ``best`` and ``best-sum`` pass over
+            checkpoints before a Generalist has mixed in every learner, or SWA its first network.
+            With several rules, the first is deployed, and each gets columns of its own.
+        selection_floor: see above; 0.88 in the released code.
+        batchnorm: statistics of a batch that processes share: of all its images, as in one
+            process, or of each process's part.
+    """
+
+    epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=128, ge=2)
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    validations: int = Field(default=10, ge=1)
+    validation_images: int = Field(default=500, ge=1)
+    validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
+    selection: tuple[Selection, ...] = Field(default=("last",), min_length=1)
+    selection_floor: float = Field(default=0.88, ge=0, le=1)
+    batchnorm: BatchStatistics = "synchronised"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later and is off does not change the hashes of earlier records."""
+        data = default(self)
+        if self.batchnorm == "synchronised":
+            data.pop("batchnorm", None)
+        if len(self.selection) == 1:
+            data["selection"] = self.selection[0]
+        if "best-sum" not in self.selection:
+            data.pop("selection_floor", None)
+        return data
+
+    @field_validator("selection", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("selection")
+    @classmethod
+    def _each_once(cls, value: tuple[Selection, ...]) -> tuple[Selection, ...]:
+        _check_once("rule", value)
+        return value
+
+
+class CellConfig(Config):
+    """One run: method x data set x model x seed. Its hash names the run's directory."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    recipe: SerializeAsAny[Recipe]
+    train: TrainConfig
+    seed: int = Field(ge=0, lt=2**32)
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _recipe(cls, value: Any) -> Any:
+        return make_recipe(value) if isinstance(value, Mapping) else value
+
+    @property
+    def hash(self) -> str:
+        """Ten hexadecimal digits over everything that training depends on."""
+        aside = {"download": False, "test_limit": None}
+        return config_hash(
+            self.model_copy(update={"dataset": self.dataset.model_copy(update=aside)})
+        )
+
+
+class Cell(Config):
+    """A cell and what the tables call it."""
+
+    label: Name
+    config: CellConfig
+
+    @property
+    def slug(self) -> str:
+        """The name of the run's directory."""
+        return f"{self.label}-s{self.config.seed}-{self.config.hash}"
+
+
+class MethodEntry(Config):
+    """A row of the tables: a method, its hyper-parameters where they depart from the preset.
+
+    Attributes:
+        given: what the suite says, before its defaults are filled in.
+    """
+
+    label: Name
+    recipe: SerializeAsAny[Recipe]
+    given: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+
+class SuiteConfig(Config):
+    """A matrix of runs, their evaluation and their report.
+
+    Attributes:
+        name, title, description, hardware: for people.
+        dataset, model, train: shared by all cells.
+        threats: training threat models by name, which recipes refer to; of ``linf``, ``l2`` and
+            ``l1``, keys left out keep their default.
+        optimizer, schedule: defaults of every learner.
+        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters. With
+            ``recipe: authors`` (or the name ``trades@authors``), optimiser and schedule are those
+            of the method's authors in place of ``optimizer`` and ``schedule`` above.
+        seeds: one cell each.
+        evaluation: metrics in the order of the tables' columns; ``{panel: NAME}`` stands for those
+            of a panel (see ``suites.panels``).
+    """
+
+    name: Name
+    title: str = ""
+    description: str = ""
+    hardware: str = ""
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    threats: dict[str, ThreatModel] = Field(default_factory=lambda: dict(DEFAULT_THREATS))
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = DEFAULT_SCHEDULE
+    methods: tuple[MethodEntry, ...]
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
+    evaluation: tuple[MetricRef, ...] = Field(default_factory=standard_panel, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        """Resolve each method against the suite's threat models, optimiser and schedule."""
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        data["threats"] = threats = _threats(data.get("threats") or {})
+        methods = data.get("methods") or []
+        if not isinstance(methods, Sequence) or isinstance(methods, str):
+            raise ValueError(f"methods must be a list, not {methods!r}")
+        train = data.get("train")
+        if isinstance(train, Mapping) and not train.get("validation_threat"):
+            data["train"] = {**train, "validation_threat": threats["linf"]}
+        context = {
+            "threats": threats,
+            "learner": {key: data[key] for key in ("optimizer", "schedule") if data.get(key)},
+        }
+        data["methods"] = [_entry(item, context) for item in methods]
+        if isinstance(data.get("evaluation"), list):
+            data["evaluation"] = [
+                metric for item in data["evaluation"] for metric in expanded(item)
+            ]
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> SuiteConfig:
+        labels = [entry.label for entry in self.methods]
+        _check_once("method", labels, "; give each its own label")
+        _check_once("seed", self.seeds)
+        if not labels or not self.seeds:
+            raise ValueError("a suite needs at least one method and one seed")
+        check_panel(self.evaluation)
+        return self
+
+    def cells(self) -> list[Cell]:
+        """Seed by seed, so that a first full table exists early."""
+        return [
+            Cell(
+                label=entry.label,
+                config=CellConfig(
+                    dataset=self.dataset,
+                    model=self.model,
+                    recipe=entry.recipe,
+                    train=self.train,
+                    seed=seed,
+                ),
+            )
+            for seed in self.seeds
+            for entry in self.methods
+        ]
+
+    def only(self, methods: Sequence[str], seeds: Sequence[int]) -> SuiteConfig:
+        """The suite cut down to some labels or method names (and seeds); empty means all.
+
+        A registered method that the suite does not have is added with its preset. ``NAME@authors``
+        and ``NAME@common`` are a method or a label with that recipe: a row of its own.
+
+        Raises:
+            ConfigError: unknown method, or one without an authors' recipe.
+        """
+        seeds = tuple(dict.fromkeys(seeds)) or self.seeds
+        if not methods:
+            return self.model_copy(update={"seeds": seeds})
+        chosen: list[MethodEntry] = []
+        context = {
+            "threats": self.threats,
+            "learner": {
+                "optimizer": self.optimizer.model_dump(mode="json"),
+                "schedule": self.schedule.model_dump(mode="json"),
+            },
+        }
+        for name in methods:
+            own = [entry for entry in self.methods if name == entry.label]
+            bare, recipe = (name, {}) if own else _split(name)
+            own = own or [entry for entry in self.methods if bare == entry.label]
+            own = own or [entry for entry in self.methods if bare == entry.recipe.name]
+            if not own and bare not in METHODS:
+                known = {entry.label for entry in self.methods} | set(METHODS.names())
+                raise ConfigError(f"unknown method {name!r}; {did_you_mean(bare, known)}")
+            if own and not recipe:
+                chosen += own
+                continue
+            given = [entry.given for entry in own] or [{"name": bare}]
+            try:
+                for item in given:
+                    label = f"{item.get('label', item['name'])}{name.removeprefix(bare)}"
+                    entry = _entry({**item, **recipe, "label": label}, context)
+                    chosen.append(MethodEntry.model_validate(entry))
+            except ValueError as error:
+                raise ConfigError(f"--method {name}: {error}") from error
+        unique = {entry.label: entry for entry in chosen}
+        return self.model_copy(update={"methods": tuple(unique.values()), "seeds": seeds})
+
+
+def _threats(given: Any) -> dict[str, ThreatModel]:
+    """The default threat models and those given, which may state a part of a default one."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"threats must be a mapping of names to threat models, not {given!r}")
+    threats = dict(DEFAULT_THREATS)
+    for name, value in given.items():
+        default = DEFAULT_THREATS.get(name)
+        if default and isinstance(value, Mapping) and "norm" not in value:
+            # A step size belongs to an eps and a number of steps.
+            stale = {"step"} if value.keys() & {"eps", "steps"} else set()
+            value = {**default.model_dump(exclude=stale), **value}
+        try:
+            threats[name] = ThreatModel.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(f"threats.{name}: {explain(error, ThreatModel)}") from error
+    return threats
+
+
+def _entry(item: Any, context: Mapping[str, Any]) -> Any:
+    if isinstance(item, MethodEntry):
+        return item
+    if isinstance(item, str):
+        name, whose = _split(item)
+        item = {"name": name, **whose, "label": item}
+    if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+        raise ValueError(f"a method is a name or a mapping with a name, not {item!r}")
+    parameters = {key: value for key, value in item.items() if key != "label"}
+    label = item.get("label", item["name"])
+    try:
+        recipe = make_recipe(parameters, context)
+        return {"label": label, "recipe": recipe, "given": dict(item)}
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    except ValidationError as error:
+        cls = METHODS.get(item["name"])
+        raise ValueError(f"method {label}: {explain(error, _schema_of(cls))}") from error
+
+
+def _split(name: str) -> tuple[str, dict[str, str]]:
+    """A method's name without ``@authors`` or ``@common`` at its end, and what that says."""
+    bare, _, recipe = name.rpartition("@")
+    return (bare, {"recipe": recipe}) if bare and recipe in RECIPES else (name, {})
+
+
+def _schema_of(cls: Any) -> Any:
+    """The class whose field names are near misses for a user's typing error."""
+    return SingleLearner if is_objective(cls) else cls
+
+
+def suite_names() -> list[str]:
+    """The suites that ship with the package."""
+    folder = resources.files("benchmark.suites")
+    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_suite(
+    name: str, overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None
+) -> SuiteConfig:
+    """A suite by name, or from a YAML file of the user's.
+
+    Args:
+        name: of a shipped suite, or a path ending in .yaml. A file may name another suite as its
+            ``base``, which it then changes key by key (lists are replaced whole).
+        overrides: ``dotted.key=value`` settings, values in YAML.
+        extra: a nested mapping laid over the file after the overrides.
+
+    Raises:
+        ConfigError: unknown suite, unreadable file, wrong key or value.
+    """
+    data = _read_suite(name)
+    if base := data.pop("base", None):
+        changes, data = data, _read_suite(str(base))
+        _merge(data, changes)
+    return build_suite(data, overrides, extra)
+
+
+def _read_suite(name: str) -> dict[str, Any]:
+    """The mapping in a suite's file, with its name."""
+    if name.endswith((".yaml", ".yml")):
+        path = at_home(Path(name))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigError(f"suite file {name} does not exist") from error
+        except (OSError, ValueError) as error:  # such as bytes that are no UTF-8
+            raise ConfigError(f"suite file {name} cannot be read: {error}") from error
+        name = path.stem
+    else:
+        if name not in suite_names():
+            raise ConfigError(
+                f"unknown suite {name!r}; {did_you_mean(name, suite_names())} "
+                "(a suite of your own is given as a path ending in .yaml)"
+            )
+        text = (resources.files("benchmark.suites") / f"{name}.yaml").read_text(encoding="utf-8")
+    data = parse_yaml(text, f"suite {name}")
+    if not isinstance(data, dict):
+        raise ConfigError(f"suite {name} must be a mapping of keys to values")
+    return {"name": name, **data}
+
+
+def build_suite(
+    data: Mapping[str, Any], overrides: Iterable[str] = (), extra: Mapping[str, Any] | None = None
+) -> SuiteConfig:
+    """A suite from a mapping; arguments and errors as for ``load_suite``."""
+    settings = apply_overrides(data, overrides)
+    for group in extra or {}:
+        if not isinstance(settings.get(group, {}), dict):
+            raise ConfigError(
+                f"{group} must be a group of settings, such as {group}: {{name: ...}}"
+            )
+    _merge(settings, extra or {})
+    return parse(SuiteConfig, settings, where=f"suite {settings.get('name')}")
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of ``data`` with ``dotted.key=value`` settings applied, values in YAML."""
+    settings = copy.deepcopy(dict(data))
+    overrides = list(overrides)
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    for key in keys:
+        if keys.count(key) > 1:
+            both = [text for text, other in zip(overrides, keys, strict=True) if other == key]
+            raise ConfigError(f"--set gives {key} twice ({', '.join(both)}); keep one of them")
+    for override in overrides:
+        _override(settings, override)
+    return settings
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text!r}: write it as key=value, for instance train.epochs=3")
+    *parents, last = key.strip().split(".")
+    here: Any = data
+    for part in parents:
+        here = here.setdefault(part, {}) if isinstance(here, dict) else None
+        if not isinstance(here, dict):
+            raise ConfigError(f"--set {text!r}: {part!r} is not a group of settings")
+    here[last] = parse_yaml(value, f"--set {text!r}: the value")
+
+
+def _merge(data: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    for key, value in extra.items():
+        if isinstance(value, Mapping) and isinstance(data.setdefault(key, {}), dict):
+            _merge(data[key], value)
+        elif value is not None:
+            data[key] = value

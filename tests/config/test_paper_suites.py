@@ -1,0 +1,99 @@
+"""The paper-scale suites run as they are, but for the number of images and epochs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_suites import cli
+
+from benchmark.config.suite import load_suite
+from benchmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from benchmark.data.official import official
+from benchmark.training.build import training_length
+
+
+@pytest.mark.parametrize("suite", ["cifar10-resnet18", "cifar100-resnet18", "cifar10-wrn32"])
+def test_settings_of_the_papers(suite: str) -> None:
+    """The settings of 2303.13813 and of the released code."""
+    config = load_suite(suite)
+    assert (config.train.epochs, config.train.batch_size) == (120, 128)
+    assert len(config.seeds) == 3
+    recipes = {method.label: method.recipe for method in config.methods}
+    for name in ("generalist-d", "generalist-t", "generalist-d-norms", "generalist-official"):
+        generalist = recipes[name]
+        steps, per_epoch = 120 * 100, 100
+        assert generalist.warmup.steps(steps, per_epoch) == 75 * per_epoch  # type: ignore[attr-defined]
+        assert generalist.every.steps(steps, per_epoch) == 5 * per_epoch  # type: ignore[attr-defined]
+        assert generalist.average.decay == 0.999  # type: ignore[attr-defined]
+    threat = recipes["pgd-at"].learner.objective.threat  # type: ignore[attr-defined]
+    assert (str(threat.eps), str(threat.step), threat.steps) == ("0.031", "0.007", 10)
+
+
+@pytest.mark.parametrize(
+    ("suite", "images", "steps"),
+    [
+        ("cifar10-resnet18", 49_000, 383),
+        ("cifar100-resnet18", 49_000, 383),
+        ("cifar10-wrn32", 49_000, 383),
+        ("imagenet-resnet50", 1_280_167, 10_002),
+    ],
+)
+def test_steps_of_an_epoch(suite: str, images: int, steps: int) -> None:
+    """Protects: a tenth of the images once went to validation, and an epoch had 352 steps, not 383."""
+    config = load_suite(suite)
+    data = official(config.dataset)
+    assert data is not None
+    assert len(data.train) == images
+    length = training_length(config.train, config.dataset, len(data.train))
+    assert (length.steps_per_epoch, length.steps) == (steps, 120 * steps)
+
+
+CLASSES = {
+    "cifar10": CIFAR10_CLASSES,
+    "cifar100": CIFAR100_CLASSES,
+    "imagenet": tuple(f"n{label:08d}" for label in range(10)),
+}
+
+
+def _write_folders(root: Path, size: int, classes: tuple[str, ...]) -> None:
+    draw = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in classes:
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suite", "folder", "size"),
+    [
+        ("cifar10-resnet18", "cifar10", 32),
+        ("cifar100-resnet18", "cifar100", 32),
+        ("cifar10-wrn32", "cifar10", 32),
+        ("imagenet-resnet50", "imagenet", 256),
+    ],
+)
+def test_a_paper_suite_runs_with_a_limit(
+    suite: str, folder: str, size: int, tmp_path: Path
+) -> None:
+    _write_folders(tmp_path / folder, size, CLASSES[folder])
+    called = cli(
+        "run", suite, "--data-root", tmp_path, "--out", tmp_path / "out", "--limit", 4,
+        "--method", "generalist-d", "--seed", 0, "--json", "--set", "dataset.val_size=5",
+        "--set", "train={epochs: 1, validations: 1, validation_images: 2}",
+        "--set", "evaluation=[{kind: clean}, {kind: pgd, name: pgd2_linf, threat: {eps: 8/255, steps: 2}}]",
+    )  # fmt: skip
+    assert called.status == 0, called.err
+    (cell,) = (tmp_path / "out" / "cells").iterdir()
+    training = json.loads((cell / "training.json").read_text())
+    assert training["steps"] == 1
+    assert training["passes_per_image"] == 12  # 1 natural; 10 crafting steps and 1 robust
+    assert json.loads((cell / "evaluation.json").read_text())["metrics"]["clean"]["n"] == 4
+    assert "limit = 4" in (tmp_path / "out" / "report" / "table.md").read_text()
