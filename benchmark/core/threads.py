@@ -62,7 +62,7 @@ def choose(asked: int | None = None) -> Threads:
     count = max(1, min(here, free // local))
     total = os.cpu_count() or cores
     allowed = f"{cores} cores" + (f" allowed of {total}" if cores < total else "")
-    why = f"{_named(count)}: {allowed}, other processes keep {busy:.1f} busy"
+    why = f"{_named(count)}: {allowed}, other work takes about {min(busy, cores):.1f} of them"
     if local > 1:
         why += f", shared by {local} processes"
     return Threads(count, f"{why}; {_BY_HAND}")
