@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from benchmark.attacks.autoattack import Precision
 from benchmark.commands.options import Options
 from benchmark.commands.run import locked, read_cell_config, read_plan
-from benchmark.config.panels import PANELS, Amount, Radii
+from benchmark.config.panels import PANELS, ImageCounts, Radii
 from benchmark.config.suite import CellConfig, apply_overrides
 from benchmark.core.config import canonical_json, config_hash, explain, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.hashing import tensors_hash
+from benchmark.core.precision import Precision
 from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.registry import did_you_mean
@@ -157,7 +157,7 @@ class How:
     def metrics_of(self, name: str, radii: Radii, dataset: str) -> list[Metric]:
         """The panel ``name``; with ``ood``, every shifted test set of ``dataset`` that is there."""
         try:
-            metrics = list(PANELS.get(name)(radii, Amount()))
+            metrics = list(PANELS.get(name)(radii, ImageCounts()))
         except ValueError as error:
             raise ConfigError(f"panel {name}: {error}") from error
         if name == "ood":

@@ -212,7 +212,7 @@ class _Driver:
         self.ray.wait(list(self.cells), num_returns=len(self.cells), timeout=_GRACE)
 
 
-class _Told(Progress):
+class _RemoteProgress(Progress):
     """Says its lines to the driver."""
 
     def __init__(self, number: int, told: Any) -> None:
@@ -237,7 +237,7 @@ def _run_cell(
 ) -> BenchmarkError | None:
     """A whole cell, in a Ray worker; the error that stopped it, if any."""
     torch.set_num_threads(cpus)
-    progress = _Told(number, told)
+    progress = _RemoteProgress(number, told)
     progress.say(_STARTED)
     try:
         _check_shared(job.out)

@@ -20,7 +20,7 @@ ALPHA = 0.001
 _ROUNDING = 1e-4
 _RATIO_TOLERANCE = 1e-6
 
-Kind = Literal[
+ComparisonKind = Literal[
     "probe-outcomes", "probe-margins", "probe-neighbours", "accuracy", "loss", "mixing", "cost"
 ]
 
@@ -36,7 +36,7 @@ class Comparison:
         identical: nothing differs, on any image.
     """
 
-    kind: Kind
+    kind: ComparisonKind
     subject: str
     metric: str
     n: int

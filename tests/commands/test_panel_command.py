@@ -14,7 +14,7 @@ from short_attacks import shorten
 from tiny_suites import cli, write_suite
 
 from benchmark.commands.evaluate import _radii
-from benchmark.config.panels import PANELS, Amount, Radii
+from benchmark.config.panels import PANELS, ImageCounts, Radii
 from benchmark.core.errors import ConfigError
 from benchmark.metrics.metric import Metric, make_metric
 
@@ -164,7 +164,7 @@ def metric(**settings: Any) -> Metric:
 
 
 def test_the_radius_of_a_suite() -> None:
-    unseen = PANELS.get("unseen")(Radii(linf="4/255"), Amount())
+    unseen = PANELS.get("unseen")(Radii(linf="4/255"), ImageCounts())
     assert _radii(unseen).linf == "4/255", "not 1.5 or 2 times it"
     assert _radii([metric(kind="autoattack", name="aa_l2", norm="l2", eps="0.3")]).l2 == "0.3"
     with pytest.raises(ConfigError, match="several linf radii"):
