@@ -41,16 +41,17 @@ def measured(
     net: nn.Module, data: Dataset, folder: Path, *metrics: dict[str, Any]
 ) -> tuple[dict[str, Any], Any]:
     evaluator = Evaluator(data, CPU)
-    record = evaluator.evaluate(net, [make_metric(metric) for metric in metrics], folder)
-    return record, pd.read_parquet(folder / "outcomes.parquet").set_index("index")
+    evaluator.evaluate(net, [make_metric(metric) for metric in metrics], folder)
+    entries = json.loads((folder / "evaluation.json").read_text())["metrics"]
+    return entries, pd.read_parquet(folder / "outcomes.parquet").set_index("index")
 
 
 def test_a_curve_is_pgd_at_its_middle_and_never_rises(
     net: nn.Module, data: Dataset, tmp_path: Path
 ) -> None:
     attack, curve = {"kind": "pgd", "threat": THREAT}, {"kind": "curve", "threat": THREAT}
-    record, outcomes = measured(net, data, tmp_path, {"kind": "clean"}, attack, curve)
-    entry = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]["curve8_linf"]
+    entries, outcomes = measured(net, data, tmp_path, {"kind": "clean"}, attack, curve)
+    entry = entries["curve8_linf"]
     radii = entry["detail"]["radii"]
     assert radii == [f"{eps}/255" for eps in (4, 8, 12, 16, 20, 24, 32)]
     table = outcomes[[f"curve8_linf/{eps}" for eps in radii]].astype(bool)
@@ -81,8 +82,7 @@ def test_classes_are_those_of_an_independent_count(
 ) -> None:
     attack = {"kind": "pgd", "threat": THREAT, "n": 80}
     kinds = [{"kind": "by-class", "of": "pgd8_linf", "reduce": r} for r in ("worst", "balanced")]
-    record, outcomes = measured(net, data, tmp_path, attack, *kinds)
-    entries = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
+    entries, outcomes = measured(net, data, tmp_path, attack, *kinds)
     known = outcomes[outcomes["pgd8_linf"].notna()]
     right = known["pgd8_linf"].astype(bool)
     # The balanced accuracy of a classifier that answers another class where it is wrong.
@@ -105,10 +105,9 @@ def test_calibration_by_hand_and_under_attack(
     right = torch.tensor([False, True, True, True, False])
     # Bins (0.2, 0.3], (0.8, 0.9], ... of width 0.1: |0 - .2| + |1 - .3| + |1 - .9| + |1 - 2| by 5.
     assert expected_calibration_error(confidence, right, 10) == pytest.approx(2.0 / 5)
-    record, _ = measured(
+    entries, _ = measured(
         net, data, tmp_path, {"kind": "calibration"}, {"kind": "calibration", "threat": THREAT}
     )
-    entries = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
     images = data.test.images.float() / 255  # type: ignore[union-attr]
     labels = data.test.labels
     generator = torch.Generator().manual_seed(0)
