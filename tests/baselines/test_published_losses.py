@@ -130,6 +130,15 @@ def cutmix(f: nn.Module, x: Tensor, draws: torch.Generator) -> Tensor:
     return left * ce(z) + (1 - left) * ce(z, Y[other])
 
 
+def score(f: nn.Module, x: Tensor, x_adv: Tensor, beta: float) -> Tensor:
+    """Squared distances of probabilities, image by image."""
+    p, q, total = softmax(f(x)), softmax(f(x_adv)), x.new_zeros(())
+    for i in range(len(x)):
+        for k in range(3):
+            total = total + (p[i, k] - float(k == Y[i])) ** 2 + beta * (q[i, k] - p[i, k]) ** 2
+    return total / len(x)
+
+
 Formula = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 OBJECTIVES: dict[str, Formula] = {
     "natural": lambda f, x_adv, draws: ce(f(X)),
@@ -138,6 +147,7 @@ OBJECTIVES: dict[str, Formula] = {
     "joint": lambda f, x_adv, draws: (ce(f(X)) + ce(f(x_adv))) / 2,
     "rst-without-extra-data": lambda f, x_adv, draws: trades(f, X, x_adv, 6),
     "mart": lambda f, x_adv, draws: mart(f, X, x_adv, 5),
+    "score": lambda f, x_adv, draws: score(f, X, x_adv, 4),
     "fgsm-rs": lambda f, x_adv, draws: ce(f(x_adv)),
     "n-fgsm": lambda f, x_adv, draws: ce(f(x_adv)),
     "fat": lambda f, x_adv, draws: ce(f(x_adv)),
@@ -274,6 +284,94 @@ def test_lbgat(beta: float) -> None:
     check(
         method, {"natural": (natural, gradient(total, g)), "robust": (robust, gradient(total, f))}
     )
+
+
+def test_score_with_clipping() -> None:
+    """The form without generated data: what a prediction with 0.3 on the wrong classes costs is
+    taken off each image's loss, and no loss is below 0."""
+    method = build("score", beta=6, clip=0.3, start="gaussian", batchnorm="eval")
+    x_adv, _ = crafted(method)
+    f = copy.deepcopy(method.learners["score"].model).train()
+    p, q = softmax(f(X)), softmax(f(x_adv))
+    free = 0.3**2 + 2 * 0.15**2  # 1 - 0.7 on the right class, 0.15 on each of the two others
+    total, clipped = X.new_zeros(()), 0
+    for i in range(12):
+        right = torch.eye(3, dtype=F64)[Y[i]]
+        lost = ((p[i] - right) ** 2).sum() + 6 * ((q[i] - p[i]) ** 2).sum() - free
+        clipped += int(lost < 0)
+        total = total + (lost if lost > 0 else 0)
+    assert 0 < clipped < 12
+    check(method, {"score": (total / 12, gradient(total / 12, f))})
+
+
+def ikl(z: Tensor, z_adv: Tensor, weights: Tensor) -> Tensor:
+    """CE(z) + 4 soft cross-entropy + 20 / 4 weighted squared differences of differences."""
+    total = ce(z)
+    for i in range(len(z)):
+        q = torch.log(softmax(z_adv)[i])
+        total = total - 4 * (softmax(z)[i].detach() * q).sum() / len(z)
+        for j in range(3):
+            for k in range(3):
+                d = (z[i, j] - z[i, k]) - (z_adv[i, j] - z_adv[i, k])
+                total = total + 5 * weights[Y[i], j] * weights[Y[i], k] * d**2 / len(z)
+    return total
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_ikl(epoch: int) -> None:
+    """Weights of the first epoch are 1 / 3; then mean softmax(z / 4) by class over the epoch before,
+    in train mode. The radius is (epoch + 1) / epochs of the whole. A class that was not seen keeps
+    its row."""
+    method = build("ikl")
+    x_before, y_before = images(8, 1, F64)
+    y_before = y_before.clamp_max(1)
+    sums = torch.zeros(3, 3, dtype=F64)
+    for _ in range(2 * epoch):  # an epoch has two steps, and there are four
+        f = copy.deepcopy(method.learners["ikl"].model).train()
+        p = softmax(f(x_before) / 4).detach()
+        for i in range(8):
+            sums[y_before[i]] += p[i]
+        method.update((x_before, y_before), 0)
+    f = copy.deepcopy(method.learners["ikl"].model).train()
+    weights = torch.full((3, 3), 1 / 3, dtype=F64)
+    if epoch:
+        counts = torch.bincount(y_before, minlength=3).double()[:, None] * 2
+        weights[:2] = (sums / counts)[:2]
+    share = (epoch + 1) / 4
+    full = THREATS["linf"]
+    now = full.model_copy(update={"eps": full.eps * share, "step": full.step * share})
+    draws = generator() if not epoch else method._setting.generator  # type: ignore[attr-defined]
+    state = draws.get_state()
+    with crafting(f):
+        x_adv = pgd(f, X, Y, now, loss="kl", start="gaussian", generator=draws)
+    draws.set_state(state)
+    loss = ikl(f(X), f(x_adv), weights)
+    check(method, {"ikl": (loss, gradient(loss, f))})
+
+
+def test_ikl_with_awp() -> None:
+    """The code's AWP is the learner's: the same loss at displaced weights, at twice the cost."""
+    objective = {"name": "awp", "objective": "natural", "gamma": 0.2}
+    method = build("ikl", learner={"name": "ikl", "objective": objective})
+    f = copy.deepcopy(method.learners["ikl"].model).train()
+    worst = copy.deepcopy(f)
+    full = THREATS["linf"]
+    now = full.model_copy(update={"eps": full.eps / 4, "step": full.step / 4})
+    with crafting(f):
+        x_adv = pgd(f, X, Y, now, loss="kl", start="gaussian", generator=generator())
+    weights = torch.full((3, 3), 1 / 3, dtype=F64)
+    first = ikl(f(X), f(x_adv), weights)
+    for (name, w), (_, v), g in zip(
+        f.named_parameters(),
+        worst.named_parameters(),
+        torch.autograd.grad(first, list(f.parameters())),
+        strict=True,
+    ):
+        if name in ("conv.weight", "head.weight"):
+            v.data += 0.2 * w.data.norm() * g / g.norm()
+    loss = ikl(worst(X), worst(x_adv), weights)
+    assert method.passes == 2 + 4
+    check(method, {"ikl": (loss, gradient(loss, worst))})
 
 
 @pytest.mark.parametrize("k", [0, 1])
