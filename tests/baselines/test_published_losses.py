@@ -374,6 +374,47 @@ def test_ikl_with_awp() -> None:
     check(method, {"ikl": (loss, gradient(loss, worst))})
 
 
+@pytest.mark.parametrize("name", ["rebat", "rebat-plus-plus"])
+def test_rebat(name: str) -> None:
+    """From step 4 of 8: CE + 2 KL(average : network) at x', the average (decay 0.9) as the last step
+    left it and in eval mode. ++: from step 3, a radius and a number of steps of its own."""
+    strong = {"stronger_since": "37.5%", "further_steps": 3} if name != "rebat" else {}
+    method = build(name, beta=2, decay=0.9, since="50%", **strong)
+    (learner,) = method.learners.values()
+    average = copy.deepcopy(learner.model).eval()
+    stronger = THREATS["linf"].model_copy(
+        update={"eps": THREATS["linf"].eps * 1.25, "steps": THREATS["linf"].steps + 3}
+    )
+    draws = generator()
+    for step in range(6):
+        averages = step >= 4
+        assert (method.deployed() is learner.model) is (step < 5)
+        if step == 4:
+            average.load_state_dict(learner.model.state_dict())
+        f = copy.deepcopy(learner.model).train()
+        threat = stronger if strong and step >= 3 else THREATS["linf"]
+        with crafting(f, "train"):  # the running statistics follow the attack
+            x_adv = pgd(f, X, Y, threat, generator=draws)
+        logits = f(x_adv)
+        loss = ce(logits)
+        if averages:
+            loss = loss + 2 * kl(softmax(average(x_adv)).detach(), softmax(logits)).mean()
+        check(method, {name: (loss, gradient(loss, f))}, step / 8)
+        passes = threat.steps + 1
+        assert method.passes_at(step) == passes
+        if averages:
+            with torch.no_grad():
+                for mine, theirs in zip(
+                    average.state_dict().values(), learner.model.state_dict().values(), strict=True
+                ):
+                    if mine.is_floating_point():
+                        mine.copy_(0.9 * mine + 0.1 * theirs)
+    for key, value in method.deployed().state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, average.state_dict()[key], msg=key)
+    assert method.passes == sum(method.passes_at(step) for step in range(8)) / 8
+
+
 @pytest.mark.parametrize("k", [0, 1])
 def test_eat(k: int) -> None:
     """CE on APGD examples of the norm that was drawn."""
