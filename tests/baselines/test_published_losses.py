@@ -16,12 +16,17 @@ import torch
 from tiny_learners import CONTEXT, images, relative_error, tiny_net, tiny_setting
 from torch import Tensor, nn
 
+from baselines.ar_at import _Companion
 from benchmark.attacks import pgd
 from benchmark.attacks.apgd import apgd
 from benchmark.core.crafting import crafting
+from benchmark.core.errors import ConfigError
 from benchmark.core.method import Method, make_recipe
 from benchmark.core.objective import METHODS, Step, is_objective
 from benchmark.core.threat import ThreatModel
+from benchmark.models.config import ModelConfig
+from benchmark.models.wide_resnet import WideResNet
+from benchmark.models.zoo import build_model
 
 F64 = torch.float64
 THREATS = {name: ThreatModel.model_validate(t) for name, t in CONTEXT["threats"].items()}
@@ -413,6 +418,77 @@ def test_rebat(name: str) -> None:
         if value.is_floating_point():
             torch.testing.assert_close(value, average.state_dict()[key], msg=key)
     assert method.passes == sum(method.passes_at(step) for step in range(8)) / 8
+
+
+def ar_at(
+    f: nn.Module, companion: nn.Module, x_adv: Tensor, a: float
+) -> tuple[Tensor, Tensor, nn.Module, Tensor]:
+    """Both parts of the loss by hand for the test's network: clean BatchNorm, predictor and all. Also
+    the clean network, and its logits."""
+    g = copy.deepcopy(f)
+    g.conv, g.head, g.norm = f.conv, f.head, companion.norms[0]
+    features = []
+    for model, x in ((f, x_adv), (g, X)):
+        here = model.conv(x)
+        mean, var = here.mean((0, 2, 3)), here.var((0, 2, 3), unbiased=False)
+        normed = (here - mean.view(-1, 1, 1)) / (var.view(-1, 1, 1) + 1e-5).sqrt()
+        out = normed * model.norm.weight.view(-1, 1, 1) + model.norm.bias.view(-1, 1, 1)
+        features.append(out.clamp_min(0).mean((2, 3)))
+    first, norm, _, last = companion.predictors[0]
+    hidden = features[0] @ first.weight[:, :, 0, 0].T
+    hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
+    hidden = (hidden * norm.weight + norm.bias).clamp_min(0)
+    predicted = hidden @ last.weight[:, :, 0, 0].T + last.bias
+    target = features[1].detach()
+    cosines = (predicted * target).sum(1) / (predicted.norm(dim=1) * target.norm(dim=1))
+    z = g(X)
+    return a * ce(f(x_adv)) + 7 * (1 - cosines.mean()), (1 - a) * ce(z), g, z
+
+
+def test_ar_at() -> None:
+    """a CE(x') + (1 - a) CE(x) + w (1 - cos): two sets of BatchNorm over shared convolutions, no
+    gradient to the clean features; a = 1 / 3 in the first epoch, then the last one's accuracy."""
+    method = build("ar-at", weight=7, hidden=0.75)
+    main, clean = method.learners.values()
+    draws, right = generator(), []
+    draws.set_state(method._setting.generator.get_state())  # type: ignore[attr-defined]
+    norms_before = copy.deepcopy(clean.model.norms[0])  # type: ignore[index]
+    for step in range(4):
+        f, companion = copy.deepcopy(main.model).train(), copy.deepcopy(clean.model).train()
+        a = 1 / 3 if step < 2 else sum(right[:2]) / 24
+        with crafting(f, "train"):
+            x_adv = pgd(f, X, Y, THREATS["linf"], generator=draws)
+        adversarial, natural, g, z = ar_at(f, companion, x_adv, a)
+        total = adversarial + natural
+        right.append(int((z.argmax(1) == Y).sum()))
+        check(method, {
+            "ar-at": (adversarial, gradient(total, f)),
+            "clean": (natural, gradient(total, companion)),
+        })  # fmt: skip
+        # running statistics: those of the attack and x' on one side, of x on the other
+        for mine, expected in ((main.model, f), (clean.model.norms[0], g.norm)):  # type: ignore[index]
+            for name, buffer in expected.named_buffers():
+                torch.testing.assert_close(mine.get_buffer(name), buffer)
+    assert method.accuracy == sum(right[2:]) / 24  # type: ignore[attr-defined]
+    assert 0 < sum(right[:2]) < 24
+    for name, tensor in clean.model.norms[0].state_dict().items():  # type: ignore[index]
+        assert not torch.equal(tensor, norms_before.state_dict()[name])
+
+
+def test_ar_at_aligns_the_layers_of_its_code() -> None:
+    """Those in its commands (of the wide network, there, the ReLUs after these)."""
+    resnet = build_model(ModelConfig(name="resnet18"), num_classes=10, image_size=32)
+    wide = WideResNet(10, blocks=5, widen=1)
+    block3 = [f"block3.layer.{block}.bn{i}" for block in range(5) for i in (1, 2)]
+    for model, layers, expected in (
+        (resnet, 4, [f"layer4.{block}.bn{i}" for block in (0, 1) for i in (1, 2)]),
+        (wide, 11, [*block3, "bn1"]),
+    ):
+        recipe = make_recipe({"name": "ar-at", "layers": layers}, CONTEXT)
+        assert _Companion(model, recipe, generator()).aligned == expected  # type: ignore[arg-type]
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(ConfigError, match="the model has none"):
+        make_recipe({"name": "ar-at"}, CONTEXT).build(tiny_setting(new_model=lambda: plain))
 
 
 @pytest.mark.parametrize("k", [0, 1])
