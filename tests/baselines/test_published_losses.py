@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from baselines.ar_at import _Companion
 from benchmark.attacks import pgd
 from benchmark.attacks.apgd import apgd
+from benchmark.attacks.norms import norm_of
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import ConfigError
 from benchmark.core.method import Method, make_recipe
@@ -489,6 +490,100 @@ def test_ar_at_aligns_the_layers_of_its_code() -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     with pytest.raises(ConfigError, match="the model has none"):
         make_recipe({"name": "ar-at"}, CONTEXT).build(tiny_setting(new_model=lambda: plain))
+
+
+def class_wise_pgd(f: nn.Module, norm: str, radii: list[float], draws: torch.Generator) -> Tensor:
+    """PGD of an image within a radius of its own, image by image (the starts are drawn together)."""
+    threat = THREATS[norm]
+    start = norm_of(norm).random_start(X, float(threat.eps), draws)
+    z = torch.stack([
+        (X[i] + start[i] * radii[i] / float(threat.eps)).clamp(0, 1) for i in range(12)
+    ])  # fmt: skip
+    for _ in range(threat.steps):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(ce(f(z)), z)
+        moved = []
+        for i in range(12):
+            if norm == "linf":
+                d = (z[i].detach() + float(threat.step) * grad[i].sign() - X[i]).clamp(
+                    -radii[i], radii[i]
+                )
+            else:
+                d = z[i].detach() + float(threat.step) * grad[i] / grad[i].norm() - X[i]
+                d = d * min(1.0, radii[i] / float(d.norm()))
+            moved.append((X[i] + d).clamp(0, 1))
+        z = torch.stack(moved)
+    return z.detach()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_cfa(norm: str) -> None:
+    """Radii (0.3 + robust accuracy of the class in the last epoch) * eps from step 4 of 8, before it
+    eps; accuracies from the predictions of training. (Small steps until the one that is checked.)"""
+    objective = {"name": "natural", "batchnorm": "train"}
+    schedule = {"points": [[0, 0.02], [0.5, 1]], "interpolation": "step"}
+    own = {"name": "cfa", "objective": objective, "schedule": schedule}
+    method = build("cfa", margin=0.3, begin="50%", threat=norm, learner=own)
+    learner = method.learners["cfa"]
+    eps, draws = float(THREATS[norm].eps), generator()
+    sizes = torch.bincount(Y, minlength=3)
+    shares, right = [1.0] * 12, torch.zeros(3)
+    for step in range(5):
+        f = copy.deepcopy(learner.model).train()
+        with crafting(f, "train"):  # the running statistics follow the attack
+            x_adv = class_wise_pgd(f, norm, [share * eps for share in shares], draws)
+        z = f(x_adv)
+        if step < 4:
+            method.update((X, Y), step / 8)
+        else:
+            check(method, {"cfa": (ce(z), gradient(ce(z), f))}, step / 8)
+        torch.testing.assert_close(
+            learner.model.get_buffer("norm.running_mean"), f.get_buffer("norm.running_mean")
+        )
+        for i in range(12):
+            right[Y[i]] += float(z[i].argmax() == Y[i])
+        if step == 1:
+            right.zero_()
+        if step == 3:
+            shares = [0.3 + float(right[c] / (2 * sizes[c])) for c in Y]
+    assert len(set(shares)) > 1
+
+
+def test_cfa_averages_epochs_whose_weakest_class_is_strong_enough() -> None:
+    """Held-out images are attacked in eval mode; the first weights that are admitted begin the
+    average, BatchNorm statistics too. (Wrong labels in epoch 7 weaken a class again.)"""
+
+    def state(model: nn.Module) -> Tensor:
+        return torch.cat([weights(model), model.norm.running_mean, model.norm.running_var])
+
+    def weakest(model: nn.Module) -> float:
+        noise, right, size = generator(), [0] * 3, [0] * 3
+        for x, y in parts:
+            with crafting(model):
+                predicted = model(pgd(model, x, y, THREATS["linf"], generator=noise)).argmax(1)
+            for i in range(len(y)):
+                right[y[i]] += int(predicted[i] == y[i])
+                size[y[i]] += 1
+        return min(right[c] / size[c] for c in range(3))
+
+    own = {"name": "cfa", "objective": {"name": "natural", "batchnorm": "train"}, "schedule": 0.05}
+    method, average, admitted = build("cfa", threshold=0.5, decay=0.7, learner=own), None, []
+    parts = [(X[:5], Y[:5]), (X[5:], Y[5:])]
+    method._setting.held_out = lambda: iter(parts)  # type: ignore[attr-defined]
+    learner = method.learners["cfa"]
+    for epoch in range(14):
+        for _ in range(2):
+            method.update((X, (Y + 1) % 3 if epoch == 7 else Y), 0)
+        admitted.append(weakest(copy.deepcopy(learner.model)) >= 0.5)
+        if admitted[-1]:
+            new = state(learner.model)
+            average = new if average is None else 0.7 * average + 0.3 * new
+        assert method.selectable(0) is (average is not None)
+        if average is None:
+            assert method.deployed() is learner.model
+        else:
+            torch.testing.assert_close(state(method.deployed()), average)
+    assert [int(entered) for entered in admitted] == [0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("k", [0, 1])
