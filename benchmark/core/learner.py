@@ -150,7 +150,7 @@ class LearnerConfig(Config):
         return merged
 
 
-def default_learner(name: str, objective: str) -> Any:
+def default_learner(name: str, objective: str | dict[str, Any]) -> Any:
     """The default of a recipe's field; validated, and filled from the suite, like a given one."""
     return Field(default_factory=lambda: {"name": name, "objective": objective})
 
