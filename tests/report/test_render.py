@@ -154,8 +154,8 @@ def test_spread_moves_labels_as_little_as_needed() -> None:
     ("method", "name"),
     [
         ("generalist-official", "Generalist"),
-        ("pgd-at", "single objective"),
-        ("weight-interpolation", "ensemble or average"),
+        ("pgd-at", "adversarial training"),
+        ("weight-interpolation", "weight averaging"),
         ("joint", "joint objectives"),
         ("natural", "natural"),
         ("my-own", "other"),
