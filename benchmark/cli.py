@@ -751,12 +751,15 @@ def _render(
 ) -> None:
     from benchmark.records.study import read_suite
     from benchmark.report import render
+    from benchmark.report.summarise import summarise
     from benchmark.report.tables import tidy
 
     files = render(out, target, reference, html, beside)
     if json_:
         # null for what is missing; NaN is no JSON
-        rows = tidy(read_suite(out, beside)).replace({"": None}).to_dict(orient="records")
+        rows = (
+            tidy(summarise(read_suite(out, beside))).replace({"": None}).to_dict(orient="records")
+        )
         _print_json({"report": [str(path) for path in files], "table": rows})
         return
     table = next((path for path in files if path.name == "table.md"), None)

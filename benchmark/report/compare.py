@@ -19,9 +19,10 @@ from benchmark.records.statistics import (
     required_n,
 )
 from benchmark.records.study import CellRecord, is_estimate, nested, outcome_matrices, read_cell
-from benchmark.report.findings import ALPHA
-from benchmark.report.tables import percent, same_attack_ball
-from benchmark.report.training import undertrained
+from benchmark.report.metric_roles import same_attack_ball
+from benchmark.report.paired import ALPHA
+from benchmark.report.texts import percent
+from benchmark.report.undertrained import undertrained
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from synthetic_records import ELEVEN, write_suite
 
 from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import render
+from benchmark.report.study_model import Study
+from benchmark.report.summarise import summarise
 
 # A small suite with every difficulty: two seeds, one planned cell without folder, one whose last
 # metrics line was cut off by a kill, and a part of the data only.
@@ -35,6 +37,11 @@ def small_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small(small_out: Path) -> SuiteRecord:
     return read_suite(small_out)
+
+
+@pytest.fixture(scope="session")
+def small_study(small: SuiteRecord) -> Study:
+    return summarise(small)
 
 
 @pytest.fixture(scope="session")
