@@ -37,6 +37,8 @@ def mixup_loss(model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
 class _Natural(Objective):
     """Trained on clean images, in some disguise; nothing is crafted."""
 
+    family = "data augmentation"
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The clean images."""
         return x

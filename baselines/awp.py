@@ -37,6 +37,7 @@ class AWP(Objective):
         warmup: fraction of training before v is used.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2004.05884 (AT_AWP), PreAct ResNet-18",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),

@@ -41,6 +41,8 @@ class EAT(Recipe):
             0.2 in its evaluation.
     """
 
+    family = "multi-norm"
+
     learner: LearnerConfig = default_learner("e-at", "natural")
     threats: tuple[Threat, Threat] = ("linf", "l1")  # type: ignore[assignment]
     density: float = Field(default=TRAINING_DENSITY, gt=0, le=1)

@@ -69,6 +69,8 @@ class OutputEnsemble(_Pair):
         share: weight of the second; 0.5 is the plain average.
     """
 
+    family = "ensembles"
+
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""
         return _OutputEnsemble(self, setting)
@@ -99,6 +101,8 @@ class WeightInterpolation(_Pair):
         learners: the natural learner, then the robust one.
         share: weight of the second.
     """
+
+    family = "weight averaging"
 
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""
@@ -142,6 +146,8 @@ class SeedEnsemble(Recipe):
         learner: what each member is; PGD-AT unless said.
         members: k.
     """
+
+    family = "ensembles"
 
     learner: LearnerConfig = default_learner("member", "pgd-at")
     members: int = Field(default=3, ge=2)
@@ -195,6 +201,8 @@ class JointEnsemble(Recipe):
         threat: training threat model; the code: l_inf 8/255 in 10 steps of 2/255.
         batchnorm: "train", or "eval" to craft in eval mode.
     """
+
+    family = "ensembles"
 
     learner: LearnerConfig = default_learner("member", "natural")
     members: int = Field(default=3, ge=2)
@@ -251,6 +259,7 @@ class ADP(Recipe):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
+    family = "ensembles"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="DVERGE's code of ADP, ResNet-20; its eps of 1e-7 is torch's 1e-8 here",
         optimizer=OptimizerConfig(name="adam", lr=0.001, weight_decay=1e-4),

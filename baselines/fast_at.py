@@ -15,6 +15,8 @@ from benchmark.core.threat import Pixels
 
 
 class _SingleStep(AttackObjective):
+    family = "fast AT"
+
     batchnorm: BatchNormMode = "train"
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, step: Step) -> Tensor:

@@ -81,6 +81,7 @@ class FAT(AttackObjective):
         omega: noise in pixel units; 0.001 in the code.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2002.11242 (FAT.py), WRN-32-10",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),

@@ -34,6 +34,7 @@ class HAT(Recipe):
         gamma: weight of the helper term; 0.5 in the code.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of HAT, ResNet-18; its one-cycle rule moves the momentum too, ours does not",
         optimizer=OptimizerConfig(lr=0.21, momentum=0.9, weight_decay=5e-4, nesterov=True),

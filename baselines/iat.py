@@ -31,6 +31,7 @@ class IAT(AttackObjective):
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
+    family = "joint objectives"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="the reimplementation ndb796/Pytorch-Adversarial-Training-CIFAR, ResNet-18",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),

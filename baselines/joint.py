@@ -25,6 +25,8 @@ class Joint(AttackObjective):
         threat: training threat model; d is the last PGD iterate on the cross-entropy.
     """
 
+    family = "joint objectives"
+
     share: float = Field(default=0.5, ge=0, le=1)
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:

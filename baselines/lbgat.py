@@ -40,6 +40,7 @@ class LBGAT(Recipe):
         learners: g, then f; their objectives are not used.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2011.11164",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),

@@ -31,6 +31,7 @@ class MART(AttackObjective):
         threat: training threat model; the code uses eps 0.031, step 0.007, 10 steps.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of MART, ResNet-18",
         optimizer=OptimizerConfig(lr=0.01, momentum=0.9, weight_decay=3.5e-3),

@@ -47,6 +47,7 @@ _MNG_AC_RECIPE = AuthorsRecipe(
 class _Threats(Config):
     """Several threat models: those of the suite by name, some written out, or the authors'."""
 
+    family: ClassVar[str] = "multi-norm"
     authors_threats: ClassVar[tuple[dict[str, Any], ...]]
 
     threats: tuple[Threat, ...] = ("linf", "l2", "l1")  # type: ignore[assignment]

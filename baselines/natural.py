@@ -17,6 +17,8 @@ class Natural(Objective):
     Departures: none known; the loss is compared with its formula (tests/baselines).
     """
 
+    family = "natural"
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
         """The clean images."""
         return x

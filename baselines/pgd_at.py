@@ -32,6 +32,7 @@ class PGDAT(AttackObjective):
             moving the running statistics.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2002.11569 (robust_overfitting), PreAct ResNet-18",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),

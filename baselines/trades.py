@@ -33,6 +33,7 @@ class TRADES(AttackObjective):
         threat: training threat model; the paper uses eps 0.031, step 0.007, 10 steps.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 1901.08573, WRN-34-10; it ends before its drops at epochs 90 and 100",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),

@@ -20,6 +20,8 @@ from benchmark.core.setting import Setting
 class _Averaged(Recipe):
     """One learner, of which an average is deployed. ``objective: NAME`` is short for a learner."""
 
+    family = "weight averaging"
+
     learner: LearnerConfig = default_learner("pgd-at", "pgd-at")
 
     @model_validator(mode="before")

@@ -37,6 +37,8 @@ class GeneralistDistill(Recipe):
         student: optimiser and schedule of the global learner; its objective is not used.
     """
 
+    family = "Generalist"
+
     learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF)
     mixing: dict[str, Schedule] = Field(
         default_factory=lambda: {"linf": late_stage_decay(1.0, 0.4)}

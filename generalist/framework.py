@@ -76,6 +76,8 @@ class Generalist(Recipe):
             overwrites it, where that changes nothing else by a bit: see ``_exactly_skipped``.
     """
 
+    family = "Generalist"
+
     unrecorded: ClassVar[Mapping[str, Any]] = {**Recipe.unrecorded, "skip_unused": True}
 
     learners: tuple[LearnerConfig, ...]

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from made_entries import made
 
+from benchmark.core.method import family_of
+
 # label: (method name, clean, PGD-20, AutoAttack, gradient passes per image)
 ELEVEN: dict[str, tuple[str, float, float, float, float]] = {
     "natural": ("natural", 0.945, 0.002, 0.0, 1),
@@ -18,7 +20,7 @@ ELEVEN: dict[str, tuple[str, float, float, float, float]] = {
     "trades": ("trades", 0.818, 0.528, 0.492, 12),
     "mart": ("mart", 0.789, 0.546, 0.478, 12),
     "joint": ("joint", 0.880, 0.462, 0.421, 12),
-    "output-ensemble": ("ensemble", 0.902, 0.330, 0.251, 12),
+    "output-ensemble": ("output-ensemble", 0.902, 0.330, 0.251, 12),
     "weight-interpolation": ("weight-interpolation", 0.871, 0.395, 0.342, 12),
     "generalist-d": ("generalist-d", 0.884, 0.457, 0.430, 12),
     "generalist-d-norms": ("generalist-d", 0.869, 0.471, 0.432, 22),
@@ -156,7 +158,11 @@ def write_cell(
     }
     _json(
         folder / "config.json",
-        {"hash": f"{zlib.crc32(folder.name.encode()):08x}", "config": config},
+        {
+            "hash": f"{zlib.crc32(folder.name.encode()):08x}",
+            "family": family_of(name),
+            "config": config,
+        },
     )
     _json(
         folder / "environment.json",

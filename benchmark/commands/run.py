@@ -19,6 +19,7 @@ from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
 from benchmark.core.files import read_json, remove_temporaries, write_json
 from benchmark.core.memory import keep_freed_memory
+from benchmark.core.method import family_of
 from benchmark.core.progress import Progress, duration
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.running import last_words, running
@@ -294,7 +295,11 @@ def cell_record(cell: Cell, suite: str) -> dict[str, Any]:
     config = cell.config.model_dump(mode="json")
     recipe = config.pop("recipe")
     method = {"name": recipe["name"], "label": cell.label, "recipe": recipe}
-    return {"hash": cell.config.hash, "config": {"suite": suite, "method": method, **config}}
+    return {
+        "hash": cell.config.hash,
+        "family": family_of(recipe["name"]),
+        "config": {"suite": suite, "method": method, **config},
+    }
 
 
 def read_cell_config(directory: Path) -> tuple[str, CellConfig]:

@@ -108,10 +108,12 @@ class Recipe(Config, ABC):
         recipe: whose optimiser and schedule its learners have where they state none: the suite's
             common ones, or those of the method's authors (``AuthorsRecipe``).
         authors: the latter; None if they are not known or state none.
+        family: see ``Objective``; a method that is an objective states it there.
         unrecorded: options that came after the first records, and their defaults, at which they are
             left out, so that the hashes of earlier records stay.
     """
 
+    family: ClassVar[str] = "other"
     authors: ClassVar[AuthorsRecipe | None] = None
     unrecorded: ClassVar[Mapping[str, Any]] = {"recipe": "common"}
 
@@ -195,6 +197,15 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
     if not (isinstance(entry, type) and issubclass(entry, Recipe)):
         raise ConfigError(f"method {name!r} is neither an Objective nor a Recipe: {entry!r}")
     return entry.model_validate(dict(data), context=context)
+
+
+def family_of(name: str) -> str:
+    """The family of the registered method ``name``.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    return str(METHODS.get(name).family)
 
 
 def authors_recipe(entry: Any) -> AuthorsRecipe | None:

@@ -44,11 +44,13 @@ class Objective(Config, ABC):
 
     Attributes:
         name: the registered name, filled in by the registry.
+        family: of methods that it belongs to, in a word or two; reports draw a family alike.
         authors: how the method's authors train it; None if that is not known.
         batchnorm: the model's mode while crafting: "eval", "batch" (BatchNorm by the batch) or
             "train" (as "batch", and the running averages follow); see ``core.crafting``.
     """
 
+    family: ClassVar[str] = "other"
     authors: ClassVar[AuthorsRecipe | None] = None
 
     name: str = ""

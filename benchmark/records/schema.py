@@ -149,6 +149,7 @@ class Configuration(_Shape):
     """``config.json``."""
 
     hash: str | None = None
+    family: str
     config: _Cell
 
 

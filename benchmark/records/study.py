@@ -35,6 +35,7 @@ class CellRecord:
     """All that one run (method x dataset x model x seed) left.
 
     Attributes:
+        family: of the method, as the method states it.
         status: missing (no configuration), training (not finished), trained, evaluated.
         curves: one row per validation point, ascending in step; empty if none was written.
         outcomes: one row per test image, one nullable boolean column per metric; None if absent.
@@ -45,6 +46,7 @@ class CellRecord:
     seed: int
     status: Status
     config_hash: str = ""
+    family: str = "other"
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -193,6 +195,7 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         seed=int(config.get("seed") or seed),
         status=status,
         config_hash=str(head.get("hash", "")),
+        family=head["family"],
         config=config,
         curves=read_curves(path / "metrics.jsonl"),
         outcomes=outcomes,

@@ -23,7 +23,7 @@ from tiny_learners import (
 from torch import Tensor
 
 from benchmark.core.config import config_hash
-from benchmark.core.method import Method, Recipe, make_recipe
+from benchmark.core.method import Method, Recipe, family_of, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
 from benchmark.training.views import TrainingPrecision
@@ -55,6 +55,14 @@ def example(name: str, **hyper: Any) -> Recipe:
 def test_all_methods_are_here() -> None:
     """An empty registry would pass every other test in this file."""
     assert {"natural", "pgd-at", "trades", "joint", "generalist", "generalist-d"} <= set(NAMES)
+
+
+def test_every_method_states_its_family() -> None:
+    """A forgotten one would be drawn among the others."""
+    families = {name: family_of(name) for name in NAMES}
+    assert "other" not in families.values()
+    found = (families[name] for name in ("msd", "avg-sequential", "seed-ensemble", "generalist-4"))
+    assert list(found) == ["multi-norm", "multi-norm", "ensembles", "Generalist"]
 
 
 @pytest.mark.parametrize("name", NAMES)

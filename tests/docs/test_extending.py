@@ -80,8 +80,9 @@ def test_a_plugin_is_listed_trained_and_reported(installed: dict[str, str], tmp_
     assert "| smooth-at" in table
     assert "smooth-at" in (tmp_path / "out" / "report" / "report.md").read_text()
     (cell,) = (tmp_path / "out" / "cells").glob("smooth-at-*")
-    config = json.loads((cell / "config.json").read_text())["config"]
-    objective = config["method"]["recipe"]["learner"]["objective"]
+    record = json.loads((cell / "config.json").read_text())
+    assert record["family"] == "adversarial training"
+    objective = record["config"]["method"]["recipe"]["learner"]["objective"]
     assert (objective["smoothing"], objective["threat"]["eps"]) == (0.1, "0.1")
 
 

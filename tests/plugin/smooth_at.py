@@ -20,6 +20,8 @@ class SmoothAT(Objective):
         threat: training threat model; a name refers to the suite's.
     """
 
+    family = "adversarial training"
+
     smoothing: float = Field(default=0.1, ge=0, le=1)
     threat: Threat = "linf"
 
