@@ -31,8 +31,8 @@ def render(
         BenchmarkError: no records, a damaged record or reference, or a folder that cannot be
             written.
     """
-    # matplotlib and pandas take a second to import; `import benchmark.report` must not
-    from benchmark.report.page import write_report
+    # Start-up time: matplotlib and pandas take a second; `import benchmark.report` must not.
+    from benchmark.report.page import write_report  # noqa: PLC0415
 
     folder = Path(target) if target is not None else Path(out) / "report"
     return write_report(Path(out), folder, corruption_reference, html, beside)

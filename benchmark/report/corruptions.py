@@ -85,8 +85,8 @@ def markdown_text(suite: SuiteRecord, reference: Path | None = None) -> str:
 
 
 def _error_rows(suite: SuiteRecord, methods: list[str], path: Path) -> list[list[str]]:
-    # it knows the corruptions, and with them torch, which other reports do without
-    from benchmark.report import corruption_error
+    # Start-up time: it imports torch, which other reports do without.
+    from benchmark.report import corruption_error  # noqa: PLC0415
 
     reference = corruption_error.read_reference(path)
 

@@ -64,7 +64,8 @@ def write_report(
     write_text(index, page_text(suite, drawn))
     browsable = target / "report.html"
     if html or browsable.exists():  # an old page beside new tables would mislead
-        from benchmark.report import html as html_page  # which renders what is defined here
+        # It renders what is defined here, so it cannot be imported at the top.
+        from benchmark.report import html as html_page  # noqa: PLC0415
 
         write_text(browsable, html_page.page_text(suite))
         written.append(browsable)

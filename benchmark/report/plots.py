@@ -595,7 +595,7 @@ def corruptions(suite: SuiteRecord) -> Figure | None:
     table = corruption_means(suite)
     if table.empty:
         return None
-    import seaborn as sns
+    import seaborn as sns  # noqa: PLC0415 - start-up time
 
     shown = 100 * pd.concat([table, table.mean().to_frame("mean").T])
     shown.index = [str(name).replace("_", " ") for name in shown.index]
