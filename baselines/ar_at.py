@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from benchmark.core.batchnorm import synchronise_batchnorm
 from benchmark.core.errors import ConfigError
 from benchmark.core.learner import (
+from benchmark.core.optimizer import 
     AuthorsRecipe,
     Learner,
     LearnerConfig,

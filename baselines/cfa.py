@@ -16,8 +16,9 @@ from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient, is_right
 from benchmark.core.averaging import copy_state, floating_state, move_towards
 from benchmark.core.crafting import crafting
-from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
+from benchmark.core.learner import LearnerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat, ThreatModel

@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
-from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
+from benchmark.core.learner import LearnerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Pixels, Threat, ThreatModel

@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.core.averaging import copy_state, floating_state, move_towards
-from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
+from benchmark.core.learner import LearnerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Pixels

@@ -26,10 +26,9 @@ from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data import sources
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.shifted import SHIFTED, find_shifted
-from benchmark.data.source import DATASETS
+from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.evaluation.identity import images_hash
 from benchmark.metrics.metric import Metric, make_metric

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from benchmark.core.errors import DataError
 from benchmark.data.check import check_classes, check_same_size
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fingerprint
 from benchmark.data.decode import resize_square
-from benchmark.data.source import DATASETS
+from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.data.splits import carve, stratified
 
 

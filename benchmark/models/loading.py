@@ -262,7 +262,8 @@ def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
         ConfigError: the zoo has no such data set, threat model or network.
         CheckpointError: its file cannot be had, or not be read with weights_only.
     """
-    from benchmark.models.robustbench import import_robustbench  # pyautoattack takes a second
+    # Start-up time: pyautoattack takes a second.
+    from benchmark.models.robustbench import import_robustbench  # noqa: PLC0415
 
     robustbench = import_robustbench()
     for key in settings:

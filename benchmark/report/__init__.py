@@ -35,10 +35,10 @@ def render(
         BenchmarkError: no records, a damaged record or reference, or a folder that cannot be
             written.
     """
-    # matplotlib and pandas take a second to import; `import benchmark.report` must not
-    from benchmark.records.study import read_suite
-    from benchmark.report.summarise import summarise
-    from benchmark.report.write import write_report
+    # Start-up time: matplotlib and pandas take a second; `import benchmark.report` must not.
+    from benchmark.records.study import read_suite  # noqa: PLC0415
+    from benchmark.report.summarise import summarise  # noqa: PLC0415
+    from benchmark.report.write import write_report  # noqa: PLC0415
 
     study = summarise(read_suite(Path(out), beside), corruption_reference)
     return write_report(study, Path(target) if target is not None else Path(out) / "report", html)

@@ -100,8 +100,8 @@ def _table(
 def _error_rows(
     suite: SuiteRecord, metric: str, methods: tuple[str, ...], path: Path
 ) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    # it knows the corruptions, and with them torch, which other reports do without
-    from benchmark.report import corruption_error
+    # Start-up time: it imports torch, which other reports do without.
+    from benchmark.report import corruption_error  # noqa: PLC0415
 
     reference = corruption_error.read_reference(path)
 

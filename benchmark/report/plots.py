@@ -130,8 +130,9 @@ def corruptions(study: Study) -> Figure | None:
     metric that has them."""
     if not study.corruptions:
         return None
+    import seaborn as sns  # noqa: PLC0415 - start-up time
+
     table = study.corruptions[0]
-    import seaborn as sns
 
     names = [*(name.replace("_", " ") for name, _ in table.rows), "mean"]
     values = [*(values for _, values in table.rows), table.mean]

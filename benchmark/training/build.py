@@ -18,9 +18,10 @@ from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.ranks import Ranks
 from benchmark.core.setting import Setting
-from benchmark.data.config import DatasetConfig
+from benchmark.data.batches import batch_bounds
 from benchmark.data.dataset import Dataset
-from benchmark.data.loader import batch_bounds, evaluation_batches
+from benchmark.data.loader import evaluation_batches
+from benchmark.data.source import DatasetConfig
 from benchmark.metrics.outcomes import sample
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model

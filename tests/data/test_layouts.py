@@ -18,9 +18,9 @@ from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError, DataError
 from benchmark.data import dataset, folders
 from benchmark.data.cifar import CIFAR10_CLASSES, class_names
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset, FileNames, Split, StreamedSplit
 from benchmark.data.loader import evaluation_batches, train_loader
+from benchmark.data.source import DatasetConfig
 from benchmark.data.sources import load
 from benchmark.data.streaming import StreamedTrainLoader
 
