@@ -18,8 +18,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from benchmark.core.batchnorm import synchronise_batchnorm
 from benchmark.core.errors import ConfigError
 from benchmark.core.learner import (
-from benchmark.core.optimizer import 
-    AuthorsRecipe,
     Learner,
     LearnerConfig,
     OptimizerConfig,
@@ -27,6 +25,7 @@ from benchmark.core.optimizer import
     descend_together,
 )
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.optimizer import AuthorsRecipe
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 

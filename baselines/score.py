@@ -42,6 +42,7 @@ class SCORE(AttackObjective):
         threat: training threat model; 8/255 with 10 steps of 2/255 in the code.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2202.10103, WRN-28-10 with Swish and generated data",
         optimizer=OptimizerConfig(lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True),
