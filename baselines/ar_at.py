@@ -20,12 +20,11 @@ from benchmark.core.errors import ConfigError
 from benchmark.core.learner import (
     Learner,
     LearnerConfig,
-    OptimizerConfig,
     default_learner,
     descend_together,
 )
 from benchmark.core.method import Batch, Method, Recipe, build_learners
-from benchmark.core.optimizer import AuthorsRecipe
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 
@@ -60,6 +59,7 @@ class ARAT(Recipe):
             ``clean``, holds the clean BatchNorm set and the predictors, and is trained alike.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2402.14648, ResNet-18",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),

@@ -54,6 +54,7 @@ class CFA(Recipe):
         learner: the network. Of its objective only ``batchnorm`` is used, the mode of crafting.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2303.14460, PreAct ResNet-18",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=5e-4),

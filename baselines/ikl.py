@@ -48,6 +48,7 @@ class IKL(Recipe):
         learner: the network; of its objective only the displacement of the weights is used (AWP).
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2305.13948 (DKLv1), WRN-34-10",
         optimizer=OptimizerConfig(lr=0.2, momentum=0.9, weight_decay=5e-4),

@@ -56,6 +56,7 @@ class ReBAT(Recipe):
         learner: the network. Its objective gives x'; of its loss nothing is used.
     """
 
+    family = "adversarial training"
     authors: ClassVar[AuthorsRecipe | None] = _authors(1.5)
 
     beta: float = Field(default=1.0, ge=0)
