@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from benchmark.report.captions import CAPTIONS
 from benchmark.report.study_model import CorruptionTable, Findings, Provenance, Study
 from benchmark.report.tables import interval_cells, score_cells
@@ -15,17 +17,10 @@ def markdown_table(
 ) -> str:
     """A GitHub table, padded so that it also reads as plain text; later columns to the right."""
     cells = [[c.replace("|", "\\|").replace("\n", " ") for c in row] for row in [head, *rows]]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
-    rule = ["-" * w if i < text_columns else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-
-    def line(row: Sequence[str]) -> str:
-        padded = [
-            c.ljust(w) if i < text_columns else c.rjust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])]) + "\n"
+    sides = ["left" if i < text_columns else "right" for i in range(len(head))]
+    # texts as they stand: "007" and "26.0" are no numbers to be written anew
+    text = tabulate(cells[1:], cells[0], "pipe", disable_numparse=True, colalign=sides)
+    return text + "\n"
 
 
 def report_md(study: Study, plots: Sequence[str]) -> str:
