@@ -53,7 +53,7 @@ def test_commands_are_ours(arguments: list[str]) -> None:
         load_suite(suite).only([m for m in methods if m != "smooth-at"], ())
     elif name == "train":
         assert set(context.params["method"]) <= set(METHODS.names())
-    elif name == "evaluate":
+    elif name in ("evaluate", "evaluate-model"):
         assert context.params["panel"] in {None, *PANELS.names()}
 
 
