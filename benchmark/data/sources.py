@@ -32,7 +32,7 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
     raw = source.read(config, Path(data_root))
     if raw.train is None and training:
         raise DataError(
-            f"there is a test split alone ({raw.source}), which evaluate --model and evaluate RUN "
+            f"there is a test split alone ({raw.source}), which evaluate-model and evaluate RUN "
             "--dataset take; add training images to train on the data set"
         )
     in_memory = {

@@ -126,13 +126,14 @@ def read_baseline(path: Path) -> Baseline:
     """
     if not path.is_file():
         raise BenchmarkError(
-            f"baseline {path} is missing; record one: generalist-bench check --suite SUITE "
-            f"--baseline {path} --update --reason WHY"
+            f"baseline {path} is missing; record one: "
+            f"generalist-bench record-baseline {path} --suite SUITE --reason WHY"
         )
     data = read_json(path)
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise BenchmarkError(
-            f"{path} is no baseline of this version (format {FORMAT}); record it anew with --update"
+            f"{path} is no baseline of this version (format {FORMAT}); record it anew by "
+            "record-baseline"
         )
     try:
         return Baseline.model_validate(data)

@@ -220,7 +220,7 @@ def _modes(net: nn.Module, spec: str) -> NetworkForm:
     if not hasattr(net, "training"):
         raise ConfigError(
             f"{spec} returns frozen TorchScript, which has no modes; save it as a .ts file and "
-            "give that as --model"
+            "give that to evaluate-model"
         )
     # An exported program refuses; foreign code fails in any way it likes.
     try:

@@ -123,6 +123,8 @@ def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any])
         raise ConfigError(
             f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
         )
+    if spec not in MODELS and Path(spec).is_dir():
+        raise ConfigError(f"{spec} is a folder; evaluate measures trained runs, this a network")
     if ":" not in spec and spec not in MODELS and Path(spec).suffix and not from_file:
         raise ConfigError(
             f"{spec!r} is not a model; write module:factory, a registered name, robustbench:ID or "

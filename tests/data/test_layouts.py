@@ -164,7 +164,7 @@ def test_a_test_set_alone(tmp_path: Path) -> None:
         assert data.image_size == 16
         with pytest.raises(DataError, match=r"model\.normalization"):
             _ = data.mean
-        refused(folder, "evaluate --model")
+        refused(folder, "evaluate-model")
 
 
 def test_links_hidden_and_other_files(tmp_path: Path) -> None:

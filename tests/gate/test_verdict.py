@@ -164,11 +164,11 @@ def test_command_line_from_recording_to_alarm(tmp_path: Path) -> None:
     baseline = tmp_path / "b.json"
     common = ("check", "--baseline", baseline, "-q")
     assert cli(*common).status == 2  # not recorded yet
-    called = cli(*common, "--update", "--suite", suite, "--seed", 0, "--seed", 1)
+    record = ("record-baseline", baseline, "-q", "--seed", 0, "--seed", 1)
+    called = cli(*record, "--suite", suite)
     assert (called.status, "--reason" in called.err) == (2, True)
-    called = cli(
-        *common, "--update", "--suite", suite, "--seed", 0, "--seed", 1, "--reason", "first"
-    )
+    assert "needs --suite" in cli(*record, "--reason", "first").err
+    called = cli(*record, "--suite", suite, "--reason", "first")
     assert called.status == 0, called.err
     assert read_baseline(baseline).reason == "first"
     called = cli(*common)
@@ -201,4 +201,3 @@ def test_command_line_from_recording_to_alarm(tmp_path: Path) -> None:
     assert "missing or damaged (the reference network" in called.err
     baseline.write_text("{}")
     assert "no baseline of this version" in cli(*common).err
-    assert "--method is for --update" in cli(*common, "--method", "pgd-at").err
