@@ -215,7 +215,7 @@ def test_without_outcomes_nothing_is_tested(tmp_path: Path) -> None:
 
 
 def test_an_autoattack_weaker_than_pgd_is_a_warning(tmp_path: Path) -> None:
-    suite = _suite(tmp_path, {**BASE, "odd": ("odd", 0.8, 0.3, 0.45, 11)})
+    suite = _suite(tmp_path, {**BASE, "odd": ("pgd-at", 0.8, 0.3, 0.45, 11)})
     found = [w for w in _warnings(suite) if "AutoAttack accuracy is above" in w]
     assert len(found) == 1
     assert found[0].startswith("odd:")
