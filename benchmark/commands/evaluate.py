@@ -13,13 +13,12 @@ from pydantic import ValidationError
 
 from benchmark.attacks.autoattack import Precision
 from benchmark.commands.options import Options
-from benchmark.commands.run import locked, read_cell_config, read_plan
+from benchmark.commands.run import locked, read_cell_config
 from benchmark.config.panels import PANELS, Amount, Radii
 from benchmark.config.suite import CellConfig, apply_overrides
 from benchmark.core.config import canonical_json, config_hash, explain, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
-from benchmark.core.files import read_json, write_json
 from benchmark.core.hashing import tensors_hash
 from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
@@ -36,10 +35,17 @@ from benchmark.metrics.metric import Metric, make_metric
 from benchmark.models.adapt import notes_of
 from benchmark.models.loading import load_external
 from benchmark.records import earlier
-from benchmark.records.evaluation import read_evaluation
+from benchmark.records.files import RunFiles, SuiteFiles
 from benchmark.records.keys import images_of
 from benchmark.records.keys import weights as weights_in
-from benchmark.records.schema import Plan, read_shaped, read_training
+from benchmark.records.schema import (
+    read_configuration,
+    read_evaluation,
+    read_plan,
+    read_training,
+    write_environment,
+    write_model,
+)
 from benchmark.records.statistics import Interval, population_interval, wilson
 from benchmark.training.selection import load_deployed, record_directories, weights_path
 
@@ -269,9 +275,9 @@ def _folder_beside(run: Path, record: Path, data: Dataset) -> Path:
     Raises:
         ConfigError: they are the run's own.
     """
-    if data.fingerprint == read_training(run).get("data"):
+    if data.fingerprint == read_training(run)["data"]:
         raise ConfigError(f"--dataset gives the images that {run.name} was made with; leave it out")
-    return record / "evaluations" / f"{data.name}-{images_hash(data)}"
+    return RunFiles(record).elsewhere(f"{data.name}-{images_hash(data)}")
 
 
 def _check_fits(run: Path, config: CellConfig, data: Dataset) -> None:
@@ -292,8 +298,7 @@ def _check_fits(run: Path, config: CellConfig, data: Dataset) -> None:
 
 def _trained_on(run: Path) -> dict[str, Any]:
     """What the run's own record says of its data set, as far as it was evaluated."""
-    path = run / "evaluation.json"
-    return dict(read_evaluation(path)["dataset"]) if path.exists() else {}
+    return read_evaluation(run)["dataset"] if RunFiles(run).evaluation.exists() else {}
 
 
 def _write_head(
@@ -305,14 +310,14 @@ def _write_head(
     notes: Sequence[str] = (),
 ) -> None:
     """What an evaluation outside a suite says of itself."""
-    write_json(out / "environment.json", environment(str(how.device), torch.get_num_threads()))
+    write_environment(out, environment(str(how.device), torch.get_num_threads()))
     content = {
         "model": label,
         "checkpoint": checkpoint,
         "dataset": dataset.model_dump(mode="json"),
         "notes": list(notes),
     }
-    write_json(out / "model.json", content)
+    write_model(out, content)
 
 
 def _panel_for(
@@ -401,7 +406,7 @@ def _usual(dataset: str) -> Radii:
 
 
 def _suite_of(run: Path) -> str:
-    return str(read_json(run / "config.json")["config"].get("suite", ""))
+    return str(read_configuration(run)["config"]["suite"])
 
 
 def _radii(metrics: Sequence[Metric]) -> Radii:
@@ -425,13 +430,13 @@ def _radii(metrics: Sequence[Metric]) -> Radii:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    if (folder / "config.json").exists():
+    if RunFiles(folder).configuration.exists():
         runs = [folder]
-    elif (folder / "suite.json").exists():
-        runs = [folder / "cells" / slug for _, _, slug in read_plan(folder)[1]]
+    elif SuiteFiles(folder).plan.exists():
+        runs = [SuiteFiles(folder).cell(cell["slug"]) for cell in read_plan(folder)["plan"]]
     else:
         runs = []
-    trained = [run for run in runs if (run / "training.json").exists()]
+    trained = [run for run in runs if RunFiles(run).training.exists()]
     if not trained:
         raise BenchmarkError(f"{folder} holds no trained run; train one first (see run and train)")
     return trained
@@ -440,14 +445,15 @@ def _runs_in(folder: Path) -> list[Path]:
 def panel_of(run: Path) -> tuple[Metric, ...] | None:
     """The evaluation of the suite that ``run`` belongs to; () for a run of ``train``, and None
     where the suite's folder is not around it."""
-    path = run.resolve().parent.parent / "suite.json"
+    out = run.resolve().parent.parent
+    path = SuiteFiles(out).plan
     if not path.exists():
         return None
-    suite = read_shaped(path, Plan, "run the suite again")
-    if run.resolve().name not in {cell["slug"] for cell in suite.get("plan") or ()}:
+    suite = read_plan(out)
+    if run.resolve().name not in {cell["slug"] for cell in suite["plan"]}:
         return None
     try:
-        return tuple(make_metric(item) for item in suite.get("evaluation") or ())
+        return tuple(make_metric(item) for item in suite["evaluation"])
     except ValueError as error:
         raise BenchmarkError(f"{path} is damaged ({error}); run the suite again") from error
 
@@ -575,10 +581,9 @@ def _at(metrics: Sequence[Metric], eps: str) -> list[Metric]:
 
 def _refuse_foreign(out: Path, weights: str, images: str) -> None:
     """Raise ConfigError if ``out`` holds a trained run, or another model's evaluation."""
-    other = "a trained run" if (out / "config.json").exists() else ""
-    path = out / "evaluation.json"
-    if not other and path.exists():
-        known = read_evaluation(path)
+    other = "a trained run" if RunFiles(out).configuration.exists() else ""
+    if not other and RunFiles(out).evaluation.exists():
+        known = read_evaluation(out)
         if set(weights_in(known)) - {weights} or images_of(known) != images:
             other = "the evaluation of other weights or images"
     if other:
@@ -603,9 +608,9 @@ def summary(folder: Path) -> dict[str, dict[str, Any]]:
         (name and text), ``warnings`` of AutoAttack, and ``earlier``: figures under the same name
         whose place this one took, with the reason.
     """
-    record = read_evaluation(folder / "evaluation.json")
-    metrics, limit = record["metrics"], record["dataset"].get("limit")
-    findings = (record.get("reliability") or {}).get("findings") or ()
+    record = read_evaluation(folder)
+    metrics, limit = record["metrics"], record["dataset"]["limit"]
+    findings = record["reliability"]["findings"]
     before = [kept for kept in earlier.listed(folder) if kept["entry"]["key"] not in
               {entry["key"] for entry in metrics.values()}]  # fmt: skip
     return {
@@ -614,12 +619,12 @@ def summary(folder: Path) -> dict[str, dict[str, Any]]:
             "findings": [
                 {"name": found["name"], "text": found["text"]}
                 for found in findings
-                if found.get("function", entry["function"]) == entry["function"]
+                if found["function"] == entry["function"]
             ],
             "warnings": list(entry["detail"].get("warnings", ())),
             "earlier": [
                 {
-                    **_figure(kept["entry"], kept["dataset"].get("limit")),
+                    **_figure(kept["entry"], kept["dataset"]["limit"]),
                     "reason": _reason(kept["entry"], entry),
                 }
                 for kept in before
@@ -644,7 +649,7 @@ def _reason(one: Mapping[str, Any], present: Mapping[str, Any]) -> str:
     """Why a figure is not the present one."""
     for key, what in (("data", "other images"), ("model", "other weights"),
                       ("function", "another function of the same weights")):  # fmt: skip
-        if one.get(key) != present.get(key):
+        if one[key] != present[key]:
             return what
     return "other settings"
 

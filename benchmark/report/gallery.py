@@ -12,10 +12,9 @@ import numpy as np
 from PIL import Image
 
 from benchmark.core.errors import BenchmarkError
+from benchmark.records.files import RunFiles
 from benchmark.records.keys import weights
 from benchmark.records.study import CellRecord
-
-NAME = "gallery.npz"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def read_gallery(cell: CellRecord) -> Gallery | None:
     Raises:
         BenchmarkError: damaged.
     """
-    path = cell.path / NAME
+    path = RunFiles(cell.path).gallery
     if not path.exists():
         return None
     try:

@@ -166,22 +166,13 @@ _NOT_VERSIONS = {
     "processor",
     "threads",
     "git",
-    "command",
     "date",
-    "argv",
-    "hostname",
-    "host",
-    "time",
 }
 
 
 def _environment(environment: Mapping[str, Any], name: str) -> str:
-    """One entry of environment.json as text; versions may be nested or at the top."""
-    value = environment.get(name)
+    """One entry of environment.json as text; ``versions`` are those of all packages."""
     if name == "versions":
-        value = value or {k: v for k, v in environment.items() if k not in _NOT_VERSIONS}
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {v}" for k, v in value.items() if not isinstance(v, Mapping | list))
-    if isinstance(value, list):
-        return " ".join(map(str, value))
+        return ", ".join(f"{k} {v}" for k, v in environment.items() if k not in _NOT_VERSIONS)
+    value = environment.get(name)
     return "" if value is None else str(value)
