@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import Displacement, Objective, ObjectiveRef, Step
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 
 

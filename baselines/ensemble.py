@@ -16,14 +16,13 @@ from benchmark.attacks import pgd
 from benchmark.core.averaging import interpolated
 from benchmark.core.crafting import BatchNormMode
 from benchmark.core.learner import (
-    AuthorsRecipe,
     LearnerConfig,
-    OptimizerConfig,
     default_learner,
     default_learners,
     descend_together,
 )
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting, Step
 from benchmark.core.threat import Threat, ThreatModel

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from baselines.trades import TRADES
 from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import Start, attack_loss, random_start
-from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import ThreatModel
 

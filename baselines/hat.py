@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.core.crafting import crafting
-from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learners
+from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from baselines.augmentation import mixup_loss
 from benchmark.attacks import pgd
 from benchmark.core.crafting import BatchNormMode
-from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 
 

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from benchmark.attacks import pgd
 from benchmark.core.learner import (
-    AuthorsRecipe,
     LearnerConfig,
-    OptimizerConfig,
     default_learners,
     descend_together,
 )
 from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat

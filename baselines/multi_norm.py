@@ -15,9 +15,10 @@ from benchmark.attacks.pgd import attack_loss, input_gradient
 from benchmark.core.config import Config
 from benchmark.core.crafting import BatchNormMode
 from benchmark.core.draws import uniform_like
-from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learner
+from benchmark.core.learner import LearnerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Objective, Step
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat, ThreatModel

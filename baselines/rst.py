@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from baselines.trades import TRADES
-from benchmark.core.learner import AuthorsRecipe, OptimizerConfig
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 
 

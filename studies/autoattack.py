@@ -36,6 +36,7 @@ from benchmark.attacks.autoattack import AutoAttackResult, run_autoattack
 from benchmark.commands.run import pick_device, read_cell_config
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
+from benchmark.core.precision import Precision
 from benchmark.core.progress import Progress
 from benchmark.core.threat import Pixels
 from benchmark.data import sources
@@ -46,9 +47,8 @@ from benchmark.records.outcomes import read_outcomes
 from benchmark.records.schema import read_evaluation
 from benchmark.speed import plain
 from benchmark.speed.clock import one_thread
-from benchmark.speed.measure import Options, measure
-from benchmark.speed.passes import Precision
-from benchmark.speed.setting import Amount
+from benchmark.speed.measure import SpeedOptions, measure
+from benchmark.speed.setting import Workload
 from benchmark.speed.tasks import PARTS
 from benchmark.training.selection import load_deployed
 from studies.command import new_app, one_thread_environment, start
@@ -183,13 +183,13 @@ def parts(
 
     On ResNet-18 in fp32 an image that no attack fools takes a minute or two, so 64 take hours.
     """
-    amount = Amount(
+    amount = Workload(
         attacked=n, attacked_large=n, part_steps=steps, part_targets=targets, part_queries=queries,
         part_references=False, trained=2,
     )  # fmt: skip
     if precision not in get_args(Precision):
         raise ConfigError(f"unknown precision {precision!r}; known: fp32, bf16")
-    asked = Options(
+    asked = SpeedOptions(
         models=(model,),
         tasks=task or PARTS,
         precision=precision,  # type: ignore[arg-type]

@@ -85,8 +85,8 @@ def test_the_wheel_alone(python: Path, tmp_path: Path) -> None:
 def test_the_gate_of_the_wheel(python: Path, tmp_path: Path) -> None:
     """A baseline recorded and held against by the installed package."""
     ours = python.parent / "generalist-bench"
-    record = ["--update", "--suite", "quick", "--method", "smooth-at", "--metric", "clean",
+    record = ["--suite", "quick", "--method", "smooth-at", "--metric", "clean",
               "--seed", 0, "--seed", 1, "--seed", 2, "--reason", "first", *SHORT[:4]]  # fmt: skip
-    done([ours, "check", "--baseline", "gate.json", *record, "-q"], cwd=tmp_path)
+    done([ours, "record-baseline", "gate.json", *record, "-q"], cwd=tmp_path)
     text = done([ours, "check", "--baseline", "gate.json", "-q"], cwd=tmp_path)
     assert "nothing moved" in text

@@ -91,6 +91,11 @@ def calibration(dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
     return iter([images(8, seed, dtype)[0] for seed in (7, 8)])
 
 
+def held_out(dtype: torch.dtype = torch.float32) -> Iterator[Batch]:
+    """Two batches of held-out images and labels, always the same."""
+    return iter([images(8, seed, dtype) for seed in (9, 10)])
+
+
 def tiny_setting(
     total_steps: int = 8,
     steps_per_epoch: int = 2,
@@ -113,7 +118,11 @@ def tiny_setting(
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         generator=torch.Generator().manual_seed(seed),
-        **{"calibration": lambda: calibration(dtype_of(new_model())), **more},
+        **{
+            "calibration": lambda: calibration(dtype_of(new_model())),
+            "held_out": lambda: held_out(dtype_of(new_model())),
+            **more,
+        },
     )
 
 

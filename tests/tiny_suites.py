@@ -20,8 +20,8 @@ import yaml
 from benchmark.cli import main
 from benchmark.config.suite import Cell, build_suite
 from benchmark.data import sources
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset
+from benchmark.data.source import DatasetConfig
 
 # 64 images in batches of 20: three full batches and a ragged one; 2.5 epochs are 10 steps.
 # Width 8: below that oneDNN corrupts the heap in training (seen with torch 2.14 on AVX2).

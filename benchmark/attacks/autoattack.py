@@ -27,17 +27,18 @@ from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
 
 from benchmark.attacks.folding import Autocast, FoldedView
-from benchmark.attacks.journal import Batch, Journal
+from benchmark.attacks.journal import AttackedBatch, Journal
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError, ConfigError, DataError
 from benchmark.core.files import remove_temporaries
 from benchmark.core.hashing import tensors_hash
+from benchmark.core.precision import Precision
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import LARGEST_EPS, NormName
 
 Version = Literal["standard", "plus", "rand"]
-Precision = Literal["fp32", "bf16"]
+
 Attack = Literal["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
 # Called with work done, work in all (both in images x forward passes) and the attack's name.
 Progress = Callable[[int, int, str], None]
@@ -395,7 +396,7 @@ class _Loop:
         del after["clean"]
         return robust, x_adv, after
 
-    def _batches(self, name: str, rows: list[Tensor], later: int) -> list[Batch]:
+    def _batches(self, name: str, rows: list[Tensor], later: int) -> list[AttackedBatch]:
         """What the attack does to each batch, given by its images' places in x. This process makes
         its share and gets the rest from the others.
 
@@ -419,7 +420,7 @@ class _Loop:
                 predictions = self.judge(adversarial).argmax(1)
                 examples = adversarial[predictions != y].detach().cpu()
                 warnings = tuple(self.warnings[before:])
-                batch = Batch(predictions.cpu(), examples, warnings)
+                batch = AttackedBatch(predictions.cpu(), examples, warnings)
                 if self.journal:
                     self.journal.write(name, number, y.cpu(), batch)
             made[number] = batch

@@ -20,7 +20,7 @@ from benchmark.core.files import (
 
 
 @dataclass(frozen=True)
-class Batch:
+class AttackedBatch:
     """One attack on one batch of m images.
 
     Attributes:
@@ -66,7 +66,7 @@ class Journal:
     def _path(self, attack: str, number: int) -> Path:
         return self.folder / f"{attack}-{number:05d}.pt"
 
-    def read(self, attack: str, number: int, y: Tensor) -> Batch | None:
+    def read(self, attack: str, number: int, y: Tensor) -> AttackedBatch | None:
         """That batch, or None if it is not finished (or its file is damaged: it is made anew).
 
         Args:
@@ -77,7 +77,9 @@ class Journal:
             return None
         try:
             content = torch.load(path, map_location=y.device, weights_only=True)
-            batch = Batch(content["predictions"], content["examples"], tuple(content["warnings"]))
+            batch = AttackedBatch(
+                content["predictions"], content["examples"], tuple(content["warnings"])
+            )
             fits = torch.equal(content["labels"], y) and len(batch.examples) == int(
                 (batch.predictions != y).sum()
             )
@@ -86,7 +88,7 @@ class Journal:
             return None
         return batch if fits else None
 
-    def write(self, attack: str, number: int, y: Tensor, batch: Batch) -> None:
+    def write(self, attack: str, number: int, y: Tensor, batch: AttackedBatch) -> None:
         """Add a finished batch.
 
         Raises:

@@ -1,7 +1,8 @@
 """Projected gradient descent and its relatives, written once against a ``Norm``.
 
 Sources: PGD, Madry et al. 1706.06083; momentum (MIM), Dong et al. 1710.06081; the margin loss (CW),
-Carlini & Wagner 1608.04644; the KL loss, Zhang et al. (TRADES) 1901.08573.
+Carlini & Wagner 1608.04644; the KL loss, Zhang et al. (TRADES) 1901.08573; the squared distance,
+Pang et al. (SCORE) 2202.10103.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from benchmark.core.draws import normal_like
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.threat import ThreatModel
 
-Loss = Literal["ce", "kl", "cw"]
+Loss = Literal["ce", "kl", "cw", "squared"]
 Start = Literal["uniform", "gaussian", "none"]
 AttackLoss = Callable[[Tensor], Tensor]  # logits [n, k] -> summed loss to maximise
 
@@ -43,15 +44,18 @@ def is_right(logits: Tensor, y: Tensor) -> Tensor:
 def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> AttackLoss:
     """The loss an attack maximises, summed over the batch so that no example depends on another.
 
-    ``kl`` is KL(p_clean : p_adv), with p_clean fixed; it needs ``clean_logits``.
+    ``kl`` is KL(p_clean : p_adv) and ``squared`` is ||p_adv - p_clean||^2, with p_clean fixed; they
+    need ``clean_logits``.
     """
     if loss == "ce":
         return lambda logits: F.cross_entropy(logits, y, reduction="sum")
     if loss == "cw":
         return lambda logits: margin(logits, y).sum()
     if clean_logits is None:
-        raise BenchmarkError("the kl attack loss needs the logits of the clean images")
+        raise BenchmarkError(f"the {loss} attack loss needs the logits of the clean images")
     target = clean_logits.softmax(1)
+    if loss == "squared":
+        return lambda logits: (logits.softmax(1) - target).square().sum()
     return lambda logits: F.kl_div(logits.log_softmax(1), target, reduction="sum")
 
 
@@ -114,7 +118,7 @@ def pgd(
     norm, eps, step = norm_of(threat.norm), float(threat.eps), float(threat.step)
     x = x.detach()
     target = None
-    if loss == "kl":
+    if loss in ("kl", "squared"):
         with torch.no_grad():
             target = model(x)
     objective = attack_loss(loss, y, target)

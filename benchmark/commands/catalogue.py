@@ -98,7 +98,7 @@ def _build(name: str) -> Method | None:
     """The method with its defaults around a network of no size; None if it has no defaults."""
 
     def new_model(init: int = 0, model: object = None) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+        return nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2))
 
     try:
         recipe = make_recipe({"name": name, **_NEEDED.get(name, {})})

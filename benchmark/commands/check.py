@@ -1,4 +1,4 @@
-"""Run or read a suite, and hold it against a baseline."""
+"""Run or read a suite, and hold it against a baseline, or record one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmark.commands.evaluate import choose_metrics
+from benchmark.commands.panels import choose_metrics
 from benchmark.commands.run import cell_directory, run_suite
 from benchmark.config.suite import SuiteConfig, load_suite
 from benchmark.core.environment import environment
@@ -72,7 +72,7 @@ def check(
         return judge(baseline, _runs(Path(folder), scope), now), baseline
 
 
-def update(
+def record_baseline(
     path: Path,
     scope: Scope,
     reason: str,
@@ -144,7 +144,7 @@ def _check_weights(path: Path, digest: str) -> None:
     if not weights.is_file() or checkpoint.file_digest(weights) != digest:
         raise BenchmarkError(
             f"{weights} is missing or damaged (the reference network of {path}); restore it, or "
-            "record the baseline anew with --update"
+            f"record the baseline anew: generalist-bench record-baseline {path} --reason WHY"
         )
 
 
@@ -179,8 +179,8 @@ class _Reference:
         except RuntimeError as error:
             raise BenchmarkError(
                 f"{weights_path(self.path)} does not fit the network of {label}, which changed "
-                "since the baseline was recorded; if that is meant, record it anew: --update "
-                "--reason WHY"
+                "since the baseline was recorded; if that is meant, record it anew: "
+                f"generalist-bench record-baseline {self.path} --reason WHY"
             ) from error
         return probe(
             model.to(device).eval(),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmark.commands.evaluate import choose_metrics, find_panel, panel_of
+from benchmark.commands.panels import choose_metrics, find_panel, suite_metrics, usual_radii
 from benchmark.commands.run import locked, read_cell_config
 from benchmark.core.averaging import interpolated
 from benchmark.core.errors import ConfigError
@@ -55,13 +55,14 @@ def interpolate(
     (label, config), (other_label, other) = map(read_cell_config, (first, second))
     if (config.dataset, config.model) != (other.dataset, other.model):
         raise ConfigError(f"{first} and {second} differ in data set or architecture")
-    panel: Sequence[Metric] = panel_of(first) or panel_of(second) or ()
+    panel: Sequence[Metric] = suite_metrics(first) or suite_metrics(second) or ()
     if not (panel or only):
         raise ConfigError(
             f"neither {first} nor {second} has a suite's folder around it that says what to "
             "measure: name metrics (--metric clean)"
         )
-    panel = panel or find_panel(only, config.dataset.name, data_root)
+    name = config.dataset.name
+    panel = panel or find_panel(only, [usual_radii(name)], name, data_root)
     metrics = choose_metrics(panel, only)
     data = sources.load(config.dataset, data_root)
     start = load_deployed(config, data, first, device)

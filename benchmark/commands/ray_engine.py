@@ -83,7 +83,7 @@ class RayEngine:
 def _cluster(address: str | None) -> Iterator[Any]:
     """The ray module, connected; a Ray of our own ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    import ray  # noqa: PLC0415 - an optional extra
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
@@ -125,13 +125,16 @@ class _Driver:
     def __init__(
         self, ray: Any, job: Job, data: Dataset, progress: Progress, cpus: int, gpus: float
     ) -> None:
-        from ray.util.queue import Queue
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        # Ray is an optional extra.
+        from ray.util import scheduling_strategies as strategies  # noqa: PLC0415
+        from ray.util.queue import Queue  # noqa: PLC0415
 
         self.ray, self.job, self.progress = ray, job, progress
         self.heads = job.heads()
         # On this machine, so that no other one's end can take it away.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
         self.told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         # Ray would begin a lost task again without a word.
         task = ray.remote(_run_cell).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
@@ -180,7 +183,7 @@ class _Driver:
 
     def _ended(self, reference: Any, number: int) -> Ended | None:
         """What became of a cell; None if it was sent out again."""
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415 - an optional extra
 
         cell, head = self.heads[number]
         error: BenchmarkError | None
@@ -213,7 +216,7 @@ class _Driver:
         self.ray.wait(list(self.cells), num_returns=len(self.cells), timeout=_GRACE)
 
 
-class _Told(Progress):
+class _RemoteProgress(Progress):
     """Says its lines to the driver."""
 
     def __init__(self, number: int, told: Any) -> None:
@@ -227,7 +230,7 @@ class _Told(Progress):
 
     def heard(self) -> None:
         """Wait until the driver has the last line."""
-        import ray
+        import ray  # noqa: PLC0415 - an optional extra
 
         with suppress(ray.exceptions.RayError):  # what nobody listens to is done all the same
             ray.get(self._last)
@@ -238,7 +241,7 @@ def _run_cell(
 ) -> BenchmarkError | None:
     """A whole cell, in a Ray worker; the error that stopped it, if any."""
     torch.set_num_threads(cpus)
-    progress = _Told(number, told)
+    progress = _RemoteProgress(number, told)
     progress.say(_STARTED)
     try:
         _check_shared(job.out)

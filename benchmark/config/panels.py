@@ -48,7 +48,7 @@ class Radii:
 
 
 @dataclass(frozen=True)
-class Amount:
+class ImageCounts:
     """Test images for the metrics (None for all), and for costly ones (None for as many)."""
 
     n: int | None = None
@@ -59,7 +59,7 @@ class Amount:
         return self.n_aa or self.n
 
 
-Panel = Callable[[Radii, Amount], tuple[Metric, ...]]
+Panel = Callable[[Radii, ImageCounts], tuple[Metric, ...]]
 
 
 def _pgd(
@@ -110,7 +110,7 @@ def _released(n: int | None) -> tuple[Metric, ...]:
     return (make_metric({"kind": "pgd", "tag": "released", "n": n, "threat": threat}),)
 
 
-def _standard(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
+def _standard(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
     """Clean, PGD-20 l_inf and l_2, AutoAttack, corruptions."""
     n = amount.n
     return (
@@ -122,7 +122,7 @@ def _standard(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     )
 
 
-def _quick(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
+def _quick(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
     """Clean, PGD-20 l_inf, AutoAttack on 32 images unless said."""
     return (
         _clean(amount.n),
@@ -131,7 +131,7 @@ def _quick(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     )
 
 
-def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
+def _paper(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
     """The columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each), every
     attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released Generalist code
     calls PGD-20."""
@@ -150,13 +150,13 @@ def _paper(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     )
 
 
-def _cross_norm(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
+def _cross_norm(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
     """AutoAttack under l_inf, l_2 and l_1, and the union of the three."""
     attacks = tuple(_aa(norm, radii, amount.costly) for norm in ("linf", "l2", "l1"))
     return (_clean(amount.n), *attacks, _union("norms", attacks))
 
 
-def _unseen(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
+def _unseen(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
     """What l_inf training has not seen: l_2, l_1, 1.5 and 2 times its eps, rotations with
     translations (775 passes an image, so on as many images as AutoAttack), and the union of all."""
     n = amount.n
@@ -170,7 +170,7 @@ def _unseen(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
     return (_clean(n), _pgd("linf", radii, n), *attacks, _union("unseen", attacks))
 
 
-def _ood(radii: Radii, amount: Amount) -> tuple[Metric, ...]:
+def _ood(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
     """15 corruptions x 5 severities; ``evaluate --panel`` adds the shifted test sets that are
     there."""
     return (_clean(amount.n), _corruptions(amount.n))
@@ -190,7 +190,7 @@ for _name, _panel in {
 
 def standard_panel() -> tuple[Metric, ...]:
     """The default evaluation of a suite: ``standard``, AutoAttack on 1,000 images."""
-    return _standard(Radii(), Amount(n_aa=1000))
+    return _standard(Radii(), ImageCounts(n_aa=1000))
 
 
 def expanded(item: object) -> list[object]:
@@ -207,7 +207,7 @@ def expanded(item: object) -> list[object]:
     except ConfigError as error:
         raise ValueError(str(error)) from error
     radii = Radii(wanted.linf.text, wanted.l2.text, wanted.l1.text)
-    metrics = build(radii, Amount(wanted.n, wanted.n_aa))
+    metrics = build(radii, ImageCounts(wanted.n, wanted.n_aa))
     names = [metric.name for metric in metrics]
     for name in wanted.without:
         if name not in names:

@@ -24,14 +24,14 @@ from benchmark.config.panels import expanded, standard_panel
 from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
 from benchmark.core.errors import ConfigError
 from benchmark.core.files import at_home
-from benchmark.core.learner import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.mesh import BatchStatistics
 from benchmark.core.method import RECIPES, Recipe, SingleLearner, make_recipe
 from benchmark.core.objective import METHODS, is_objective
+from benchmark.core.optimizer import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
-from benchmark.data.config import DatasetConfig
+from benchmark.data.source import DatasetConfig
 from benchmark.metrics.metric import MetricRef, check_panel
 from benchmark.models.config import ModelConfig
 

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = (
     "generalist-bench",
     "torch",
@@ -53,8 +55,6 @@ def _commit() -> str | None:
 
 def _processor(device: str) -> str:
     """The model of the GPU or CPU."""
-    import torch
-
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     try:

@@ -77,7 +77,7 @@ def save_tensors(content: Any, temporary: Path, path: Path) -> None:
     Raises:
         BenchmarkError: the disk is full.
     """
-    import torch  # reports are rendered without it
+    import torch  # noqa: PLC0415 - start-up time: reports are rendered without it
 
     try:
         with open(temporary, "wb") as file:
@@ -145,7 +145,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     Raises:
         Exception: pyarrow has a class of its own for every way in which a file can be damaged.
     """
-    import pandas as pd  # evaluation.json is read without it
+    import pandas as pd  # noqa: PLC0415 - start-up time: evaluation.json is read without it
 
     # One flipped bit in seven would else pass as another outcome.
     return pd.read_parquet(path, engine="pyarrow", page_checksum_verification=True)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from benchmark.core.config import Config
 from benchmark.core.errors import ConfigError
-from benchmark.core.learner import AuthorsRecipe, Learner, LearnerConfig, learner_names
+from benchmark.core.learner import Learner, LearnerConfig, learner_names
 from benchmark.core.mesh import Mesh
 from benchmark.core.objective import METHODS, is_objective
+from benchmark.core.optimizer import AuthorsRecipe
 from benchmark.core.setting import Setting
 
 Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] in [0, 1], labels [n]

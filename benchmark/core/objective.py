@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, ValidationInfo
 from torch import Tensor, nn
@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from benchmark.core.config import Config, explain
 from benchmark.core.crafting import BatchNormMode
 from benchmark.core.errors import ConfigError
+from benchmark.core.optimizer import AuthorsRecipe
 from benchmark.core.registry import Registry
 from benchmark.core.setting import Step
 from benchmark.core.threat import Threat
-
-if TYPE_CHECKING:
-    from benchmark.core.learner import AuthorsRecipe
 
 Displacement = AbstractContextManager[object]
 

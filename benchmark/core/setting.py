@@ -32,7 +32,7 @@ class PlainView:
         self._state.__exit__(None, None, None)
 
 
-def _no_calibration() -> Iterator[Tensor]:
+def _nothing() -> Iterator[Any]:
     return iter(())
 
 
@@ -88,6 +88,9 @@ class Setting:
             other, in one process or several; number 0 has ``generator``. None: all share that.
         calibration: iterator over clean training images [n, c, h, w] in [0, 1], for re-estimating
             BatchNorm statistics; the same images at every call.
+        held_out: iterator over batches of training images and labels that are held out for
+            validation, for a method that chooses by them; at least one, the same at every call, all
+            of them in every process.
         crafting_view: (model, BatchNorm mode) to a context manager that yields the model to craft
             on. The trainer gives faster views than the plain one.
         autocast: the context of the training forward pass (reduced precision).
@@ -99,7 +102,8 @@ class Setting:
     steps_per_epoch: int
     generator: torch.Generator | None = None
     generators: Callable[[int], torch.Generator] | None = None
-    calibration: Callable[[], Iterator[Tensor]] = _no_calibration
+    calibration: Callable[[], Iterator[Tensor]] = _nothing
+    held_out: Callable[[], Iterator[tuple[Tensor, Tensor]]] = _nothing
     crafting_view: Callable[[nn.Module, BatchNormMode], CraftingView] = PlainView
     autocast: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
     mesh: Mesh = field(default_factory=Mesh)

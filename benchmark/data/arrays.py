@@ -14,12 +14,11 @@ from torch.nn.functional import interpolate
 from benchmark.core.errors import DataError
 from benchmark.core.files import at_home
 from benchmark.data.check import check_gaps, check_images, check_labels, make_split
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
 from benchmark.data.decode import printable
 from benchmark.data.layout import part_of
 from benchmark.data.raw import Raw
-from benchmark.data.source import Source
+from benchmark.data.source import DatasetConfig, Source
 from benchmark.data.splits import carve
 from benchmark.data.white import extremes_of, white_of
 
@@ -29,7 +28,7 @@ DIGITS_TEST_SEED = 0  # fixed: the test set is the same whatever split_seed says
 
 def read_digits(config: DatasetConfig, data_root: Path) -> Raw:
     """The 8x8 digits, values 0..16 scaled to 0..255, enlarged bilinearly to ``config.size``."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - start-up time
 
     digits = load_digits()
     labels = torch.from_numpy(digits.target.astype(np.int64))

@@ -14,13 +14,12 @@ import numpy as np
 
 from benchmark.core.errors import DataError
 from benchmark.data.check import make_split
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
 from benchmark.data.folders import read_class_folders
 from benchmark.data.layout import find_parts, foreign_format, is_hidden
 from benchmark.data.parquet import Rows, find_shards, read_rows
 from benchmark.data.raw import Raw
-from benchmark.data.source import Board, Published, Source
+from benchmark.data.source import Board, DatasetConfig, Published, Source
 
 TRAIN_IMAGES, TEST_IMAGES, SIZE = 50_000, 10_000, 32
 
@@ -57,8 +56,8 @@ class Variant:
     hub_folder: str
 
     def torchvision(self) -> Any:
-        """torchvision's class; imported late because it is slow to import."""
-        from torchvision import datasets
+        """torchvision's class."""
+        from torchvision import datasets  # noqa: PLC0415 - start-up time
 
         return datasets.CIFAR10 if self.name == "cifar10" else datasets.CIFAR100
 

@@ -15,7 +15,6 @@ from benchmark.core.errors import DataError
 from benchmark.data.arrays import locate
 from benchmark.data.check import make_split
 from benchmark.data.classes import Named, Order, agreed, ordered
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import AnySplit, FileNames, StreamedSplit
 from benchmark.data.decode import (
     Decoding,
@@ -38,7 +37,7 @@ from benchmark.data.labelled import (
 )
 from benchmark.data.layout import Skipped, find_parts, foreign_format, is_hidden
 from benchmark.data.raw import Raw
-from benchmark.data.source import Board, Published, Source
+from benchmark.data.source import Board, DatasetConfig, Published, Source
 
 # What Pillow decodes to pixels without a program beside it. torchvision's ImageFolder reads the
 # first nine.

@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.core.errors import ConfigError, DataError
 from benchmark.core.mesh import DataAxis
+from benchmark.data.batches import Batch, IndexedBatch, batch_bounds, draw_shifts, generator
 from benchmark.data.dataset import AnySplit, Split, StreamedSplit
+from benchmark.data.streaming import StreamedTrainLoader, streamed_evaluation_batches
 
 # Pixels of the batches that are augmented at once. Between two training steps code and tables have
 # left the caches: a batch of 128 CIFAR images takes 1.3 ms there alone, 0.6 in groups of this size
 # (one thread of a CPU with AMX; of a step of 22 ms for a small network).
 _GROUP_BYTES = 1 << 22
-
-Batch = tuple[Tensor, Tensor]
-IndexedBatch = tuple[Tensor, Tensor, Tensor]
 
 
 class BatchSource(Protocol):
@@ -49,8 +46,6 @@ def train_loader(
 ) -> BatchSource:
     """The loader for the kind of split: ``TrainLoader`` in memory, else ``StreamedTrainLoader``."""
     if isinstance(split, StreamedSplit):
-        from benchmark.data.streaming import StreamedTrainLoader
-
         return StreamedTrainLoader(
             split,
             batch_size,
@@ -71,44 +66,6 @@ def train_loader(
         channels_last=channels_last,
         axis=axis,
     )
-
-
-def seed_of(*key: int) -> int:
-    """A hash of ``key``, so that the generators of neighbouring keys are unrelated."""
-    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
-    return int(state[0]) << 31 | int(state[1]) >> 1
-
-
-def generator(*key: int) -> torch.Generator:
-    """A CPU generator for ``key``, see ``seed_of``."""
-    return torch.Generator().manual_seed(seed_of(*key))
-
-
-def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """(start, stop) of each training batch; a last batch of one image is dropped.
-
-    BatchNorm cannot train on a single image.
-
-    Raises:
-        ConfigError: batch size below 2.
-        DataError: fewer than 2 images.
-    """
-    if batch_size < 2:
-        raise ConfigError(f"batch_size = {batch_size}: BatchNorm needs at least 2")
-    if count < 2:
-        raise DataError(f"training needs at least 2 images but the split has {count}")
-    starts = range(0, count, batch_size)
-    bounds = [(start, min(start + batch_size, count)) for start in starts]
-    return bounds if bounds[-1][1] - bounds[-1][0] > 1 else bounds[:-1]
-
-
-def draw_shifts(
-    random: torch.Generator, count: int, crop: int, flip: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Crop offsets (top, left) in 0..2*crop and flips of ``count`` images, each [b]."""
-    shifts = torch.randint(2 * crop + 1, (2, count), generator=random)
-    flips = torch.rand(count, generator=random) < (0.5 if flip else 0.0)
-    return shifts[0], shifts[1], flips
 
 
 class TrainLoader:
@@ -247,8 +204,6 @@ def evaluation_batches(
     if indices is None:
         indices = torch.arange(len(split))
     if isinstance(split, StreamedSplit):
-        from benchmark.data.streaming import streamed_evaluation_batches
-
         yield from streamed_evaluation_batches(split, batch_size, indices, torch.device(device))
         return
     for index in indices.split(batch_size):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset, Split
-from benchmark.data.source import DATASETS
+from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.data.sources import lowest
 
 

@@ -15,7 +15,6 @@ from benchmark.core.errors import DataError
 from benchmark.data.arrays import locate
 from benchmark.data.check import check_labels, make_split
 from benchmark.data.classes import Named, agreed
-from benchmark.data.config import DatasetConfig
 from benchmark.data.decode import (
     Decoding,
     DeepImageError,
@@ -26,7 +25,7 @@ from benchmark.data.decode import (
 )
 from benchmark.data.layout import PARTS, find_parts, foreign_format, is_hidden, part_of
 from benchmark.data.raw import Raw
-from benchmark.data.source import Source
+from benchmark.data.source import DatasetConfig, Source
 
 IMAGE_COLUMNS = ("img", "image", "images", "jpg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
@@ -249,8 +248,9 @@ def _cells(
     part: str, files: Sequence[Path], image_columns: tuple[str, ...], label_columns: tuple[str, ...]
 ) -> tuple[list[bytes], np.ndarray, tuple[str, ...] | None]:
     """Encoded images, labels (integers or texts), and the classes that the schema names."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    # Start-up time: a suite's configuration imports this file, and needs no pyarrow.
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     encoded: list[bytes] = []
     labels: list[Any] = []

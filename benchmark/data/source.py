@@ -1,17 +1,26 @@
-"""The contract of a data set: how it is read, and what is known of it before it is read."""
+"""The contract of a data set: what a user may say about it, how it is read, and what is known of it
+before it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from benchmark.core.config import Config
+from benchmark.core.errors import ConfigError
 from benchmark.core.registry import Registry
-
-if TYPE_CHECKING:
-    from benchmark.data.config import DatasetConfig
-    from benchmark.data.raw import Raw
+from benchmark.data.decode import Decoding
+from benchmark.data.raw import Raw
 
 
 @dataclass(frozen=True)
@@ -90,3 +99,141 @@ class Source:
 
 
 DATASETS: Registry[Source] = Registry("dataset", "generalist_bench.datasets", Source)
+
+
+def _source(name: str) -> Source:
+    """Raises ValueError: unknown, or its package cannot be imported."""
+    try:
+        return DATASETS.get(name)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+class DatasetConfig(Config):
+    """A data set, its validation split, its limits and its augmentation.
+
+    Attributes:
+        name: a name of ``DATASETS``, as ``list datasets`` prints them.
+        path: for sets that are read from anywhere (``folder``, ``npz``, ``parquet``): absolute, or
+            relative to the data root (else to the working directory). The other sets are found by
+            name below the data root.
+        size: side of the square images in pixels; None keeps that of the files. Default: what the
+            set says (digits 16, imagenet 224), else None.
+        val_fraction: share of the training images held out for validation, stratified.
+        val_size: the same as a number of images; replaces ``val_fraction``.
+        split_seed: seed of the validation split and of ``train_limit``. Never touches the test set.
+        train_limit: stratified subset of what is left for training once validation is carved.
+        test_limit: the first n test images.
+        limit: cap on train, validation and test alike, for smoke tests.
+        crop: zero padding in pixels of the random crop; 0 turns it off. Default 4, unless the set
+            says otherwise (2 for digits of 16 pixels, the same share of the side as 4 of 32).
+        flip: random horizontal flip. Default True; False where the set says so (digits, npz).
+        download: let torchvision download CIFAR if nothing is found.
+        class_order: which label each class has. For class folders and labels that are names:
+            ``name`` (plain order of text, as torchvision's ImageFolder has it: 0, 10, 5),
+            ``numeric`` (0, 5, 10), or all names in order. For labels that are numbers: the names
+            of 0, 1, 2, ... in order. Default: ``name``.
+        channels: 3, or 1 for networks that take grey images.
+        background: what transparent pixels of image files are laid over: ``white``, ``black``, or
+            ``drop`` to forget the transparency, as torchvision's ImageFolder does.
+        white: the pixel value of white, where it is not to be read off the images: of arrays, and
+            of image files with more than 8 bits per pixel (1, 255, 4095, 65535, ...).
+
+    Raises:
+        ValueError: unknown name, ``path`` missing or out of place, impossible size.
+    """
+
+    name: str = "cifar10"
+    path: str | None = None
+    size: int | None = Field(default=None, ge=8, le=1024)
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    val_size: int | None = Field(default=None, ge=1)
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
+    train_limit: int | None = Field(default=None, ge=2)
+    test_limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=2)
+    crop: int = Field(default=4, ge=0)
+    flip: bool = True
+    download: bool = False
+    class_order: Literal["name", "numeric"] | tuple[str, ...] = "name"
+    channels: Literal[1, 3] = 3
+    background: Literal["white", "black", "drop"] = "white"
+    white: float | None = Field(default=None, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later and is off does not change the hashes of earlier records."""
+        data = default(self)
+        for name in ("class_order", "channels", "background", "white"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                data.pop(name, None)
+        return data
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files are decoded."""
+        return Decoding(self.channels, self.background, self.white)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        name = data.get("name", cls.model_fields["name"].default)
+        if not isinstance(name, str) or name not in DATASETS:
+            return data
+        source = _source(name)
+        size = source.size if data.get("size") is None else data["size"]
+        crop = source.crops.get(size) if isinstance(size, int) else None
+        values = {"size": source.size, "flip": source.flip, "crop": crop}
+        defaults = {key: value for key, value in values.items() if value is not None}
+        # null in YAML means "the default" too
+        given = {
+            key: value
+            for key, value in data.items()
+            if value is not None or key not in ("size", "flip", "crop")
+        }
+        return {**defaults, **given}
+
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Names that YAML takes for numbers are names all the same."""
+        if not isinstance(value, list | tuple):
+            return value
+        names = tuple(
+            str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+            for name in value
+        )
+        if len(set(names)) < len(names):
+            raise ValueError("a class is named twice")
+        if len(names) < 2:
+            raise ValueError("name at least two classes")
+        return names
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        _source(name)
+        return name
+
+    @model_validator(mode="after")
+    def _check(self) -> DatasetConfig:
+        source = _source(self.name)
+        if source.takes_path and not self.path:
+            raise ValueError(f"dataset {self.name!r} needs a path: set path")
+        if self.path and not source.takes_path:
+            takers = " and ".join(DATASETS.where(lambda other: other.takes_path))
+            raise ValueError(
+                f"path is only for {takers}; {self.name} is looked for below the data root "
+                "(--data-root)"
+            )
+        if self.class_order != "name" and not source.takes_class_order:
+            takers = ", ".join(DATASETS.where(lambda other: other.takes_class_order))
+            raise ValueError(f"class_order is only for {takers}; {self.name} has its own")
+        if source.sizes and self.size not in source.sizes:
+            known = " or ".join(map(str, source.sizes))
+            raise ValueError(f"size = {self.size}: {self.name} comes in {known} pixels")
+        if self.size is not None and self.crop >= self.size:
+            raise ValueError(f"crop = {self.crop} must be smaller than size = {self.size}")
+        return self

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from benchmark.core.errors import DataError
 from benchmark.data.check import check_classes, check_same_size
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fingerprint
 from benchmark.data.decode import resize_square
-from benchmark.data.source import DATASETS
+from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.data.splits import carve, stratified
 
 
@@ -33,7 +32,7 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
     raw = source.read(config, Path(data_root))
     if raw.train is None and training:
         raise DataError(
-            f"there is a test split alone ({raw.source}), which evaluate --model and evaluate RUN "
+            f"there is a test split alone ({raw.source}), which evaluate-model and evaluate RUN "
             "--dataset take; add training images to train on the data set"
         )
     in_memory = {

@@ -16,9 +16,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmark.core.errors import DataError
 from benchmark.core.mesh import DataAxis
+from benchmark.data.batches import Batch, IndexedBatch, batch_bounds, draw_shifts, generator
 from benchmark.data.dataset import StreamedSplit
 from benchmark.data.decode import pixels_of
-from benchmark.data.loader import Batch, IndexedBatch, batch_bounds, draw_shifts, generator
 
 # Of the cores that this process may use: a scheduler may have given it a part of the machine.
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -42,7 +42,7 @@ class Scope(Config):
     limit: int | None = None
 
 
-class Measured(Config):
+class BaselineFigure(Config):
     """One metric: its settings' hash, and right or wrong for each image.
 
     Attributes:
@@ -55,7 +55,7 @@ class Measured(Config):
     bits: str
 
     @classmethod
-    def of(cls, settings: str, outcomes: Outcomes) -> Measured:
+    def of(cls, settings: str, outcomes: Outcomes) -> BaselineFigure:
         """From booleans [n]."""
         return cls(settings=settings, n=len(outcomes), bits=np.packbits(outcomes).tobytes().hex())
 
@@ -79,7 +79,7 @@ class Run(Config):
     seed: int
     hash: str
     data: str
-    metrics: dict[str, Measured]
+    metrics: dict[str, BaselineFigure]
     ratios: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     losses: dict[str, float] = Field(default_factory=dict)
     passes: float = 0.0
@@ -98,7 +98,7 @@ class Probe(Config):
 
     of: str
     weights: str
-    metrics: dict[str, Measured]
+    metrics: dict[str, BaselineFigure]
     margins: dict[str, tuple[float, ...]]
     neighbours: float
 
@@ -126,13 +126,14 @@ def read_baseline(path: Path) -> Baseline:
     """
     if not path.is_file():
         raise BenchmarkError(
-            f"baseline {path} is missing; record one: generalist-bench check --suite SUITE "
-            f"--baseline {path} --update --reason WHY"
+            f"baseline {path} is missing; record one: "
+            f"generalist-bench record-baseline {path} --suite SUITE --reason WHY"
         )
     data = read_json(path)
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise BenchmarkError(
-            f"{path} is no baseline of this version (format {FORMAT}); record it anew with --update"
+            f"{path} is no baseline of this version (format {FORMAT}); record it anew by "
+            "record-baseline"
         )
     try:
         return Baseline.model_validate(data)
@@ -199,11 +200,11 @@ def run_of(cell: CellRecord, metrics: tuple[str, ...]) -> Run:
 
 def measured(
     entries: Mapping[str, Any], outcomes: pd.DataFrame, names: tuple[str, ...]
-) -> dict[str, Measured]:
+) -> dict[str, BaselineFigure]:
     """Metrics with one outcome per image."""
     found = {}
     for name in names:
         if name in outcomes:
             right = outcomes[name].dropna().to_numpy(dtype=bool)
-            found[name] = Measured.of(config_hash(entries[name]["settings"]), right)
+            found[name] = BaselineFigure.of(config_hash(entries[name]["settings"]), right)
     return found

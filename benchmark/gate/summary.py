@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from benchmark.gate.baseline import Baseline
 from benchmark.gate.verdict import ALPHA, Comparison, Verdict
-from benchmark.report.tables import markdown_table
+from benchmark.report.markdown import markdown_table
 
 
 def markdown(verdict: Verdict, baseline: Baseline) -> str:

@@ -20,7 +20,7 @@ ALPHA = 0.001
 _ROUNDING = 1e-4
 _RATIO_TOLERANCE = 1e-6
 
-Kind = Literal[
+ComparisonKind = Literal[
     "probe-outcomes", "probe-margins", "probe-neighbours", "accuracy", "loss", "mixing", "cost"
 ]
 
@@ -36,7 +36,7 @@ class Comparison:
         identical: nothing differs, on any image.
     """
 
-    kind: Kind
+    kind: ComparisonKind
     subject: str
     metric: str
     n: int
@@ -188,8 +188,8 @@ def _pooled(groups: Sequence[Sequence[float]]) -> float:
     freedom = sum(len(values) - 1 for values in groups)
     if freedom < 1:
         raise BenchmarkError(
-            "the baseline has one seed per method, so that it knows no spread; record it anew with "
-            "--update and several seeds"
+            "the baseline has one seed per method, so that it knows no spread; record it anew "
+            "(see record-baseline) with several seeds"
         )
     squares = sum(float(np.var(values)) * len(values) for values in groups)
     return math.sqrt(squares / freedom)
@@ -253,7 +253,7 @@ def _check_same(old: Run, new: Run) -> None:
 def _changed(what: str) -> BenchmarkError:
     return BenchmarkError(
         f"{what} changed since the baseline was recorded, so there is nothing to compare; if that "
-        "is meant, record it anew: --update --reason WHY"
+        "is meant, record it anew: generalist-bench record-baseline FILE --reason WHY"
     )
 
 

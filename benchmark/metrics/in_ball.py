@@ -10,7 +10,8 @@ from pydantic import model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from benchmark.attacks.autoattack import Attack, AutoAttackResult, Precision, run_autoattack
+from benchmark.attacks.autoattack import Attack, AutoAttackResult, run_autoattack
+from benchmark.core.precision import Precision
 from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.metrics.metric import FORWARD, Context, Metric
 

@@ -30,8 +30,9 @@ from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.core.registry import Registry
 from benchmark.core.threat import NormName, Pixels
+from benchmark.data.batches import IndexedBatch
 from benchmark.data.dataset import Dataset
-from benchmark.data.loader import IndexedBatch, evaluation_batches
+from benchmark.data.loader import evaluation_batches
 from benchmark.metrics.outcomes import sample
 from benchmark.records.files import RunFiles
 

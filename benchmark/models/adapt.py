@@ -29,7 +29,7 @@ Key = str | int
 
 
 @dataclass(frozen=True)
-class Form:
+class NetworkForm:
     """What a network asks for.
 
     Attributes:
@@ -64,7 +64,7 @@ class Adapted(nn.Module):
     The state holds tensors alone: what else ``net`` keeps in its state becomes bytes (uint8).
     """
 
-    def __init__(self, net: nn.Module, form: Form, num_classes: int) -> None:
+    def __init__(self, net: nn.Module, form: NetworkForm, num_classes: int) -> None:
         super().__init__()
         self.net, self.form, self.num_classes = net, form, num_classes
         self._register_state_dict_hook(_encode_state)
@@ -146,7 +146,7 @@ def adapted(
         trouble = _layout_trouble(Adapted(net, form, num_classes), images[-1][:7], half)
         form = replace(form, contiguous=bool(trouble))
     notes = _notes(form, keys, dtypes, trouble)
-    if form == Form():
+    if form == NetworkForm():
         return net
     model = Adapted(net, form, num_classes).eval()
     add_notes(model, [*notes_of(net), *notes])
@@ -215,20 +215,20 @@ def _entry(out: Any, key: Key) -> Any:
     return getattr(out, key)
 
 
-def _modes(net: nn.Module, spec: str) -> Form:
+def _modes(net: nn.Module, spec: str) -> NetworkForm:
     """Switch ``net`` to eval mode, in whatever way it can be."""
     if not hasattr(net, "training"):
         raise ConfigError(
             f"{spec} returns frozen TorchScript, which has no modes; save it as a .ts file and "
-            "give that as --model"
+            "give that to evaluate-model"
         )
     # An exported program refuses; foreign code fails in any way it likes.
     try:
-        return Form(returns_itself=net.train(False) is net)
+        return NetworkForm(returns_itself=net.train(False) is net)
     except Exception:
         for module in net.modules():
             module.training = False
-        return Form(has_modes=False)
+        return NetworkForm(has_modes=False)
 
 
 def _images(batch: int, shape: tuple[int, int, int], device: torch.device) -> Tensor:
@@ -236,7 +236,7 @@ def _images(batch: int, shape: tuple[int, int, int], device: torch.device) -> Te
     return torch.rand(batch, *shape, generator=generator).to(device)
 
 
-def _cast(x: Tensor, form: Form) -> Tensor:
+def _cast(x: Tensor, form: NetworkForm) -> Tensor:
     return x if form.dtype is None else x.to(form.dtype)
 
 
@@ -321,7 +321,7 @@ def _pass(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _notes(
-    form: Form, keys: Sequence[Key | None], dtypes: Sequence[torch.dtype], trouble: str
+    form: NetworkForm, keys: Sequence[Key | None], dtypes: Sequence[torch.dtype], trouble: str
 ) -> list[str]:
     notes = []
     if form.dtype:

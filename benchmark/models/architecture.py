@@ -20,7 +20,7 @@ Call: TypeAlias = partial[Any]
 _TAKEN = {"name", "normalization", "options"}
 
 
-class Options(Config):
+class ArchitectureOptions(Config):
     """Base of an architecture's options. Each field is a key under ``model:`` in a suite, checked
     by its type and recorded with its value. Without fields, the architecture has no options."""
 
@@ -49,7 +49,7 @@ class Architecture:
 
     description: str
     call: Callable[..., Call]
-    options: type[Options] = Options
+    options: type[ArchitectureOptions] = ArchitectureOptions
     told_by: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda state: {}
     normalizes_itself: bool = False
     only_colour: bool = False

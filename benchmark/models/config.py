@@ -16,7 +16,7 @@ from pydantic import (
 from benchmark.core.config import Config, explain
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import did_you_mean
-from benchmark.models.architecture import MODELS, Architecture, Options
+from benchmark.models.architecture import MODELS, Architecture, ArchitectureOptions
 
 Channels = tuple[float, float, float] | tuple[float]  # of colour or of grey images
 
@@ -59,7 +59,7 @@ class ModelConfig(Config):
 
     name: str = "resnet18"
     normalization: Literal["none", "dataset"] | Normalization = "none"
-    options: SerializeAsAny[Options] = Options()
+    options: SerializeAsAny[ArchitectureOptions] = ArchitectureOptions()
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +90,9 @@ class ModelConfig(Config):
         return {**dict.fromkeys(_ALWAYS_RECORDED), **options, **data}
 
 
-def _options(name: str, architecture: Architecture, given: Mapping[Any, Any]) -> Options:
+def _options(
+    name: str, architecture: Architecture, given: Mapping[Any, Any]
+) -> ArchitectureOptions:
     """The options of an architecture. Raises ValueError: one it does not have, or a wrong value."""
     fields = architecture.options.model_fields
     for key, value in given.items():

@@ -128,7 +128,8 @@ def _program(path: Path, content: bytes, device: torch.device) -> nn.Module:
         with only_tensors():
             program = torch.export.load(io.BytesIO(content))
             if device.type != "cpu":  # devices stand in the graph as well
-                from torch.export.passes import move_to_device_pass
+                # For GPUs alone; older versions of torch lack it.
+                from torch.export.passes import move_to_device_pass  # noqa: PLC0415
 
                 program = move_to_device_pass(program, device)
             return program.module()
@@ -179,8 +180,8 @@ def only_tensors() -> Iterator[None]:
 
 def _onnx(path: Path) -> nn.Module:
     try:
-        import onnx
-        from onnx2torch import convert
+        import onnx  # noqa: PLC0415 - an optional extra
+        from onnx2torch import convert  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise ConfigError(
             f"{path} needs a converter that is not installed ({error}); "

@@ -123,6 +123,8 @@ def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any])
         raise ConfigError(
             f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
         )
+    if spec not in MODELS and Path(spec).is_dir():
+        raise ConfigError(f"{spec} is a folder; evaluate measures trained runs, this a network")
     if ":" not in spec and spec not in MODELS and Path(spec).suffix and not from_file:
         raise ConfigError(
             f"{spec!r} is not a model; write module:factory, a registered name, robustbench:ID or "
@@ -262,7 +264,8 @@ def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
         ConfigError: the zoo has no such data set, threat model or network.
         CheckpointError: its file cannot be had, or not be read with weights_only.
     """
-    from benchmark.models.robustbench import import_robustbench  # pyautoattack takes a second
+    # Start-up time: pyautoattack takes a second.
+    from benchmark.models.robustbench import import_robustbench  # noqa: PLC0415
 
     robustbench = import_robustbench()
     for key in settings:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from benchmark.models.architecture import (
     Architecture,
+    ArchitectureOptions,
     Call,
-    Options,
     first_convolution,
     input_channels,
     of_any_size,
@@ -174,7 +174,7 @@ class PreActResNet(Normalized):
         return self.linear(pooled(x))
 
 
-class SmallResNetOptions(Options):
+class SmallResNetOptions(ArchitectureOptions):
     """Options of ``small-resnet``.
 
     Attributes:

@@ -12,7 +12,8 @@ from benchmark.models.architecture import Architecture, Call
 
 def _call(network: str) -> Callable[..., Call]:
     def call(num_classes: int, *, image_size: int, channels: int, mean: Any, std: Any) -> Call:
-        from benchmark.models.imagenet import torchvision_resnet
+        # Start-up time: torchvision takes a second, and every list of models imports this file.
+        from benchmark.models.imagenet import torchvision_resnet  # noqa: PLC0415
 
         return partial(torchvision_resnet, network, num_classes, mean=mean, std=std)
 

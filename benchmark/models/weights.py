@@ -136,7 +136,7 @@ def _read(path: Path) -> Any:
         if _is_program(path):
             raise CheckpointError(
                 f"checkpoint {path} is a whole network in TorchScript or of torch.export, not "
-                "weights; name it with the ending .ts or .pt2 and give it as --model"
+                "weights; name it with the ending .ts or .pt2 and give it as the model itself"
             ) from error
         raise CheckpointError(_damaged(path)) from error
 

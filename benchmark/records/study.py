@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -95,7 +94,6 @@ class SuiteRecord:
         evaluation: names of the suite's metrics, in order.
         stale: "metric of method seed s" measured under other settings than the suite's, or than
             other runs; not shown.
-        known: what ``once`` keeps.
     """
 
     path: Path
@@ -112,7 +110,6 @@ class SuiteRecord:
     extra: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
-    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, label: str) -> list[CellRecord]:
         """The cells of a method, by seed."""
@@ -140,27 +137,6 @@ class SuiteRecord:
     def missing(self) -> list[CellRecord]:
         """Planned cells that are not evaluated."""
         return [c for c in self.cells if c.status != "evaluated"]
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def once(
-    function: Callable[Concatenate[SuiteRecord, P], T],
-) -> Callable[Concatenate[SuiteRecord, P], T]:
-    """Compute ``function(suite, ...)`` once per suite: tables, words, plots and the page ask for
-    the same figures. Results are shared, so they must not be changed."""
-
-    @functools.wraps(function)
-    def kept(suite: SuiteRecord, *args: P.args, **options: P.kwargs) -> T:
-        key = (function.__module__, function.__qualname__, args, tuple(sorted(options.items())))
-        if key not in suite.known:
-            suite.known[key] = function(suite, *args, **options)
-        found: T = suite.known[key]
-        return found
-
-    return kept
 
 
 def nested(data: Any, *keys: str) -> Any:

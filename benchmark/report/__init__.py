@@ -1,4 +1,8 @@
-"""Reports: tables, plots and words rendered from records. Nothing here trains or attacks."""
+"""Reports: tables, plots and words rendered from records. Nothing here trains or attacks.
+
+``summarise`` computes the model of a study once; the renderers (``markdown``, ``latex`` and
+``tables`` for CSV, ``page``, the plots) read that model, and ``write`` writes what they make.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +35,10 @@ def render(
         BenchmarkError: no records, a damaged record or reference, or a folder that cannot be
             written.
     """
-    # matplotlib and pandas take a second to import; `import benchmark.report` must not
-    from benchmark.report.page import write_report
+    # Start-up time: matplotlib and pandas take a second; `import benchmark.report` must not.
+    from benchmark.records.study import read_suite  # noqa: PLC0415
+    from benchmark.report.summarise import summarise  # noqa: PLC0415
+    from benchmark.report.write import write_report  # noqa: PLC0415
 
-    folder = Path(target) if target is not None else Path(out) / "report"
-    return write_report(Path(out), folder, corruption_reference, html, beside)
+    study = summarise(read_suite(Path(out), beside), corruption_reference)
+    return write_report(study, Path(target) if target is not None else Path(out) / "report", html)

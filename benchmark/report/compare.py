@@ -19,13 +19,14 @@ from benchmark.records.statistics import (
     required_n,
 )
 from benchmark.records.study import CellRecord, is_estimate, nested, outcome_matrices, read_cell
-from benchmark.report.findings import ALPHA
-from benchmark.report.tables import percent, same_attack_ball
-from benchmark.report.training import undertrained
+from benchmark.report.metric_roles import same_attack_ball
+from benchmark.report.paired import ALPHA
+from benchmark.report.texts import percent
+from benchmark.report.undertrained import undertrained
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedMetric:
     """One metric of two runs on the same images.
 
     Attributes:
@@ -66,7 +67,7 @@ def read_run(path: Path) -> CellRecord:
     return cell
 
 
-def compare(first: Path, second: Path) -> list[Row]:
+def compare(first: Path, second: Path) -> list[ComparedMetric]:
     """The metrics that both runs hold with one outcome per image, tested on shared images; then
     those that are no means over images, side by side.
 
@@ -109,11 +110,11 @@ def compare(first: Path, second: Path) -> list[Row]:
     return rows + [_untested(a, b, metric, limit) for metric in whole]
 
 
-def _untested(a: CellRecord, b: CellRecord, metric: str, limit: int | None) -> Row:
+def _untested(a: CellRecord, b: CellRecord, metric: str, limit: int | None) -> ComparedMetric:
     """Two figures that no test over images can tell apart."""
     one, other = a.metrics[metric], b.metrics[metric]
     better = "larger" if one["higher_is_better"] else "smaller"
-    return Row(
+    return ComparedMetric(
         metric=metric,
         n=min(one["n"], other["n"]),
         first=one["mean"],
@@ -153,7 +154,7 @@ def _weaker_beside(
 
 def _row(
     metric: str, one: Any, other: Any, p: float | None, doubts: list[str], limit: int | None
-) -> Row:
+) -> ComparedMetric:
     test, spread = mcnemar_exact(one, other), paired_bootstrap(one, other)
     if p is None:
         verdict = "for comparison with the next row"
@@ -161,7 +162,7 @@ def _row(
         verdict = f"withheld: {'; '.join(doubts)}"
     else:
         verdict = _verdict(p, float(one.mean()), float(other.mean()), test)
-    return Row(
+    return ComparedMetric(
         metric=metric,
         n=test.n,
         first=float(one.mean()),
@@ -221,6 +222,6 @@ def _verdict(p: float, first: float, second: float, test: McNemar) -> str:
     return text
 
 
-def as_records(rows: list[Row]) -> list[dict[str, Any]]:
+def as_records(rows: list[ComparedMetric]) -> list[dict[str, Any]]:
     """The rows as JSON values."""
     return [asdict(row) for row in rows]

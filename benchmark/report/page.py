@@ -1,178 +1,132 @@
-"""The index of a report: words, table, plots and where every figure comes from."""
+"""The report as one HTML page that needs nothing else: no network, no file beside it."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import base64
+import hashlib
+import math
+from dataclasses import dataclass
+from importlib import resources
 
-from matplotlib.figure import Figure
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from benchmark.core.files import write_text
-from benchmark.records.keys import weights
-from benchmark.records.study import SuiteRecord, read_suite
-from benchmark.report import corruptions, findings, plots, published, tables, training
-
-CAPTIONS = {
-    "tradeoff": "Clean against robust accuracy, both on the same n images. Bars are 95 % "
-    "intervals; the dashed line joins the methods that no other beats on both axes (by their "
-    "means).",
-    "curves": "Accuracy on held-out validation images during training: mean over seeds, band from "
-    "lowest to highest seed.",
-    "mixing": "Weight of each learner in the mix, and its L2 distance from the global learner; "
-    "mean over seeds, band from lowest to highest.",
-    "corruptions": "Accuracy (%) under each corruption, mean over severities and seeds: "
-    "[corruptions.md](corruptions.md).",
-    "published": "Published figures and ours, on separate axes. See [published.md](published.md).",
-}
+from benchmark.report.captions import CAPTIONS
+from benchmark.report.chart_data import chart_data
+from benchmark.report.families import LEARNER_COLOURS, families
+from benchmark.report.study_model import HeatMap, Row, Study, Summary
+from benchmark.report.texts import (
+    LINE_HEAD,
+    LINE_TITLE,
+    NOTHING,
+    cost_text,
+    images,
+    interval_text,
+    percent,
+    score_text,
+)
 
 
-def write_report(
-    out: Path,
-    target: Path,
-    reference: Path | None = None,
-    html: bool = False,
-    beside: Sequence[Path] = (),
-) -> list[Path]:
-    """Read the records in ``out`` and ``beside``; write all files of the report to ``target``."""
-    suite = read_suite(out, beside)
-    texts = {
-        "table.md": tables.markdown_text(suite),
-        "table.csv": tables.csv_text(suite),
-        "table.tex": tables.latex_text(suite),
-        "corruptions.md": corruptions.markdown_text(suite, reference),
-        "published.md": published.markdown_text(suite),
-    }
-    written = []
-    for name, text in texts.items():
-        if not text:
-            (target / name).unlink(missing_ok=True)
-            continue
-        write_text(target / name, text)
-        written.append(target / name)
-    drawn = []
-    for name, fig in _figures(suite):
-        if fig is None:
-            for suffix in (".png", ".pdf"):
-                (target / f"{name}{suffix}").unlink(missing_ok=True)
-        else:
-            plots.mark_trial(fig, suite.limit)
-            written += plots.save(fig, target / name)
-            drawn.append(name)
-    index = target / "report.md"
-    write_text(index, page_text(suite, drawn))
-    browsable = target / "report.html"
-    if html or browsable.exists():  # an old page beside new tables would mislead
-        from benchmark.report import html as html_page  # which renders what is defined here
-
-        write_text(browsable, html_page.page_text(suite))
-        written.append(browsable)
-    return [index, *written]
-
-
-def _figures(suite: SuiteRecord) -> Iterator[tuple[str, Figure | None]]:
-    yield "tradeoff", plots.tradeoff(suite)
-    yield "curves", plots.curves(suite)
-    yield "mixing", plots.mixing(suite)
-    yield "corruptions", plots.corruptions(suite)
-    yield "published", plots.published(suite, published.scatter(suite.dataset))
-
-
-def page_text(suite: SuiteRecord, drawn: list[str]) -> str:
-    """report.md: findings, the table, the plots, provenance."""
-    head, _, body = tables.markdown_text(suite).partition("\n\n")
-    parts = [head + "\n"]
-    if suite.description:
-        parts.append(suite.description.strip() + "\n")
-    parts += ["## In words\n", findings.words(suite), "## Table\n", body]
-    parts.append("Files: [table.md](table.md), [table.csv](table.csv), [table.tex](table.tex).\n")
-    if drawn:
-        parts.append("## Plots\n")
-        for name in drawn:
-            parts.append(f"![{name}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))\n")
-    parts += [
-        "## Published figures\n",
-        _published_line(suite),
-        "## Provenance\n",
-        provenance(suite),
-    ]
-    return "\n".join(parts)
-
-
-def _published_line(suite: SuiteRecord) -> str:
-    if published.read_published(suite.dataset):
-        return "Kept apart from the figures above: [published.md](published.md).\n"
-    return f"None exist for {suite.dataset or 'this data set'} ([published.md](published.md)).\n"
-
-
-def facts(suite: SuiteRecord) -> dict[str, str]:
-    """Versions, hardware and data of the runs, by name; different ones are all given."""
-    found = {
-        name: list(
-            dict.fromkeys(t for c in suite.cells if (t := _environment(c.environment, name)))
-        )
-        for name in ("versions", "device", "processor", "threads", "git")
-    }
-    found["data"] = list(
-        dict.fromkeys(
-            ", ".join(
-                f"{k} {'; '.join(map(str, v)) if isinstance(v, list) else v}"
-                for k, v in d.items()
-                if v is not None and k != "classes"
-            )
-            for c in suite.cells
-            if isinstance(d := c.evaluation.get("dataset"), Mapping)
-        )
+def report_html(study: Study) -> str:
+    """report.html."""
+    environment = Environment(
+        loader=PackageLoader("benchmark.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    found["same configuration, other weights"] = training.twins(suite)
-    return {name: " | ".join(values) for name, values in found.items() if values}
+    scripts = [_asset(name) for name in ("d3.min.js", "plot.umd.min.js", "page.js")]
+    text: str = environment.get_template("page.html").render(
+        study=study,
+        nothing=NOTHING,
+        line_title=LINE_TITLE,
+        line_head=LINE_HEAD,
+        columns=table_columns(study),
+        rows=table_rows(study),
+        families=families(study.table),
+        learner_colours=LEARNER_COLOURS,
+        captions=CAPTIONS,
+        charts=chart_data(study),
+        heats=heat_maps(study),
+        scripts=scripts,
+        # What may run is what is written here: markup that slipped into a record may not.
+        script_sources=" ".join(f"'sha256-{_sha256(script)}'" for script in scripts),
+        style=_asset("page.css"),
+        licences=[_asset(name) for name in ("d3.LICENSE", "plot.LICENSE")],
+    )
+    return text
 
 
-RUNS_HEAD = ["Method", "Seed", "State", "Trained on", "Config hash", "Model hash", "Record"]
+def _asset(name: str) -> str:
+    return (resources.files("benchmark.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def run_rows(suite: SuiteRecord) -> list[list[str]]:
-    """One row per cell, in the order of ``RUNS_HEAD``."""
+def _sha256(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+@dataclass(frozen=True)
+class PageCell:
+    """A cell of the table: what sorts it, what is read, and the finer print below.
+
+    Attributes:
+        mark: "best" or "tied" as in the other tables, or "".
+    """
+
+    key: float | None
+    text: str
+    interval: str = ""
+    seeds: str = ""
+    mark: str = ""
+
+
+def table_columns(study: Study) -> list[tuple[str, str]]:
+    """Heading and, for metrics, "n = 1,000"."""
+    table = study.table
     return [
-        [c.label, str(c.seed), c.status, training.trained_on(c), c.config_hash or "-",
-         ", ".join(weights(c.evaluation)) or "-", f"cells/{c.slug}"]
-        for c in suite.cells
-    ]  # fmt: skip
+        *(
+            (column.title, images(row.summaries[column.key].n for row in table.rows))
+            for column in table.columns
+        ),
+        *((cost.heading, "") for cost in table.costs),
+    ]
 
 
-def render_command(suite: SuiteRecord) -> str:
-    """What renders this report again."""
-    folders = (suite.path, *suite.beside)
-    return " ".join(["generalist-bench report", *(shlex.quote(portable(p)) for p in folders)])
+def table_rows(study: Study) -> list[tuple[Row, list[PageCell]]]:
+    """Each method with its cells: the figures of table.md, with what a browser sorts them by."""
+    found = []
+    for row in study.table.rows:
+        cells = [_cell(row.summaries[column.key]) for column in study.table.columns]
+        for cost in study.table.costs:
+            text = cost_text(cost, row.method)
+            cells.append(PageCell(None if cost.values[row.method] is None else float(text), text))
+        found.append((row, cells))
+    return found
 
 
-def provenance(suite: SuiteRecord) -> str:
-    """Versions, data, and one line per cell with its state and configuration hash."""
-    lines = [f"- {name}: {text}" for name, text in facts(suite).items()]
-    lines.append(f"- render again: `{render_command(suite)}` (reads records only)")
-    table = tables.markdown_table(RUNS_HEAD, run_rows(suite), text_columns=len(RUNS_HEAD))
-    return "\n".join(lines) + "\n\n" + table
+def _cell(summary: Summary) -> PageCell:
+    if summary.interval is None:
+        return PageCell(None, "missing")
+    seeds = " · ".join(map(percent, summary.by_seed)) if summary.seeds > 1 else ""
+    return PageCell(
+        key=summary.interval.value,
+        text=score_text(summary),
+        interval=interval_text(summary),
+        seeds=seeds,
+        mark=summary.mark,
+    )
 
 
-def portable(path: Path) -> str:
-    """``path`` as it was given, or its name alone: a report is no place for a machine's folders."""
-    return path.name if path.is_absolute() else str(path)
-
-
-# Shown on lines of their own, or different in every run and so of no use in a summary.
-_NOT_VERSIONS = {
-    "device",
-    "processor",
-    "threads",
-    "git",
-    "date",
-}
-
-
-def _environment(environment: Mapping[str, Any], name: str) -> str:
-    """One entry of environment.json as text; ``versions`` are those of all packages."""
-    if name == "versions":
-        return ", ".join(f"{k} {v}" for k, v in environment.items() if k not in _NOT_VERSIONS)
-    value = environment.get(name)
-    return "" if value is None else str(value)
+def heat_maps(study: Study) -> list[HeatMap]:
+    """Across norms, and corruption by corruption; those whose data are absent left out."""
+    found = [study.across_norms] if study.across_norms else []
+    for table in study.corruptions:
+        by_method = zip(*(values for _, values in table.rows), table.mean, strict=True)
+        rows = tuple(
+            (method, tuple(None if math.isnan(v) else v for v in values))
+            for method, values in zip(table.methods, by_method, strict=True)
+        )
+        names = tuple(name.replace("_", " ") for name, _ in table.rows)
+        caption = "Accuracy (%) under each corruption, mean over severities and seeds."
+        found.append(HeatMap(table.metric, table.title, (*names, "mean"), rows, caption))
+    return found

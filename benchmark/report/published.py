@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.records.study import SuiteRecord
-from benchmark.report.tables import markdown_table
+from benchmark.report.study_model import Published, PublishedLayer, PublishedTable
 
 # File name to heading.
 TABLES = {
@@ -17,6 +15,22 @@ TABLES = {
     "published_multinorm.csv": "Several norms",
     "robustbench_leaderboard.csv": "RobustBench leaderboard",
 }
+
+
+def published_on(dataset: str) -> Published:
+    """What others published on ``dataset``, and the layers of all data sets, those on it first.
+
+    Raises:
+        BenchmarkError: a damaged file, or none installed.
+    """
+    return Published(
+        tables=tuple(_table(name, frame) for name, frame in read_published(dataset).items()),
+        layers=tuple(sorted(layers(), key=lambda layer: not _same(layer, dataset))),
+        points=tuple(
+            (float(clean), float(robust), str(extra))
+            for clean, robust, extra in scatter(dataset).itertuples(index=False)
+        ),
+    )
 
 
 def published_dir() -> Path:
@@ -72,34 +86,18 @@ def _read_all() -> dict[str, pd.DataFrame]:
     return found
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Published points of one kind, on one data set, under one attack.
-
-    Attributes:
-        metric: ours that measures the same, e.g. ``aa_linf``.
-        points: clean and robust accuracy in per cent, a name, and what a reader must know.
-    """
-
-    source: str
-    dataset: str
-    threat: str
-    metric: str
-    points: tuple[tuple[float, float, str, str], ...]
-
-
 # RobustBench's threat models, and the metric of ours that is the same.
 _BOARDS = {"Linf": "aa_linf", "L2": "aa_l2", "corruptions": "corruptions"}
 
 
-def layers() -> list[Layer]:
+def layers() -> list[PublishedLayer]:
     """Every published pair of clean and robust accuracy, on any data set, by source and attack.
 
     Raises:
         BenchmarkError: a damaged file.
     """
     tables = _read_all()
-    found: list[Layer] = []
+    found: list[PublishedLayer] = []
     board = tables.get("robustbench_leaderboard.csv")
     if board is not None:
         for (dataset, threat), rows in board.groupby(["dataset", "threat_model"], sort=False):
@@ -126,7 +124,7 @@ def layers() -> list[Layer]:
     return found
 
 
-def same(layer: Layer, dataset: str) -> bool:
+def _same(layer: PublishedLayer, dataset: str) -> bool:
     """Whether the layer is on ``dataset``, however that is spelt."""
     return _plain(layer.dataset) == _plain(dataset)
 
@@ -144,7 +142,7 @@ def _layer(
     column: str,
     name: str,
     notes: list[str],
-) -> list[Layer]:
+) -> list[PublishedLayer]:
     """The layer of the rows that state both figures, if there are any."""
     clean_column = "clean_acc" if source == "RobustBench" else "clean"
     clean = pd.to_numeric(rows[clean_column], errors="coerce")
@@ -154,41 +152,17 @@ def _layer(
         for x, y, label, note in zip(clean, robust, rows[name], notes, strict=True)
         if pd.notna(x) and pd.notna(y)
     )
-    return [Layer(source, str(dataset), str(threat), metric, points)] if points else []
+    return [PublishedLayer(source, str(dataset), str(threat), metric, points)] if points else []
 
 
-def grid(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows as shown: without the data set, and without columns that are empty."""
+def _table(name: str, frame: pd.DataFrame) -> PublishedTable:
+    """Without the data set, and without columns that are empty."""
     shown = frame.drop(columns="dataset")
     shown = shown[[c for c in shown.columns if (shown[c] != "").any()]]
-    rows: list[list[str]] = shown.map(lambda text: text.replace("<br>", " ")).to_numpy().tolist()
-    return [str(c) for c in shown.columns], rows
-
-
-def markdown_text(suite: SuiteRecord) -> str:
-    """published.md: what others report on the suite's data set, with the source of each row."""
-    tables = read_published(suite.dataset)
-    lines = [f"# Published figures: {suite.dataset or 'unknown data set'}\n"]
-    if not tables:
-        lines.append(
-            f"None exist: no published figure in this collection is on {suite.dataset or 'it'}.\n"
-        )
-        return "\n".join(lines)
-    lines.append(
-        "Copied from papers and repositories, not measured here. Architectures, budgets, attacks "
-        "and checkpoint rules differ between rows and from this suite, so no row is comparable "
-        "with ours without reading its source. Per cent; empty = not stated.\n"
+    rows = shown.map(lambda text: text.replace("<br>", " ")).to_numpy().tolist()
+    return PublishedTable(
+        name, TABLES[name], tuple(map(str, shown.columns)), tuple(map(tuple, rows))
     )
-    for name, frame in tables.items():
-        lines.append(f"## {TABLES[name]}\n")
-        if name == "robustbench_leaderboard.csv":
-            lines.append(
-                "Source of every row: RobustBench/robustbench, model_info/ (`model` is the file).\n"
-            )
-        head, rows = grid(frame)
-        lines.append(markdown_table(head, rows, text_columns=len(head)))
-        lines.append(f"File: results/published/{name}\n")
-    return "\n".join(lines)
 
 
 def scatter(dataset: str) -> pd.DataFrame:

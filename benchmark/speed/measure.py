@@ -14,6 +14,7 @@ import torch
 
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
+from benchmark.core.precision import Precision
 from benchmark.core.progress import Progress
 from benchmark.core.registry import did_you_mean
 from benchmark.models.architecture import MODELS
@@ -23,23 +24,22 @@ from benchmark.speed.growth import growth
 from benchmark.speed.passes import (
     KINDS,
     Key,
-    Limit,
-    Precision,
+    PassLimit,
     count_gflop,
     form_work,
     forms,
     gemm_rate,
     limits,
 )
-from benchmark.speed.setting import FULL, QUICK, Amount, Bench
-from benchmark.speed.tasks import TASKS, Comparison, build
+from benchmark.speed.setting import FULL, QUICK, Bench, Workload
+from benchmark.speed.tasks import TASKS, TimedTask, build
 
 MODELS_MEASURED = ("small-resnet", "resnet18")
 _GEMM_REPEATS = 10
 
 
 @dataclass(frozen=True)
-class Options:
+class SpeedOptions:
     """What to measure.
 
     Raises:
@@ -51,7 +51,7 @@ class Options:
     precision: Precision = "fp32"
     repeats: int = 3
     batch_size: int = 128
-    amount: Amount = FULL
+    amount: Workload = FULL
 
     def __post_init__(self) -> None:
         for model in self.models:
@@ -73,9 +73,9 @@ def options(
     repeats: int,
     batch_size: int | None,
     quick: bool,
-) -> Options:
+) -> SpeedOptions:
     """What a user asked for; what is left open depends on ``quick``."""
-    return Options(
+    return SpeedOptions(
         models=models or (("small-resnet",) if quick else MODELS_MEASURED),
         tasks=tasks or TASKS,
         precision=precision,
@@ -85,7 +85,7 @@ def options(
     )
 
 
-def measure(options: Options, device: torch.device, progress: Progress) -> dict[str, Any]:
+def measure(options: SpeedOptions, device: torch.device, progress: Progress) -> dict[str, Any]:
     """The document that ``--json`` prints: rows (see ``_rows``), a detail beside each of them,
     best passes, overheads and growth (unless single tasks are asked for), peak memory, and what was
     left out."""
@@ -114,7 +114,7 @@ def measure(options: Options, device: torch.device, progress: Progress) -> dict[
 
 def _measure_model(
     document: dict[str, Any],
-    options: Options,
+    options: SpeedOptions,
     model: str,
     rates: dict[Precision, float],
     clock: Clock,
@@ -150,7 +150,7 @@ def _measure_model(
 def _add_surroundings(
     document: dict[str, Any],
     bench: Bench,
-    options: Options,
+    options: SpeedOptions,
     clock: Clock,
     progress: Progress,
 ) -> None:
@@ -168,10 +168,10 @@ def _add_surroundings(
 
 def _add_rows(
     document: dict[str, Any],
-    comparison: Comparison,
+    comparison: TimedTask,
     bench: Bench,
     seconds: dict[str, list[float]],
-    best: dict[Key, Limit],
+    best: dict[Key, PassLimit],
 ) -> None:
     """A row for each reference. ``ratio`` is the median of the ratios of single repeats."""
     ours = seconds[comparison.ours]
@@ -215,7 +215,7 @@ def _named(passes: Counter[Key]) -> dict[str, int]:
     return {f"{kind} {precision}": count for (kind, precision), count in passes.items()}
 
 
-def _pass(model: str, key: Key, limit: Limit, rates: dict[Precision, float]) -> dict[str, Any]:
+def _pass(model: str, key: Key, limit: PassLimit, rates: dict[Precision, float]) -> dict[str, Any]:
     kind, precision = key
     return {
         "model": model,

@@ -17,22 +17,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.attacks.pgd import attack_loss, input_gradient
 from benchmark.core.crafting import crafting
+from benchmark.core.precision import Precision
 from benchmark.speed.clock import Clock, Work
 
 # Forward; forward and gradient to the images; forward and gradient to the weights in train mode.
-Kind = Literal["forward", "gradient", "training"]
-KINDS: tuple[Kind, ...] = ("forward", "gradient", "training")
-Precision = Literal["fp32", "bf16"]
+PassKind = Literal["forward", "gradient", "training"]
+KINDS: tuple[PassKind, ...] = ("forward", "gradient", "training")
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Sides of the square matrices whose product says what the arithmetic units can do.
 _GEMM_SIDES = (512, 1024, 2048)
 
 
 @dataclass(frozen=True)
-class Form:
+class PassForm:
     """One way to make a pass. Folding is for crafting; in training BatchNorm stays."""
 
-    kind: Kind
+    kind: PassKind
     precision: Precision
     batch_size: int
     channels_last: bool
@@ -45,18 +46,18 @@ class Form:
 
 
 def forms(
-    batch_size: int, precisions: Sequence[Precision], kinds: Sequence[Kind] = KINDS
-) -> Iterator[Form]:
+    batch_size: int, precisions: Sequence[Precision], kinds: Sequence[PassKind] = KINDS
+) -> Iterator[PassForm]:
     """What is tried: the batch whole and in quarters, both layouts, folded and not."""
     for kind in kinds:
         for precision in precisions:
             for size in (max(2, batch_size // 4), batch_size):
                 for channels_last in (True, False):
                     for folded in (True, False) if kind != "training" else (False,):
-                        yield Form(kind, precision, size, channels_last, folded)
+                        yield PassForm(kind, precision, size, channels_last, folded)
 
 
-def pass_work(kind: Kind, model: nn.Module, x: Tensor, y: Tensor) -> Work:
+def pass_work(kind: PassKind, model: nn.Module, x: Tensor, y: Tensor) -> Work:
     """One pass of ``model``, in the mode that it is in, over images x [n, 3, h, w] in [0, 1]."""
 
     def forward() -> None:
@@ -73,7 +74,7 @@ def pass_work(kind: Kind, model: nn.Module, x: Tensor, y: Tensor) -> Work:
     return {"forward": forward, "gradient": gradient, "training": training}[kind]
 
 
-def form_work(form: Form, model: nn.Module, x: Tensor, y: Tensor) -> Work:
+def form_work(form: PassForm, model: nn.Module, x: Tensor, y: Tensor) -> Work:
     """A pass in that form over the first images of x; ``model`` is copied."""
     layout = torch.channels_last if form.channels_last else torch.contiguous_format
     net: nn.Module = copy.deepcopy(model).to(memory_format=layout)
@@ -90,7 +91,7 @@ def form_work(form: Form, model: nn.Module, x: Tensor, y: Tensor) -> Work:
 
 
 @dataclass(frozen=True)
-class Limit:
+class PassLimit:
     """The best measured pass of each kind, and what its arithmetic would take at the speed of a
     matrix product. Seconds are per image.
 
@@ -99,25 +100,27 @@ class Limit:
         gflop: per image, counted on the network as it is (folding adds and takes next to nothing).
     """
 
-    form: Form
+    form: PassForm
     seconds: float
     gflop: float
     arithmetic: float
 
 
-Key = tuple[Kind, Precision]
+Key = tuple[PassKind, Precision]
 
 
 def limits(
-    seconds: dict[Form, list[float]], gflop: dict[Kind, float], rates: dict[Precision, float]
-) -> dict[Key, Limit]:
+    seconds: dict[PassForm, list[float]],
+    gflop: dict[PassKind, float],
+    rates: dict[Precision, float],
+) -> dict[Key, PassLimit]:
     """By kind and precision; what bf16 may do includes what fp32 does.
 
     Args:
         seconds: of each form's pass, over repeats.
         gflop: per image and kind; rates: of matrix products, in GFLOP/s.
     """
-    found: dict[Key, Limit] = {}
+    found: dict[Key, PassLimit] = {}
     for precision, rate in rates.items():
         allowed = ("fp32", precision)
         for kind in dict.fromkeys(form.kind for form in seconds):
@@ -126,14 +129,14 @@ def limits(
                 key=lambda form: median(seconds[form]) / form.batch_size,
             )
             per_image = median(seconds[best]) / best.batch_size
-            found[kind, precision] = Limit(best, per_image, gflop[kind], gflop[kind] / rate)
+            found[kind, precision] = PassLimit(best, per_image, gflop[kind], gflop[kind] / rate)
     return found
 
 
-def count_gflop(model: nn.Module, x: Tensor, y: Tensor) -> dict[Kind, float]:
+def count_gflop(model: nn.Module, x: Tensor, y: Tensor) -> dict[PassKind, float]:
     """GFLOP per image of each kind of pass (a multiplication and an addition are two)."""
     model, x, y = copy.deepcopy(model), x[:2], y[:2]
-    counted: dict[Kind, float] = {}
+    counted: dict[PassKind, float] = {}
     with crafting(model):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(x)

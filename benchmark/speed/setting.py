@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from benchmark.config.suite import CellConfig, build_suite
 from benchmark.core.errors import ConfigError
 from benchmark.core.method import Batch, Method
+from benchmark.core.precision import Precision
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import evaluation_batches
-from benchmark.speed.passes import Precision
 from benchmark.training.build import Length, build_method
 
 # Networks above this many parameters are attacked on fewer images, measured for overheads in one
@@ -29,7 +29,7 @@ _LENGTH = Length(steps=1_000_000, steps_per_epoch=1000, images=0)
 
 
 @dataclass(frozen=True)
-class Amount:
+class Workload:
     """How much of everything is measured.
 
     Attributes:
@@ -57,8 +57,10 @@ class Amount:
     trained: int = 40
 
 
-FULL = Amount()
-QUICK = Amount(size=16, steps=2, evaluated=16, attacked=4, part_steps=3, part_queries=5, trained=10)
+FULL = Workload()
+QUICK = Workload(
+    size=16, steps=2, evaluated=16, attacked=4, part_steps=3, part_queries=5, trained=10
+)
 
 
 class Bench:
@@ -81,7 +83,7 @@ class Bench:
         model: str,
         batch_size: int,
         precision: Precision,
-        amount: Amount,
+        amount: Workload,
         device: torch.device,
     ) -> None:
         self.model, self.batch_size, self.precision = model, batch_size, precision

@@ -15,12 +15,13 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import Attack, run_autoattack
+from benchmark.core.precision import Precision
 from benchmark.core.threat import Pixels, ThreatModel
 from benchmark.metrics.outcomes import pgd_outcomes
 from benchmark.speed import libraries, plain
 from benchmark.speed.clock import Work
-from benchmark.speed.passes import Key, Precision
-from benchmark.speed.setting import Amount, Bench
+from benchmark.speed.passes import Key
+from benchmark.speed.setting import Bench, Workload
 
 TRAINING = ("natural", "pgd-at", "trades", "generalist-d", "generalist-t")
 PARTS: tuple[Attack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -39,7 +40,7 @@ _SAFE = 1e-6
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TimedTask:
     """A task and what it is compared with.
 
     Attributes:
@@ -63,7 +64,7 @@ class Tasks:
     """Ways of doing things, by name, and the comparisons between them."""
 
     ways: dict[str, Work] = field(default_factory=dict)
-    comparisons: list[Comparison] = field(default_factory=list)
+    comparisons: list[TimedTask] = field(default_factory=list)
 
 
 def build(bench: Bench, wanted: Sequence[str], say: Callable[[str], None]) -> Tasks:
@@ -116,7 +117,7 @@ def _add_training(tasks: Tasks, bench: Bench, task: str) -> None:
     else:
         tasks.ways[f"plain {task}"] = _plain_step(bench, task)
     passes = training_passes(bench, task)
-    tasks.comparisons.append(Comparison(task, task, references, bench.batch_size, passes))
+    tasks.comparisons.append(TimedTask(task, task, references, bench.batch_size, passes))
 
 
 def _add_step(tasks: Tasks, bench: Bench, task: str) -> None:
@@ -207,7 +208,7 @@ def _add_pgd(tasks: Tasks, bench: Bench, model: nn.Module, threat: ThreatModel) 
     judged: Key = ("forward", "fp32")
     passes: Counter[Key] = Counter({gradient: _PGD_STEPS * len(y), judged: 2 * len(y)})
     references = {name: (f"{name} {PGD}",) for name in attacks}
-    tasks.comparisons.append(Comparison(PGD, PGD, references, len(y), passes, disagree))
+    tasks.comparisons.append(TimedTask(PGD, PGD, references, len(y), passes, disagree))
 
 
 def _judged(
@@ -252,10 +253,10 @@ def _add_part(tasks: Tasks, bench: Bench, model: nn.Module, part: Attack, eps: f
                 tasks.ways[way] = functools.partial(_judged, attack, theirs, x, y, size)
                 references[library] = (way,)
     passes = part_passes(part, amount, n, bench.precision)
-    tasks.comparisons.append(Comparison(part, part, references, n, passes))
+    tasks.comparisons.append(TimedTask(part, part, references, n, passes))
 
 
-def part_passes(part: Attack, amount: Amount, n: int, precision: Precision) -> Counter[Key]:
+def part_passes(part: Attack, amount: Workload, n: int, precision: Precision) -> Counter[Key]:
     """Images x passes that the attack itself needs on ``n`` images that all survive: nothing for
     labels that are known already, for the library's checks or for judging."""
     steps, targets, queries = amount.part_steps, amount.part_targets, amount.part_queries
@@ -269,7 +270,7 @@ def part_passes(part: Attack, amount: Amount, n: int, precision: Precision) -> C
 
 
 @contextmanager
-def shortened(amount: Amount) -> Iterator[None]:
+def shortened(amount: Workload) -> Iterator[None]:
     """The library with attacks as short as ``amount`` says, for us and for the bare call alike."""
     full = AutoAttack._set_version
 

@@ -18,9 +18,10 @@ from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.ranks import Ranks
 from benchmark.core.setting import Setting
-from benchmark.data.config import DatasetConfig
+from benchmark.data.batches import batch_bounds
 from benchmark.data.dataset import Dataset
-from benchmark.data.loader import batch_bounds, evaluation_batches
+from benchmark.data.loader import evaluation_batches
+from benchmark.data.source import DatasetConfig
 from benchmark.metrics.outcomes import sample
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
@@ -100,6 +101,7 @@ def build_method(
             generator=generators(0) if generators else None,
             generators=generators,
             calibration=lambda: calibration_batches(data, config.train.batch_size, device),
+            held_out=lambda: held_out_batches(data, config.train, device),
             crafting_view=precision.view,
             autocast=precision.autocast,
             mesh=mesh,
@@ -143,6 +145,16 @@ def calibration_batches(data: Dataset, batch_size: int, device: torch.device) ->
     indices = sample(len(data.train), _CALIBRATION_IMAGES, seed=0)
     for _, x, _ in evaluation_batches(data.train, batch_size, indices=indices, device=device):
         yield x
+
+
+def held_out_batches(
+    data: Dataset, train: TrainConfig, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images that validation measures, and their labels."""
+    indices = sample(len(data.val), train.validation_images, seed=0)
+    size = max(256, train.batch_size)
+    for _, x, y in evaluation_batches(data.val, size, indices=indices, device=device):
+        yield x, y
 
 
 def connect_processes(

@@ -53,8 +53,8 @@ class Log:
             ) from error
 
     def _write_tensorboard(self, line: Mapping[str, float]) -> None:
-        # Imported here for start-up time: it takes a second, and few runs ask for it.
-        from torch.utils.tensorboard import SummaryWriter
+        # TensorBoard is an optional extra.
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
         with SummaryWriter(str(self._directory / "tensorboard")) as writer:
             for name, value in line.items():

@@ -11,7 +11,7 @@ import torch
 
 from benchmark.core.draws import WholeBatchGenerator
 from benchmark.core.mesh import DataAxis, Mesh
-from benchmark.data.loader import seed_of
+from benchmark.data.batches import seed_of
 
 
 class RandomState:

@@ -47,7 +47,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize("norm", NORM_NAMES)
-@pytest.mark.parametrize("loss", ["ce", "kl", "cw"])
+@pytest.mark.parametrize("loss", ["ce", "kl", "cw", "squared"])
 def test_pgd_20_takes_20_gradient_steps(norm: str, loss: str) -> None:
     """The released code's "PGD-20" takes 10: here the name is the number of gradients."""
     model = Counting(network()).requires_grad_(False)
@@ -55,7 +55,7 @@ def test_pgd_20_takes_20_gradient_steps(norm: str, loss: str) -> None:
     ticks: list[int] = []
     pgd(model, x, y, threat(norm, 20), loss=loss, start="gaussian", on_step=lambda: ticks.append(1))  # type: ignore[arg-type]
     assert model.backwards == 20
-    assert model.forwards == 20 + (loss == "kl")  # the clean target of KL, without gradient
+    assert model.forwards == 20 + (loss in ("kl", "squared"))  # the clean target, without gradient
     assert len(ticks) == 20
 
 
@@ -158,9 +158,9 @@ def test_margin_is_positive_iff_misclassified() -> None:
     assert torch.equal(values > 0, logits.argmax(1) != y)
 
 
-@pytest.mark.parametrize("loss", ["ce", "kl", "cw"])
+@pytest.mark.parametrize("loss", ["ce", "kl", "cw", "squared"])
 def test_losses_are_sums_over_examples(loss: str) -> None:
-    """Formulas of the three losses, value and gradient, with p_clean a constant in KL."""
+    """Formulas of the losses, value and gradient, with p_clean a constant."""
     generator = torch.Generator().manual_seed(0)
     logits, clean = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
     y = torch.arange(6) % 4
@@ -175,8 +175,16 @@ def test_losses_are_sums_over_examples(loss: str) -> None:
         "ce": -(true * torch.log(p)).sum(),
         "kl": (q * (torch.log(q) - torch.log(p))).sum(),
         "cw": ((best_other - true) * logits).sum(),
+        "squared": ((p - q) ** 2).sum(),
     }[loss]
-    slope = {"ce": p - true, "kl": p - q, "cw": best_other - true}[loss]
+    inner = 2 * p * (p - q)
+    slopes = {
+        "ce": p - true,
+        "kl": p - q,
+        "cw": best_other - true,
+        "squared": inner - p * inner.sum(1, keepdim=True),
+    }
+    slope = slopes[loss]
     assert relative_error(value, expected) < 1e-9
     (grad,) = torch.autograd.grad(value, logits, retain_graph=True)
     assert relative_error(grad, slope) < 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from baselines.augmentation import GaussianNoise, Rotation
 from baselines.fast_at import FGSMRS, NFGSM
 from baselines.fat import FAT, FATTRADES
 from baselines.multi_norm import AVG, MAX, MSD, SAT
+from baselines.score import SCORE
 from benchmark.attacks import pgd
 from benchmark.attacks.apgd import apgd
 from benchmark.attacks.norms import norm_of
@@ -337,6 +339,27 @@ def test_eat_counts_images_that_resist_every_iterate(k: int) -> None:
     method.update((x, y), 0.0)
     assert (method.seen[k], method.correct[k]) == (74, resisted)
     assert 0 < resisted < int(right[0].sum())
+
+
+def test_score_climbs_the_squared_distance_by_the_statistics_of_the_batch() -> None:
+    """From a uniform start, by plain steps; the clean prediction too is by the batch's statistics,
+    and the running averages stay."""
+    (x, y), model = images(12, dtype=torch.float64), network().double()
+    before = model.norm.running_mean.clone()  # type: ignore[union-attr, operator]
+    objective = make(SCORE)
+    assert objective.batchnorm == "batch"
+    with crafting(model, "batch"):
+        actual = objective.perturb(model, x, y, draws())
+    assert torch.equal(model.norm.running_mean, before)  # type: ignore[union-attr, arg-type]
+    other = copy.deepcopy(model).train()
+    p = other(x).softmax(1).detach()
+    size = float(THREATS["linf"].step)
+    z = (x + torch.empty_like(x).uniform_(-EPS, EPS, generator=draws().generator)).clamp(0, 1)
+    for _ in range(THREATS["linf"].steps):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(((other(z).softmax(1) - p) ** 2).sum(), z)
+        z = (z.detach() + size * grad.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
+    torch.testing.assert_close(actual, z)
 
 
 def test_noise_and_rotation() -> None:

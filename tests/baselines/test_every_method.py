@@ -40,6 +40,8 @@ FIXED_COST: dict[str, dict[str, Any]] = {
     "fat": {"tau": 99},
     "fat-trades": {"tau": 99},
     "sat": {"threats": ["linf", "l1"]},  # of equally many steps
+    "rebat-plus-plus": {"stronger_since": "0%"},
+    "cfa": {"threshold": 0},  # without the attack on held-out images
 }
 NAMES = METHODS.names()
 OBJECTIVES = [name for name in NAMES if is_objective(METHODS.get(name))]

@@ -16,12 +16,18 @@ import torch
 from tiny_learners import CONTEXT, images, relative_error, tiny_net, tiny_setting
 from torch import Tensor, nn
 
+from baselines.ar_at import _Companion
 from benchmark.attacks import pgd
 from benchmark.attacks.apgd import apgd
+from benchmark.attacks.norms import norm_of
 from benchmark.core.crafting import crafting
+from benchmark.core.errors import ConfigError
 from benchmark.core.method import Method, make_recipe
 from benchmark.core.objective import METHODS, Step, is_objective
 from benchmark.core.threat import ThreatModel
+from benchmark.models.config import ModelConfig
+from benchmark.models.wide_resnet import WideResNet
+from benchmark.models.zoo import build_model
 
 F64 = torch.float64
 THREATS = {name: ThreatModel.model_validate(t) for name, t in CONTEXT["threats"].items()}
@@ -130,6 +136,15 @@ def cutmix(f: nn.Module, x: Tensor, draws: torch.Generator) -> Tensor:
     return left * ce(z) + (1 - left) * ce(z, Y[other])
 
 
+def score(f: nn.Module, x: Tensor, x_adv: Tensor, beta: float) -> Tensor:
+    """Squared distances of probabilities, image by image."""
+    p, q, total = softmax(f(x)), softmax(f(x_adv)), x.new_zeros(())
+    for i in range(len(x)):
+        for k in range(3):
+            total = total + (p[i, k] - float(k == Y[i])) ** 2 + beta * (q[i, k] - p[i, k]) ** 2
+    return total / len(x)
+
+
 Formula = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 OBJECTIVES: dict[str, Formula] = {
     "natural": lambda f, x_adv, draws: ce(f(X)),
@@ -138,6 +153,7 @@ OBJECTIVES: dict[str, Formula] = {
     "joint": lambda f, x_adv, draws: (ce(f(X)) + ce(f(x_adv))) / 2,
     "rst-without-extra-data": lambda f, x_adv, draws: trades(f, X, x_adv, 6),
     "mart": lambda f, x_adv, draws: mart(f, X, x_adv, 5),
+    "score": lambda f, x_adv, draws: score(f, X, x_adv, 4),
     "fgsm-rs": lambda f, x_adv, draws: ce(f(x_adv)),
     "n-fgsm": lambda f, x_adv, draws: ce(f(x_adv)),
     "fat": lambda f, x_adv, draws: ce(f(x_adv)),
@@ -274,6 +290,300 @@ def test_lbgat(beta: float) -> None:
     check(
         method, {"natural": (natural, gradient(total, g)), "robust": (robust, gradient(total, f))}
     )
+
+
+def test_score_with_clipping() -> None:
+    """The form without generated data: what a prediction with 0.3 on the wrong classes costs is
+    taken off each image's loss, and no loss is below 0."""
+    method = build("score", beta=6, clip=0.3, start="gaussian", batchnorm="eval")
+    x_adv, _ = crafted(method)
+    f = copy.deepcopy(method.learners["score"].model).train()
+    p, q = softmax(f(X)), softmax(f(x_adv))
+    free = 0.3**2 + 2 * 0.15**2  # 1 - 0.7 on the right class, 0.15 on each of the two others
+    total, clipped = X.new_zeros(()), 0
+    for i in range(12):
+        right = torch.eye(3, dtype=F64)[Y[i]]
+        lost = ((p[i] - right) ** 2).sum() + 6 * ((q[i] - p[i]) ** 2).sum() - free
+        clipped += int(lost < 0)
+        total = total + (lost if lost > 0 else 0)
+    assert 0 < clipped < 12
+    check(method, {"score": (total / 12, gradient(total / 12, f))})
+
+
+def ikl(z: Tensor, z_adv: Tensor, weights: Tensor) -> Tensor:
+    """CE(z) + 4 soft cross-entropy + 20 / 4 weighted squared differences of differences."""
+    total = ce(z)
+    for i in range(len(z)):
+        q = torch.log(softmax(z_adv)[i])
+        total = total - 4 * (softmax(z)[i].detach() * q).sum() / len(z)
+        for j in range(3):
+            for k in range(3):
+                d = (z[i, j] - z[i, k]) - (z_adv[i, j] - z_adv[i, k])
+                total = total + 5 * weights[Y[i], j] * weights[Y[i], k] * d**2 / len(z)
+    return total
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_ikl(epoch: int) -> None:
+    """Weights of the first epoch are 1 / 3; then mean softmax(z / 4) by class over the epoch before,
+    in train mode. The radius is (epoch + 1) / epochs of the whole. A class that was not seen keeps
+    its row."""
+    method = build("ikl")
+    x_before, y_before = images(8, 1, F64)
+    y_before = y_before.clamp_max(1)
+    sums = torch.zeros(3, 3, dtype=F64)
+    for _ in range(2 * epoch):  # an epoch has two steps, and there are four
+        f = copy.deepcopy(method.learners["ikl"].model).train()
+        p = softmax(f(x_before) / 4).detach()
+        for i in range(8):
+            sums[y_before[i]] += p[i]
+        method.update((x_before, y_before), 0)
+    f = copy.deepcopy(method.learners["ikl"].model).train()
+    weights = torch.full((3, 3), 1 / 3, dtype=F64)
+    if epoch:
+        counts = torch.bincount(y_before, minlength=3).double()[:, None] * 2
+        weights[:2] = (sums / counts)[:2]
+    share = (epoch + 1) / 4
+    full = THREATS["linf"]
+    now = full.model_copy(update={"eps": full.eps * share, "step": full.step * share})
+    draws = generator() if not epoch else method._setting.generator  # type: ignore[attr-defined]
+    state = draws.get_state()
+    with crafting(f):
+        x_adv = pgd(f, X, Y, now, loss="kl", start="gaussian", generator=draws)
+    draws.set_state(state)
+    loss = ikl(f(X), f(x_adv), weights)
+    check(method, {"ikl": (loss, gradient(loss, f))})
+
+
+def test_ikl_with_awp() -> None:
+    """The code's AWP is the learner's: the same loss at displaced weights, at twice the cost."""
+    objective = {"name": "awp", "objective": "natural", "gamma": 0.2}
+    method = build("ikl", learner={"name": "ikl", "objective": objective})
+    f = copy.deepcopy(method.learners["ikl"].model).train()
+    worst = copy.deepcopy(f)
+    full = THREATS["linf"]
+    now = full.model_copy(update={"eps": full.eps / 4, "step": full.step / 4})
+    with crafting(f):
+        x_adv = pgd(f, X, Y, now, loss="kl", start="gaussian", generator=generator())
+    weights = torch.full((3, 3), 1 / 3, dtype=F64)
+    first = ikl(f(X), f(x_adv), weights)
+    for (name, w), (_, v), g in zip(
+        f.named_parameters(),
+        worst.named_parameters(),
+        torch.autograd.grad(first, list(f.parameters())),
+        strict=True,
+    ):
+        if name in ("conv.weight", "head.weight"):
+            v.data += 0.2 * w.data.norm() * g / g.norm()
+    loss = ikl(worst(X), worst(x_adv), weights)
+    assert method.passes == 2 + 4
+    check(method, {"ikl": (loss, gradient(loss, worst))})
+
+
+@pytest.mark.parametrize("name", ["rebat", "rebat-plus-plus"])
+def test_rebat(name: str) -> None:
+    """From step 4 of 8: CE + 2 KL(average : network) at x', the average (decay 0.9) as the last step
+    left it and in eval mode. ++: from step 3, a radius and a number of steps of its own."""
+    strong = {"stronger_since": "37.5%", "further_steps": 3} if name != "rebat" else {}
+    method = build(name, beta=2, decay=0.9, since="50%", **strong)
+    (learner,) = method.learners.values()
+    average = copy.deepcopy(learner.model).eval()
+    stronger = THREATS["linf"].model_copy(
+        update={"eps": THREATS["linf"].eps * 1.25, "steps": THREATS["linf"].steps + 3}
+    )
+    draws = generator()
+    for step in range(6):
+        averages = step >= 4
+        assert (method.deployed() is learner.model) is (step < 5)
+        if step == 4:
+            average.load_state_dict(learner.model.state_dict())
+        f = copy.deepcopy(learner.model).train()
+        threat = stronger if strong and step >= 3 else THREATS["linf"]
+        with crafting(f, "train"):  # the running statistics follow the attack
+            x_adv = pgd(f, X, Y, threat, generator=draws)
+        logits = f(x_adv)
+        loss = ce(logits)
+        if averages:
+            loss = loss + 2 * kl(softmax(average(x_adv)).detach(), softmax(logits)).mean()
+        check(method, {name: (loss, gradient(loss, f))}, step / 8)
+        passes = threat.steps + 1
+        assert method.passes_at(step) == passes
+        if averages:
+            with torch.no_grad():
+                for mine, theirs in zip(
+                    average.state_dict().values(), learner.model.state_dict().values(), strict=True
+                ):
+                    if mine.is_floating_point():
+                        mine.copy_(0.9 * mine + 0.1 * theirs)
+    for key, value in method.deployed().state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, average.state_dict()[key], msg=key)
+    assert method.passes == sum(method.passes_at(step) for step in range(8)) / 8
+
+
+def ar_at(
+    f: nn.Module, companion: nn.Module, x_adv: Tensor, a: float
+) -> tuple[Tensor, Tensor, nn.Module, Tensor]:
+    """Both parts of the loss by hand for the test's network: clean BatchNorm, predictor and all. Also
+    the clean network, and its logits."""
+    g = copy.deepcopy(f)
+    g.conv, g.head, g.norm = f.conv, f.head, companion.norms[0]
+    features = []
+    for model, x in ((f, x_adv), (g, X)):
+        here = model.conv(x)
+        mean, var = here.mean((0, 2, 3)), here.var((0, 2, 3), unbiased=False)
+        normed = (here - mean.view(-1, 1, 1)) / (var.view(-1, 1, 1) + 1e-5).sqrt()
+        out = normed * model.norm.weight.view(-1, 1, 1) + model.norm.bias.view(-1, 1, 1)
+        features.append(out.clamp_min(0).mean((2, 3)))
+    first, norm, _, last = companion.predictors[0]
+    hidden = features[0] @ first.weight[:, :, 0, 0].T
+    hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
+    hidden = (hidden * norm.weight + norm.bias).clamp_min(0)
+    predicted = hidden @ last.weight[:, :, 0, 0].T + last.bias
+    target = features[1].detach()
+    cosines = (predicted * target).sum(1) / (predicted.norm(dim=1) * target.norm(dim=1))
+    z = g(X)
+    return a * ce(f(x_adv)) + 7 * (1 - cosines.mean()), (1 - a) * ce(z), g, z
+
+
+def test_ar_at() -> None:
+    """a CE(x') + (1 - a) CE(x) + w (1 - cos): two sets of BatchNorm over shared convolutions, no
+    gradient to the clean features; a = 1 / 3 in the first epoch, then the last one's accuracy."""
+    method = build("ar-at", weight=7, hidden=0.75)
+    main, clean = method.learners.values()
+    draws, right = generator(), []
+    draws.set_state(method._setting.generator.get_state())  # type: ignore[attr-defined]
+    norms_before = copy.deepcopy(clean.model.norms[0])  # type: ignore[index]
+    for step in range(4):
+        f, companion = copy.deepcopy(main.model).train(), copy.deepcopy(clean.model).train()
+        a = 1 / 3 if step < 2 else sum(right[:2]) / 24
+        with crafting(f, "train"):
+            x_adv = pgd(f, X, Y, THREATS["linf"], generator=draws)
+        adversarial, natural, g, z = ar_at(f, companion, x_adv, a)
+        total = adversarial + natural
+        right.append(int((z.argmax(1) == Y).sum()))
+        check(method, {
+            "ar-at": (adversarial, gradient(total, f)),
+            "clean": (natural, gradient(total, companion)),
+        })  # fmt: skip
+        # running statistics: those of the attack and x' on one side, of x on the other
+        for mine, expected in ((main.model, f), (clean.model.norms[0], g.norm)):  # type: ignore[index]
+            for name, buffer in expected.named_buffers():
+                torch.testing.assert_close(mine.get_buffer(name), buffer)
+    assert method.accuracy == sum(right[2:]) / 24  # type: ignore[attr-defined]
+    assert 0 < sum(right[:2]) < 24
+    for name, tensor in clean.model.norms[0].state_dict().items():  # type: ignore[index]
+        assert not torch.equal(tensor, norms_before.state_dict()[name])
+
+
+def test_ar_at_aligns_the_layers_of_its_code() -> None:
+    """Those in its commands (of the wide network, there, the ReLUs after these)."""
+    resnet = build_model(ModelConfig(name="resnet18"), num_classes=10, image_size=32)
+    wide = WideResNet(10, blocks=5, widen=1)
+    block3 = [f"block3.layer.{block}.bn{i}" for block in range(5) for i in (1, 2)]
+    for model, layers, expected in (
+        (resnet, 4, [f"layer4.{block}.bn{i}" for block in (0, 1) for i in (1, 2)]),
+        (wide, 11, [*block3, "bn1"]),
+    ):
+        recipe = make_recipe({"name": "ar-at", "layers": layers}, CONTEXT)
+        assert _Companion(model, recipe, generator()).aligned == expected  # type: ignore[arg-type]
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    with pytest.raises(ConfigError, match="the model has none"):
+        make_recipe({"name": "ar-at"}, CONTEXT).build(tiny_setting(new_model=lambda: plain))
+
+
+def class_wise_pgd(f: nn.Module, norm: str, radii: list[float], draws: torch.Generator) -> Tensor:
+    """PGD of an image within a radius of its own, image by image (the starts are drawn together)."""
+    threat = THREATS[norm]
+    start = norm_of(norm).random_start(X, float(threat.eps), draws)
+    z = torch.stack([
+        (X[i] + start[i] * radii[i] / float(threat.eps)).clamp(0, 1) for i in range(12)
+    ])  # fmt: skip
+    for _ in range(threat.steps):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(ce(f(z)), z)
+        moved = []
+        for i in range(12):
+            if norm == "linf":
+                d = (z[i].detach() + float(threat.step) * grad[i].sign() - X[i]).clamp(
+                    -radii[i], radii[i]
+                )
+            else:
+                d = z[i].detach() + float(threat.step) * grad[i] / grad[i].norm() - X[i]
+                d = d * min(1.0, radii[i] / float(d.norm()))
+            moved.append((X[i] + d).clamp(0, 1))
+        z = torch.stack(moved)
+    return z.detach()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_cfa(norm: str) -> None:
+    """Radii (0.3 + robust accuracy of the class in the last epoch) * eps from step 4 of 8, before it
+    eps; accuracies from the predictions of training. (Small steps until the one that is checked.)"""
+    objective = {"name": "natural", "batchnorm": "train"}
+    schedule = {"points": [[0, 0.02], [0.5, 1]], "interpolation": "step"}
+    own = {"name": "cfa", "objective": objective, "schedule": schedule}
+    method = build("cfa", margin=0.3, begin="50%", threat=norm, learner=own)
+    learner = method.learners["cfa"]
+    eps, draws = float(THREATS[norm].eps), generator()
+    sizes = torch.bincount(Y, minlength=3)
+    shares, right = [1.0] * 12, torch.zeros(3)
+    for step in range(5):
+        f = copy.deepcopy(learner.model).train()
+        with crafting(f, "train"):  # the running statistics follow the attack
+            x_adv = class_wise_pgd(f, norm, [share * eps for share in shares], draws)
+        z = f(x_adv)
+        if step < 4:
+            method.update((X, Y), step / 8)
+        else:
+            check(method, {"cfa": (ce(z), gradient(ce(z), f))}, step / 8)
+        torch.testing.assert_close(
+            learner.model.get_buffer("norm.running_mean"), f.get_buffer("norm.running_mean")
+        )
+        for i in range(12):
+            right[Y[i]] += float(z[i].argmax() == Y[i])
+        if step == 1:
+            right.zero_()
+        if step == 3:
+            shares = [0.3 + float(right[c] / (2 * sizes[c])) for c in Y]
+    assert len(set(shares)) > 1
+
+
+def test_cfa_averages_epochs_whose_weakest_class_is_strong_enough() -> None:
+    """Held-out images are attacked in eval mode; the first weights that are admitted begin the
+    average, BatchNorm statistics too. (Wrong labels in epoch 7 weaken a class again.)"""
+
+    def state(model: nn.Module) -> Tensor:
+        return torch.cat([weights(model), model.norm.running_mean, model.norm.running_var])
+
+    def weakest(model: nn.Module) -> float:
+        noise, right, size = generator(), [0] * 3, [0] * 3
+        for x, y in parts:
+            with crafting(model):
+                predicted = model(pgd(model, x, y, THREATS["linf"], generator=noise)).argmax(1)
+            for i in range(len(y)):
+                right[y[i]] += int(predicted[i] == y[i])
+                size[y[i]] += 1
+        return min(right[c] / size[c] for c in range(3))
+
+    own = {"name": "cfa", "objective": {"name": "natural", "batchnorm": "train"}, "schedule": 0.05}
+    method, average, admitted = build("cfa", threshold=0.5, decay=0.7, learner=own), None, []
+    parts = [(X[:5], Y[:5]), (X[5:], Y[5:])]
+    method._setting.held_out = lambda: iter(parts)  # type: ignore[attr-defined]
+    learner = method.learners["cfa"]
+    for epoch in range(14):
+        for _ in range(2):
+            method.update((X, (Y + 1) % 3 if epoch == 7 else Y), 0)
+        admitted.append(weakest(copy.deepcopy(learner.model)) >= 0.5)
+        if admitted[-1]:
+            new = state(learner.model)
+            average = new if average is None else 0.7 * average + 0.3 * new
+        assert method.selectable(0) is (average is not None)
+        if average is None:
+            assert method.deployed() is learner.model
+        else:
+            torch.testing.assert_close(state(method.deployed()), average)
+    assert [int(entered) for entered in admitted] == [0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("k", [0, 1])

@@ -131,7 +131,7 @@ def test_a_model_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "users_module.py").write_text(FACTORY)
     state = {"1.weight": torch.zeros(10, 768), "1.bias": torch.arange(10.0)}
     torch.save({"state_dict": state}, tmp_path / "net.pt")
-    arguments = ["evaluate", "--model", "users_module:net", "--dataset", "digits"]
+    arguments = ["evaluate-model", "users_module:net", "--dataset", "digits"]
     arguments += ["--limit", 50, "--n", 40, "--metric", "clean", "--metric", "pgd20_linf"]
     mine = cli(*arguments, "--checkpoint", "net.pt", "--json").json()["users_module:net"]
     assert mine["clean"]["n"] == 40
@@ -150,7 +150,7 @@ def test_a_model_of_the_users(tmp_path: Path) -> None:
 
 def test_several_radii(tmp_path: Path) -> None:
     (tmp_path / "users_module2.py").write_text(FACTORY)
-    arguments = ["evaluate", "--model", "users_module2:net", "--dataset", "digits", "--limit", 30]
+    arguments = ["evaluate-model", "users_module2:net", "--dataset", "digits", "--limit", 30]
     arguments += ["--eps", "2/255", "--eps", "4/255", "--out", "out", "--json"]
     for eps in ("2/255", "4/255"):
         arguments += ["--metric", f"pgd20_linf@{eps}"]

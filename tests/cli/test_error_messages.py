@@ -65,7 +65,7 @@ def message(called: Called) -> str:
     ("arguments", "said"),
     [
         ("runn quick", "did you mean 'run'?"),
-        ("run", "suite"),
+        ("run", "Missing argument 'SUITE'"),
         ("run quik", "did you mean 'quick'?"),
         ("run none.yaml", "does not exist"),
         ("run quick --sed 1", "--sed"),
@@ -90,25 +90,27 @@ def message(called: Called) -> str:
         ("train --set train.epochs=0.001", "less than one step"),
         ("train --set train.batch_size=5000", "batch_size = 5000 is more than"),
         ("train --set train.batch_size=1", "train.batch_size"),
-        ("evaluate", "--model"),
+        ("evaluate", "Missing argument 'RUN'"),
+        ("evaluate-model", "Missing argument 'MODEL'"),
         ("evaluate nowhere", "nowhere holds no trained run"),
-        ("evaluate nowhere --limit 9", "--limit is for --model"),
-        ("evaluate nowhere --out x", "--out is for --model"),
+        ("evaluate nowhere --limit 9", "--limit is for another test set: add --dataset"),
+        ("evaluate net.ts", "a network of your own by evaluate-model"),
+        ("evaluate nowhere --out x", "No such option: --out"),
         ("run quick --set seeds=[0] --set seeds=[1]", "--set gives seeds twice"),
         ("run ~no-such-user/x.yaml", "there is no such home folder"),
-        ("evaluate --model a:b --step 1/255 --metric clean", "--step 1/255 applies to none"),
-        ("evaluate --model a:b --dataset digits --n 5000", "has 449 images"),
-        ("evaluate --model a:b --set train.epochs=1", "--set train has no place here"),
-        ("evaluate nowhere --model x:y", "--model"),
-        ("evaluate --model a:b --eps 8", "did you mean 8/255?"),
-        ("evaluate --model a:b --eps-l2 128", "--eps-l2 128: eps = 128 is too large for l2"),
-        ("evaluate --model a:b --eps eight", "is not a number"),
-        ("evaluate --model a:b --metric cleen", "did you mean 'clean'"),
-        ("evaluate --model a:b --dataset digitz", "did you mean 'digits'"),
-        ("evaluate --model no_such_module:net --dataset digits", "cannot import"),
-        ("evaluate --model benchmark.models.zoo:nett --dataset digits", "no callable 'nett'"),
-        ("evaluate --model resnet19 --checkpoint x.pt --dataset digits", "x.pt"),
-        ("evaluate --model resnet18 --dataset digits", "without weights"),
+        ("evaluate-model a:b --step 1/255 --metric clean", "--step 1/255 applies to none"),
+        ("evaluate-model a:b --dataset digits --n 5000", "has 449 images"),
+        ("evaluate-model a:b --set train.epochs=1", "--set train has no place here"),
+        ("evaluate-model . --dataset digits", "evaluate measures trained runs"),
+        ("evaluate-model a:b --eps 8", "did you mean 8/255?"),
+        ("evaluate-model a:b --eps-l2 128", "--eps-l2 128: eps = 128 is too large for l2"),
+        ("evaluate-model a:b --eps eight", "is not a number"),
+        ("evaluate-model a:b --metric cleen", "did you mean 'clean'"),
+        ("evaluate-model a:b --dataset digitz", "did you mean 'digits'"),
+        ("evaluate-model no_such_module:net --dataset digits", "cannot import"),
+        ("evaluate-model benchmark.models.zoo:nett --dataset digits", "no callable 'nett'"),
+        ("evaluate-model resnet19 --checkpoint x.pt --dataset digits", "x.pt"),
+        ("evaluate-model resnet18 --dataset digits", "without weights"),
         ("report nowhere", "nowhere"),
         ("list method", "'methods'"),
     ],
@@ -365,8 +367,8 @@ def test_external_checkpoints(kind: str, said: str, tmp_path: Path) -> None:
         path.write_text("<html>Google Drive - Virus scan warning</html>")
     elif kind in ("truncated", "empty"):
         path.write_bytes(path.read_bytes()[: 5000 if kind == "truncated" else 0])
-    model = ("--model", "small-resnet", "--set", "model.stem_stride=1")
-    called = cli("evaluate", *model, "--checkpoint", path, "--dataset", "digits")
+    model = ("small-resnet", "--set", "model.stem_stride=1")
+    called = cli("evaluate-model", *model, "--checkpoint", path, "--dataset", "digits")
     assert said in message(called)
     assert [file.name for file in tmp_path.iterdir()] == ["net.pt"]
 
@@ -386,7 +388,7 @@ def test_settings_of_a_suite_file_are_checked_like_options(tmp_path: Path) -> No
 def test_evaluate_replaces_no_foreign_record(folder: Path, tmp_path: Path) -> None:
     """Protects: --out on a trained cell once replaced its result by another network's."""
     torch.save(_network().state_dict(), tmp_path / "net.pt")
-    command = ["evaluate", "--model", "small-resnet", "--set", "model.stem_stride=1", "--checkpoint",
+    command = ["evaluate-model", "small-resnet", "--set", "model.stem_stride=1", "--checkpoint",
                tmp_path / "net.pt", "--dataset", "digits", "--limit", 20, "--metric", "clean"]  # fmt: skip
     before = contents(folder)
     said = message(cli(*command, "--out", the_cell(folder)))

@@ -92,7 +92,7 @@ def test_another_test_set_stands_beside_the_first(folder: Path) -> None:
     assert cli("compare", there, there).status == 0
     assert "different test images" in said(cli("compare", run, there))
     assert "other test images" in said(cli("report", folder / "suite", there))
-    assert "is for --model, or for another test set" in said(
+    assert "is for another test set: add --dataset" in said(
         cli("evaluate", run, "--set", "dataset.limit=20")
     )
     assert "made with; leave it out" in said(
@@ -138,8 +138,8 @@ def test_a_run_copied_out_of_its_suite(folder: Path) -> None:
 
 def own_model(noise: float, name: str, *more: object) -> Called:
     Path(f"{name}.py").write_text(OWN.replace("NOISE", str(noise)))
-    spec = ("--model", f"{name}:Net", "--dataset", "digits", "--limit", 64)
-    return cli("evaluate", *spec, "--metric", "clean", "--out", f"mine/{name}", *more)
+    spec = (f"{name}:Net", "--dataset", "digits", "--limit", 64)
+    return cli("evaluate-model", *spec, "--metric", "clean", "--out", f"mine/{name}", *more)
 
 
 def test_models_of_ones_own_beside_a_suite(folder: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_corrected_network_is_measured_again() -> None:
     del sys.modules["own_fixed"]
     text = OWN.replace("x.flatten(1)", "-x.flatten(1)").replace("NOISE", "0")
     Path("own_fixed.py").write_text(text)
-    command = ("evaluate", "--model", "own_fixed:Net", "--dataset", "digits", "--limit", 64)
+    command = ("evaluate-model", "own_fixed:Net", "--dataset", "digits", "--limit", 64)
     more = ("--metric", "clean", "--json", "--out")
     after = cli(*command, *more, "mine/own_fixed").json()["own_fixed:Net"]["clean"]
     fresh = cli(*command, *more, "mine/fresh").json()["own_fixed:Net"]["clean"]

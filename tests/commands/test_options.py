@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmark.commands.options import Options
-from benchmark.config.panels import PANELS, Amount, Radii
+from benchmark.config.panels import PANELS, ImageCounts, Radii
 from benchmark.core.errors import ConfigError
 from benchmark.metrics.metric import make_metric
 
@@ -90,7 +90,7 @@ def test_a_suites_columns_are_not_changed() -> None:
 
 
 def test_unions_follow_their_parts() -> None:
-    panel = PANELS.get("unseen")(Radii(), Amount())
+    panel = PANELS.get("unseen")(Radii(), ImageCounts())
     found = Options(n=30, n_aa=5, steps=7).over(panel)
     names = [metric.name for metric in found]
     union = found[-1]

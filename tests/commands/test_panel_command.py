@@ -13,8 +13,8 @@ import torch
 from short_attacks import shorten
 from tiny_suites import cli, write_suite
 
-from benchmark.commands.evaluate import _radii
-from benchmark.config.panels import PANELS, Amount, Radii
+from benchmark.commands.panels import radii_of
+from benchmark.config.panels import PANELS, ImageCounts, Radii
 from benchmark.core.errors import ConfigError
 from benchmark.metrics.metric import Metric, make_metric
 
@@ -124,13 +124,13 @@ def test_screening_from_the_command_line(out: Path) -> None:
 
 def test_several_radii_with_a_screening_and_an_estimate(out: Path) -> None:
     """Protects: aa_linf@1/255 is no name that a suite could give."""
-    model = ["--model", "small-resnet", "--set", "model.stem_stride=1", "--dataset", "digits",
+    model = ["small-resnet", "--set", "model.stem_stride=1", "--dataset", "digits",
              "--checkpoint", runs(out)[0] / "deployed.pt", "--limit", 30, "-q"]  # fmt: skip
     radii = ["--eps", "0.1", "--eps", "1/20", "--metric", "aa_linf@0.1", "--metric", "aa_linf@1/20"]
     screened = (*model, *radii, "--n-aa", 4, "--precision", "bf16")
-    found = cli("evaluate", *screened, "--json").json()["small-resnet"]
+    found = cli("evaluate-model", *screened, "--json").json()["small-resnet"]
     assert found.keys() == {"aa_linf_screening@0.1", "aa_linf_screening@1/20"}
-    found = cli("evaluate", *model, *radii, "--aa-budget", 2, "--json").json()["small-resnet"]
+    found = cli("evaluate-model", *model, *radii, "--aa-budget", 2, "--json").json()["small-resnet"]
     assert "aa_linf_estimate@1/20" in found
 
 
@@ -164,11 +164,11 @@ def metric(**settings: Any) -> Metric:
 
 
 def test_the_radius_of_a_suite() -> None:
-    unseen = PANELS.get("unseen")(Radii(linf="4/255"), Amount())
-    assert _radii(unseen).linf == "4/255", "not 1.5 or 2 times it"
-    assert _radii([metric(kind="autoattack", name="aa_l2", norm="l2", eps="0.3")]).l2 == "0.3"
+    unseen = PANELS.get("unseen")(Radii(linf="4/255"), ImageCounts())
+    assert radii_of(unseen).linf == "4/255", "not 1.5 or 2 times it"
+    assert radii_of([metric(kind="autoattack", name="aa_l2", norm="l2", eps="0.3")]).l2 == "0.3"
     with pytest.raises(ConfigError, match="several linf radii"):
-        _radii([metric(kind="pgd", name="pgd20_linf", threat=THREAT),
+        radii_of([metric(kind="pgd", name="pgd20_linf", threat=THREAT),
                 metric(kind="autoattack", name="aa_linf", eps="8/255")])  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def test_names_promise_what_is_measured(settings: dict[str, Any]) -> None:
 
 
 def test_a_radius_too_large_for_the_panel_is_one_message() -> None:
-    called = cli("evaluate", "--model", "resnet2b", "--eps", "0.6", "--panel", "unseen",
+    called = cli("evaluate-model", "resnet2b", "--eps", "0.6", "--panel", "unseen",
                  "--dataset", "digits")  # fmt: skip
     assert called.status == 2
     assert called.err.splitlines()[-1].startswith("error: panel unseen:")

@@ -21,8 +21,7 @@ from short_attacks import shorten
 from tiny_suites import cli, contents, write_suite
 
 from benchmark.data import sources
-from benchmark.data.config import DatasetConfig
-from benchmark.data.source import DATASETS, Board
+from benchmark.data.source import DATASETS, Board, DatasetConfig
 
 SHORT = {"epochs": 2, "validations": 1}
 

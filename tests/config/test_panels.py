@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from tiny_suites import tiny
 
-from benchmark.config.panels import PANELS, Amount, Radii
+from benchmark.config.panels import PANELS, ImageCounts, Radii
 from benchmark.config.suite import build_suite
 from benchmark.core.errors import ConfigError
 from benchmark.core.threat import exact
@@ -18,7 +18,7 @@ from benchmark.metrics.union import Union
 @pytest.mark.parametrize("name", PANELS.names())
 def test_every_panel_is_a_valid_evaluation(name: str) -> None:
     suite = build_suite(tiny(evaluation=[{"panel": name, "n": 50, "n_aa": 10}]))
-    assert suite.evaluation == PANELS.get(name)(Radii(), Amount(50, 10))
+    assert suite.evaluation == PANELS.get(name)(Radii(), ImageCounts(50, 10))
     again = build_suite(tiny(evaluation=[m.model_dump(mode="json") for m in suite.evaluation]))
     assert again.evaluation == suite.evaluation
     for metric in suite.evaluation:
@@ -26,12 +26,12 @@ def test_every_panel_is_a_valid_evaluation(name: str) -> None:
 
 
 def test_the_papers_columns() -> None:
-    names = [metric.name for metric in PANELS.get("paper")(Radii(), Amount())]
+    names = [metric.name for metric in PANELS.get("paper")(Radii(), ImageCounts())]
     assert names == [
         "clean", "pgd20_linf", "pgd100_linf", "mim20_linf", "cw20_linf", "pgd10_linf@released", "apgd-ce_linf",
         "apgd-dlr_linf", "apgd-t_linf", "fab-t_linf", "square_linf", "aa_linf",
     ]  # fmt: skip
-    pgd = {m.name: m for m in PANELS.get("paper")(Radii(), Amount()) if isinstance(m, PGD)}
+    pgd = {m.name: m for m in PANELS.get("paper")(Radii(), ImageCounts()) if isinstance(m, PGD)}
     assert pgd["pgd100_linf"].threat.steps == 100
     assert pgd["pgd20_linf"].threat.steps == pgd["cw20_linf"].threat.steps == 20
     assert pgd["mim20_linf"].momentum == 1
@@ -41,13 +41,13 @@ def test_the_papers_columns() -> None:
     assert (released.loss, released.momentum, released.restarts) == ("ce", 0, 1)
     assert {str(metric.threat.step) for metric in pgd.values()} == {"2/255"}
     # at another radius there is nothing that it could be compared with
-    elsewhere = PANELS.get("paper")(Radii(linf="4/255"), Amount())
+    elsewhere = PANELS.get("paper")(Radii(linf="4/255"), ImageCounts())
     assert "pgd10_linf@released" not in [metric.name for metric in elsewhere]
 
 
 def test_unseen_radii_are_multiples_of_the_trained_one() -> None:
     """Protects: "larger eps than trained on" must follow the eps that is given."""
-    panel = PANELS.get("unseen")(Radii(linf="2.5/255"), Amount())
+    panel = PANELS.get("unseen")(Radii(linf="2.5/255"), ImageCounts())
     eps = {m.name: m.threat.eps.text for m in panel if isinstance(m, PGD)}
     assert eps["pgd20_linf"] == "2.5/255"
     assert eps["pgd20_linf@x1.5"] == "3.75/255"

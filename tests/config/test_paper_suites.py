@@ -85,7 +85,7 @@ def test_a_paper_suite_runs_with_a_limit(
 ) -> None:
     _write_folders(tmp_path / folder, size, CLASSES[folder])
     called = cli(
-        "run", suite, "--data-root", tmp_path, "--out", tmp_path / "out", "--limit", 4,
+        "run", suite, "--data-root", tmp_path, "--out", tmp_path / "out", "--limit", 2,
         "--method", "generalist-d", "--seed", 0, "--json", "--set", "dataset.val_size=5",
         "--set", "train={epochs: 1, validations: 1, validation_images: 2}",
         "--set", "evaluation=[{kind: clean}, {kind: pgd, name: pgd2_linf, threat: {eps: 8/255, steps: 2}}]",
@@ -95,5 +95,5 @@ def test_a_paper_suite_runs_with_a_limit(
     training = json.loads((cell / "training.json").read_text())
     assert training["steps"] == 1
     assert training["passes_per_image"] == 12  # 1 natural; 10 crafting steps and 1 robust
-    assert json.loads((cell / "evaluation.json").read_text())["metrics"]["clean"]["n"] == 4
-    assert "limit = 4" in (tmp_path / "out" / "report" / "table.md").read_text()
+    assert json.loads((cell / "evaluation.json").read_text())["metrics"]["clean"]["n"] == 2
+    assert "limit = 2" in (tmp_path / "out" / "report" / "table.md").read_text()

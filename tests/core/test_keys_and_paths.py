@@ -84,8 +84,8 @@ def test_every_path_of_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for command in (
         "evaluate ~/x",
-        "evaluate --model ~/x.ts --dataset digits",
-        "evaluate --model resnet18 --checkpoint=~/x --dataset digits",
+        "evaluate-model ~/x.ts --dataset digits",
+        "evaluate-model resnet18 --checkpoint=~/x --dataset digits",
         "report --out=y ~/x",
         "compare ~/x ~/x",
         "interpolate ~/x ~/x",

@@ -102,8 +102,7 @@ def test_configurations_load_no_slow_library() -> None:
     script = """if True:
         import sys
         from benchmark.core.config import parse
-        from benchmark.data.config import DatasetConfig
-        from benchmark.data.source import DATASETS
+        from benchmark.data.source import DATASETS, DatasetConfig
         from benchmark.models.architecture import MODELS
         from benchmark.models.config import ModelConfig
         for name, source in DATASETS.items():

@@ -29,7 +29,9 @@ def test_busy_cores_are_left_to_others(
     monkeypatch.setattr(threads, "busy_cores", lambda: busy)
     chosen = choose()
     assert chosen.count == count
-    assert f"8 cores, other work takes about {min(busy, 8):.1f} of them" in chosen.why.replace(" allowed of", "")
+    assert f"8 cores, other work takes about {min(busy, 8):.1f} of them" in chosen.why.replace(
+        " allowed of", ""
+    )
 
 
 def test_affinity_and_quota_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ import pytest
 
 from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError
-from benchmark.data.config import DatasetConfig
-from benchmark.data.source import DATASETS
+from benchmark.data.source import DATASETS, DatasetConfig
 
 
 def test_every_data_set_is_described() -> None:

@@ -13,11 +13,11 @@ from PIL import Image
 
 from benchmark.core.errors import DataError
 from benchmark.data.check import check_labels, make_split
-from benchmark.data.config import DatasetConfig
 from benchmark.data.corruptions import corrupt
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.decode import Decoding, Remarks, open_image
 from benchmark.data.loader import TrainLoader, evaluation_batches
+from benchmark.data.source import DatasetConfig
 from benchmark.data.sources import load
 from benchmark.data.white import Extremes, to_grey, white_of
 

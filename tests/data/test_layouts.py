@@ -18,9 +18,9 @@ from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError, DataError
 from benchmark.data import dataset, folders
 from benchmark.data.cifar import CIFAR10_CLASSES, class_names
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset, FileNames, Split, StreamedSplit
 from benchmark.data.loader import evaluation_batches, train_loader
+from benchmark.data.source import DatasetConfig
 from benchmark.data.sources import load
 from benchmark.data.streaming import StreamedTrainLoader
 
@@ -164,7 +164,7 @@ def test_a_test_set_alone(tmp_path: Path) -> None:
         assert data.image_size == 16
         with pytest.raises(DataError, match=r"model\.normalization"):
             _ = data.mean
-        refused(folder, "evaluate --model")
+        refused(folder, "evaluate-model")
 
 
 def test_links_hidden_and_other_files(tmp_path: Path) -> None:

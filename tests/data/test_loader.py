@@ -12,9 +12,9 @@ import torch
 
 from benchmark.core.errors import ConfigError, DataError
 from benchmark.data import streaming
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import FileNames, Split, StreamedSplit
 from benchmark.data.loader import TrainLoader, evaluation_batches, train_loader
+from benchmark.data.source import DatasetConfig
 from benchmark.data.sources import load
 from benchmark.data.streaming import StreamedTrainLoader, streamed_evaluation_batches
 

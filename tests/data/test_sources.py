@@ -14,8 +14,8 @@ from PIL import Image
 
 from benchmark.core.errors import DataError
 from benchmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset, Split, StreamedSplit
+from benchmark.data.source import DatasetConfig
 from benchmark.data.sources import load
 
 from .conftest import random_images, write_folders, write_parquet

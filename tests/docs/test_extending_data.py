@@ -107,7 +107,7 @@ def test_a_run_and_its_checkpoint_are_evaluated(suite: Path, tmp_path: Path) -> 
     from the file is the run's network."""
     (cell,) = (suite / "cells").iterdir()
     again = cli("evaluate", cell, "--metric", "clean", "--json").json()
-    alone = ("evaluate", "--model", "tiny-mlp", "--checkpoint", cell / "deployed.pt", "--dataset",
+    alone = ("evaluate-model", "tiny-mlp", "--checkpoint", cell / "deployed.pt", "--dataset",
              "stripes", "--limit", 90, "--metric", "clean", "--json")  # fmt: skip
     found = cli(*alone, "--out", tmp_path / "alone").json()
     (of_run,), (of_file,) = again.values(), found.values()

@@ -53,7 +53,7 @@ def test_commands_are_ours(arguments: list[str]) -> None:
         load_suite(suite).only([m for m in methods if m != "smooth-at"], ())
     elif name == "train":
         assert set(context.params["method"]) <= set(METHODS.names())
-    elif name == "evaluate":
+    elif name in ("evaluate", "evaluate-model"):
         assert context.params["panel"] in {None, *PANELS.names()}
 
 
@@ -116,7 +116,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert "--learner-groups" in (site / "reference" / "commands.html").read_text()
+    reference = (site / "reference" / "commands.html").read_text()
+    assert "--learner-groups" in reference
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert f'id="generalist-bench-{name}"' in reference
     python = (site / "reference" / "python.html").read_text()
     assert 'id="generalist.framework.Generalist"' in python
     assert 'id="benchmark.attacks.pgd.pgd"' in python

@@ -23,11 +23,11 @@ def data_root() -> Path:
 def test_resnet2b_reaches_its_published_accuracies(data_root: Path, tmp_path: Path) -> None:
     """Within 3 points on 1,000 images, whose standard error is 1.5 points."""
     checkpoint = data_root / "external" / "resnet2b_linf_2-255.pth"
-    model = ["--model", "benchmark.models.external:resnet2b", "--checkpoint", checkpoint]
+    model = ["benchmark.models.external:resnet2b", "--checkpoint", checkpoint]
     where = ["--dataset", "cifar10", "--data-root", data_root, "--out", tmp_path / "out"]
     radii = ["--eps", "1/255", "--eps", "2/255"]
     metrics = [word for name in PUBLISHED for word in ("--metric", name)]
-    called = cli("evaluate", *model, *where, *radii, *metrics, "--json")
+    called = cli("evaluate-model", *model, *where, *radii, *metrics, "--json")
     assert called.status == 0, called.err
     (found,) = called.json().values()
     for name, published in PUBLISHED.items():

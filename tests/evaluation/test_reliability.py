@@ -12,22 +12,12 @@ import torch.nn.functional as F
 from short_attacks import shorten
 from tiny_suites import tiny, tiny_data
 from torch import Tensor, nn
+from trained_networks import NETS, build, train
 
-from benchmark.attacks import pgd
 from benchmark.config.suite import build_suite
-from benchmark.core.crafting import crafting
-from benchmark.core.threat import ThreatModel
 from benchmark.data.dataset import Split
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.evaluation.reliability import Finding, check
-from benchmark.models.config import ModelConfig
-from benchmark.models.zoo import build_model
-
-NETS = {
-    "small-resnet": {"name": "small-resnet", "width": 8},
-    "strided": {"name": "small-resnet", "width": 8, "stem_stride": 2},
-    "resnet18-w16": {"name": "resnet18-w16"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -35,36 +25,6 @@ def images() -> tuple[Tensor, Tensor]:
     split = tiny_data(None).test
     assert isinstance(split, Split)
     return split.images[:64].float() / 255, split.labels[:64]
-
-
-def train(
-    model: nn.Module, robust: bool, steps: int = 60, mean: float = 0, std: float = 1
-) -> nn.Module:
-    """For a moment, on the training images of the digits, normalised outside the model."""
-    split = tiny_data(None).train
-    assert isinstance(split, Split)
-    torch.manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    threat = ThreatModel.model_validate({"eps": 0.1, "step": 0.07, "steps": 2})
-    for _ in range(steps):
-        rows = torch.randint(len(split), (48,))
-        x, y = (split.images[rows].float() / 255 - mean) / std, split.labels[rows]
-        if robust:
-            with crafting(model):
-                x = pgd(model, x, y, threat)
-        model.train()
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    return model.eval()
-
-
-def build(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    return build_model(
-        ModelConfig.model_validate(NETS[name]), num_classes=10, image_size=16,
-        mean=(0.3,) * 3, std=(0.3,) * 3,
-    )  # fmt: skip
 
 
 class MLP(nn.Sequential):

@@ -18,6 +18,7 @@ from tiny_suites import Called, cli, contents, write_suite
 
 from benchmark.records.study import read_suite
 from benchmark.report.compare import compare
+from benchmark.report.summarise import summarise
 from benchmark.report.tables import tidy
 
 NAMES = ("config.json", "training.json", "evaluation.json", "environment.json", "metrics.jsonl",
@@ -112,7 +113,7 @@ def test_reading(finished: Path, data: Any) -> None:
     out = changed(finished, data.draw)
     before = contents(out)
     one, two = sorted((out / "cells").iterdir())
-    for read in (lambda: tidy(read_suite(out)), lambda: compare(one, two)):
+    for read in (lambda: tidy(summarise(read_suite(out))), lambda: compare(one, two)):
         said = attempt(read)
         if isinstance(said, str):
             assert str(out) in said or "metric" in said

@@ -26,9 +26,9 @@ from benchmark.core.crafting import crafting
 from benchmark.core.errors import DataError
 from benchmark.core.threat import ThreatModel
 from benchmark.data.check import make_split
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import TrainLoader
+from benchmark.data.source import DatasetConfig
 from benchmark.data.sources import load
 
 KINDS = st.one_of(

@@ -12,16 +12,16 @@ from tiny_suites import cli, write_suite
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.gate import summary
-from benchmark.gate.baseline import Baseline, Measured, Probe, Run, Scope, read_baseline
+from benchmark.gate.baseline import Baseline, BaselineFigure, Probe, Run, Scope, read_baseline
 from benchmark.gate.verdict import Verdict, judge
 
 N = 400
 
 
-def outcomes(right: int, seed: int = 0) -> Measured:
+def outcomes(right: int, seed: int = 0) -> BaselineFigure:
     """``right`` of N images, in an order of the seed's."""
     order = np.random.default_rng(seed).permutation(N)
-    return Measured.of("settings", order < right)
+    return BaselineFigure.of("settings", order < right)
 
 
 def run(seed: int, right: int, **more: Any) -> Run:
@@ -122,7 +122,12 @@ def test_what_moved_is_named_with_a_likely_cause(
         ({"data": "other"}, "the data set changed since"),
         ({"metrics": {"clean": outcomes(390)}}, "was not evaluated by pgd"),
         (
-            {"metrics": {"clean": outcomes(390), "pgd": Measured.of("other", np.ones(N, bool))}},
+            {
+                "metrics": {
+                    "clean": outcomes(390),
+                    "pgd": BaselineFigure.of("other", np.ones(N, bool)),
+                }
+            },
             "the settings of pgd changed",
         ),
         ({"losses": {}}, "the learners of trades changed"),
@@ -137,7 +142,7 @@ def test_what_cannot_be_compared_is_refused(changed: dict[str, Any], message: st
 def test_outcomes_survive_packing() -> None:
     """A number of images that is no multiple of eight."""
     right = np.random.default_rng(0).random(13) < 0.5
-    assert (Measured.of("s", right).outcomes == right).all()
+    assert (BaselineFigure.of("s", right).outcomes == right).all()
 
 
 def test_summaries_say_what_moved() -> None:
@@ -159,11 +164,11 @@ def test_command_line_from_recording_to_alarm(tmp_path: Path) -> None:
     baseline = tmp_path / "b.json"
     common = ("check", "--baseline", baseline, "-q")
     assert cli(*common).status == 2  # not recorded yet
-    called = cli(*common, "--update", "--suite", suite, "--seed", 0, "--seed", 1)
+    record = ("record-baseline", baseline, "-q", "--seed", 0, "--seed", 1)
+    called = cli(*record, "--suite", suite)
     assert (called.status, "--reason" in called.err) == (2, True)
-    called = cli(
-        *common, "--update", "--suite", suite, "--seed", 0, "--seed", 1, "--reason", "first"
-    )
+    assert "needs --suite" in cli(*record, "--reason", "first").err
+    called = cli(*record, "--suite", suite, "--reason", "first")
     assert called.status == 0, called.err
     assert read_baseline(baseline).reason == "first"
     called = cli(*common)
@@ -196,4 +201,3 @@ def test_command_line_from_recording_to_alarm(tmp_path: Path) -> None:
     assert "missing or damaged (the reference network" in called.err
     baseline.write_text("{}")
     assert "no baseline of this version" in cli(*common).err
-    assert "--method is for --update" in cli(*common, "--method", "pgd-at").err

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from short_attacks import shorten
-from test_reliability import build, train
 from tiny_suites import cli, tiny_data, write_suite
 from torch import Tensor, nn
+from trained_networks import build, train
 
 from benchmark.config.suite import build_suite
 from benchmark.evaluation.evaluator import Evaluator

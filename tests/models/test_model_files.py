@@ -110,7 +110,7 @@ def load(path: Path, classes: int = 10) -> nn.Module:
 def evaluate(spec: object, out: Path) -> Called:
     arguments = ["--dataset", "digits", "--limit", 300, "--n", 40, "--eps", "8/255"]
     arguments += ["--metric", "clean", "--metric", "pgd20_linf", "--out", out, "--json"]
-    return cli("evaluate", "--model", spec, *arguments)
+    return cli("evaluate-model", spec, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -447,9 +447,9 @@ def test_a_network_of_the_model_zoo_is_evaluated(
         return copy.deepcopy(net)
 
     robustbench(load_model)
-    arguments = ["--model", "robustbench:Carmon2019Unlabeled", "--dataset", "digits", "--json"]
+    arguments = ["robustbench:Carmon2019Unlabeled", "--dataset", "digits", "--json"]
     arguments += [word for setting in settings for word in ("--set", setting)]
-    called = cli("evaluate", *arguments, "--limit", 60, "--metric", "clean")
+    called = cli("evaluate-model", *arguments, "--limit", 60, "--metric", "clean")
     (found,) = called.json().values()
     assert found["clean"]["mean"] > 0.5
     assert asked == [("Carmon2019Unlabeled", "models", *where)]

@@ -21,8 +21,8 @@ from benchmark.config.suite import build_suite
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.progress import Progress
 from benchmark.data import sources
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import FileNames
+from benchmark.data.source import DatasetConfig
 from benchmark.models import robustbench as shim
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model

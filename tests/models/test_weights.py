@@ -120,7 +120,7 @@ def test_one_of_several_can_be_chosen(content: Any, key: str, tmp_path: Path) ->
 
 def test_torchscript_in_the_place_of_weights_is_named(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(nn.Flatten()), tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match="whole network in TorchScript.*as --model"):
+    with pytest.raises(CheckpointError, match="whole network in TorchScript.*as the model itself"):
         read_state_dict(tmp_path / "net.pth")
 
 

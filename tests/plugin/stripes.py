@@ -5,10 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmark.data.config import DatasetConfig
 from benchmark.data.dataset import Split
 from benchmark.data.raw import Raw
-from benchmark.data.source import Source
+from benchmark.data.source import DatasetConfig, Source
 
 CLASSES = ("horizontal", "vertical", "diagonal")
 

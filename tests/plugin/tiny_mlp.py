@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from benchmark.models.architecture import Architecture, Call, Options
+from benchmark.models.architecture import Architecture, ArchitectureOptions, Call
 from benchmark.models.normalization import Normalized
 
 
@@ -36,7 +36,7 @@ class TinyMLP(Normalized):
         return self.layers(self.normalize(x))
 
 
-class TinyMLPOptions(Options):
+class TinyMLPOptions(ArchitectureOptions):
     """``depth``: number of hidden layers."""
 
     depth: int = Field(default=1, ge=1, le=9)

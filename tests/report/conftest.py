@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.records.study import SuiteRecord
 from benchmark.report import render
+from benchmark.report.study_model import Study
+from benchmark.report.summarise import summarise
+
+
+@pytest.fixture(scope="session")
+def small_study(small: SuiteRecord) -> Study:
+    return summarise(small)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,9 @@ import pytest
 from browser import Browser, chromium
 
 from benchmark.records.study import SuiteRecord, read_suite
-from benchmark.report import html, published
-from benchmark.report.tables import summarise
+from benchmark.report import published
+from benchmark.report.page import report_html
+from benchmark.report.summarise import summarise
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = ("quick", "cifar10-cpu")
@@ -36,7 +37,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     for name in STUDIES:
-        text = html.page_text(read_suite(RESULTS / name))
+        text = report_html(summarise(read_suite(RESULTS / name)))
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in STUDIES}
 
@@ -92,8 +93,9 @@ def test_a_phone_scrolls_down_only(browser: Browser, pages: dict[str, Path], nam
 
 def test_a_click_on_a_heading_sorts(page: Browser, suite: SuiteRecord) -> None:
     """Numbers from the highest, words from A, a second click the other way; aria-sort says it."""
-    means = summarise(suite)
-    wanted = sorted(suite.methods, key=lambda m: -means[m, "clean"].interval.value)  # type: ignore[union-attr]
+    rows = summarise(suite).table.rows
+    means = {row.method: row.summaries["clean"].interval.value for row in rows}  # type: ignore[union-attr]
+    wanted = sorted(suite.methods, key=lambda method: -means[method])
     assert methods(page) == list(suite.methods)
     heads = page.all("#results thead th")
     button = "#results thead th:nth-child({}) button"
@@ -253,7 +255,7 @@ def test_a_hostile_record_runs_nothing(browser: Browser, tmp_path: Path) -> None
     suite = read_suite(tmp_path / "out")
     assert evil in suite.methods
     page = tmp_path / "evil.html"
-    page.write_text(html.page_text(suite), encoding="utf-8")
+    page.write_text(report_html(summarise(suite)), encoding="utf-8")
     browser.resize(1280)
     browser.open(page)
     assert evil in methods(browser)
@@ -269,7 +271,7 @@ def test_an_empty_suite_opens(browser: Browser, tmp_path: Path) -> None:
 
     write_suite(tmp_path, {"pgd-at": ELEVEN["pgd-at"]}, missing=[("pgd-at", 0)])
     page = tmp_path / "empty.html"
-    page.write_text(html.page_text(read_suite(tmp_path)), encoding="utf-8")
+    page.write_text(report_html(summarise(read_suite(tmp_path))), encoding="utf-8")
     browser.open(page)
     assert "No cell has been evaluated yet" in browser.one("#words").text
     assert browser.complaints() == []

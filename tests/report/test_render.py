@@ -18,6 +18,13 @@ from synthetic_records import CORRUPTIONS, ELEVEN, write_suite
 from benchmark.core.errors import BenchmarkError
 from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import plots, published, render
+from benchmark.report.curves import curve_of
+from benchmark.report.families import family_of
+from benchmark.report.figures import WIDTH, figure, mark_trial
+from benchmark.report.labels import spread
+from benchmark.report.study_model import Study
+from benchmark.report.summarise import summarise
+from benchmark.report.trade_off import pareto
 
 PLOTS = ("tradeoff", "curves", "mixing", "corruptions", "published")
 
@@ -31,7 +38,7 @@ def test_every_file_is_written(rendered: Path) -> None:
 @pytest.mark.parametrize("name", PLOTS)
 def test_plots_are_not_blank(rendered: Path, name: str) -> None:
     image = imread(rendered / f"{name}.png")[..., :3]
-    assert image.shape[1] == pytest.approx(plots.WIDTH * 200, abs=1)
+    assert image.shape[1] == pytest.approx(WIDTH * 200, abs=1)
     assert (image.min(axis=2) < 0.9).mean() > 0.01
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
     assert (rendered / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -83,13 +90,13 @@ def test_digits_have_no_published_figure(tmp_path: Path) -> None:
     assert "published.png" not in index.read_text()
 
 
-def test_a_trial_run_says_so_on_its_plots(small_out: Path) -> None:
+def test_a_trial_run_says_so_on_its_plots(small_study: Study) -> None:
     """Protects: a plot of a run with --limit, shown without the table that warns."""
-    fig = plots.tradeoff(read_suite(small_out))
+    fig = plots.tradeoff(small_study)
     assert fig is not None
-    plots.mark_trial(fig, 200)
+    mark_trial(fig, 200)
     assert fig.get_suptitle() == "limit = 200: a trial run, not a result"
-    plots.mark_trial(other := plots.figure(2.0)[0], None)
+    mark_trial(other := figure(2.0)[0], None)
     assert not other.get_suptitle()
 
 
@@ -116,13 +123,14 @@ def test_a_target_that_cannot_be_written_is_one_clear_error(
 
 def test_the_curve_of_a_cut_run_is_averaged_over_common_epochs(small: SuiteRecord) -> None:
     assert len(small.of("pgd-at")[1].curves) == 29
-    line = plots.series(small, "pgd-at", "val_clean")
-    assert line.index.tolist() == list(range(1, 30))
+    line = curve_of(small, "pgd-at", "val_clean")
+    assert line is not None
+    assert line.epochs == tuple(range(1, 30))
 
 
 def test_labels_of_eleven_methods_do_not_overlap(tmp_path: Path) -> None:
     write_suite(tmp_path, n=400, n_aa=200, corruptions=())
-    fig = plots.tradeoff(read_suite(tmp_path))
+    fig = plots.tradeoff(summarise(read_suite(tmp_path)))
     assert fig is not None
     renderer = fig.canvas.get_renderer()  # type: ignore[attr-defined]
     for ax in fig.axes:
@@ -132,29 +140,29 @@ def test_labels_of_eleven_methods_do_not_overlap(tmp_path: Path) -> None:
 
 
 def test_the_pareto_front_by_hand() -> None:
-    assert plots.pareto([(1, 5), (2, 4), (2, 3), (3, 4), (0, 1)]) == [0, 3]
+    assert pareto([(1, 5), (2, 4), (2, 3), (3, 4), (0, 1)]) == [0, 3]
 
 
 def test_spread_moves_labels_as_little_as_needed() -> None:
-    assert plots.spread([0.0, 10.0], 1.0, -50, 50) == [0.0, 10.0]
-    assert plots.spread([5.0, 5.0, 5.0], 2.0, -50, 50) == [3.0, 5.0, 7.0]
-    assert plots.spread([5.0, 5.0, 0.0], 2.0, 0, 5) == [3.0, 5.0, 0.0]
-    assert plots.spread([0.0, 0.0, 9.0], 2.0, 0, 9) == [0.0, 2.0, 9.0]
+    assert spread([0.0, 10.0], 1.0, -50, 50) == [0.0, 10.0]
+    assert spread([5.0, 5.0, 5.0], 2.0, -50, 50) == [3.0, 5.0, 7.0]
+    assert spread([5.0, 5.0, 0.0], 2.0, 0, 5) == [3.0, 5.0, 0.0]
+    assert spread([0.0, 0.0, 9.0], 2.0, 0, 9) == [0.0, 2.0, 9.0]
 
 
 @pytest.mark.parametrize(
     ("method", "name"),
     [
         ("generalist-official", "Generalist"),
-        ("pgd-at", "single objective"),
-        ("weight-interpolation", "ensemble or average"),
+        ("pgd-at", "adversarial training"),
+        ("weight-interpolation", "weight averaging"),
         ("joint", "joint objectives"),
         ("natural", "natural"),
         ("my-own", "other"),
     ],
 )
 def test_families(method: str, name: str) -> None:
-    assert plots.family(method).name == name
+    assert family_of([], method).name == name
 
 
 def test_corruptions_one_by_one_and_mce(tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ from synthetic_records import ELEVEN, write_suite
 
 from benchmark.records.statistics import Interval, wilson
 from benchmark.records.study import CellRecord, SuiteRecord, read_suite
-from benchmark.report import classes, findings, tables
+from benchmark.report import heat_maps, metric_roles, notes, paired, summary, tables
+from benchmark.report.latex import latex_escape, table_tex
+from benchmark.report.markdown import markdown_table, table_md
+from benchmark.report.study_model import Study, Summary
+from benchmark.report.summarise import summarise
+from benchmark.report.texts import interval_text
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,26 +59,28 @@ def test_a_method_without_any_result_stays_in_every_table(tmp_path: Path) -> Non
         "trades": ("trades", 0.8, 0.5, 0.4, 11.0),
     }
     write_suite(tmp_path, methods, n=50, n_aa=20, corruptions=(), missing=[("trades", 0)])
-    suite = read_suite(tmp_path)
-    assert "synthetic,cifar10,small-resnet,trades,clean,0,0,,,,\n" in tables.csv_text(suite)
-    line = next(t for t in tables.markdown_text(suite).splitlines() if t.startswith("| trades"))
+    study = summarise(read_suite(tmp_path))
+    assert "synthetic,cifar10,small-resnet,trades,clean,0,0,,,,\n" in tables.csv_text(study)
+    line = next(t for t in table_md(study).splitlines() if t.startswith("| trades"))
     assert line.count("missing") == 5  # four metrics, and PGD on AutoAttack's images
     assert "0/1" in line
-    assert "trades seed 0 (not started)" in tables.markdown_text(suite)
-    assert r"trades & 0/1 & missing" in tables.latex_text(suite)
+    assert "trades seed 0 (not started)" in table_md(study)
+    assert r"trades & 0/1 & missing" in table_tex(study)
 
 
 def test_nothing_evaluated_is_still_a_table(tmp_path: Path) -> None:
     methods = {"pgd-at": ("pgd-at", 0.8, 0.5, 0.4, 11.0)}
     write_suite(tmp_path, methods, missing=[("pgd-at", 0)])
-    suite = read_suite(tmp_path)
-    assert "Missing 1 of 1 cells" in tables.markdown_text(suite)
-    assert tables.csv_text(suite).count("\n") == 1
+    study = summarise(read_suite(tmp_path))
+    assert "Missing 1 of 1 cells" in table_md(study)
+    assert tables.csv_text(study).count("\n") == 1
 
 
-def test_pgd_on_the_images_of_autoattack_stands_beside_it(small: SuiteRecord) -> None:
+def test_pgd_on_the_images_of_autoattack_stands_beside_it(
+    small: SuiteRecord, small_study: Study
+) -> None:
     """Protects: AutoAttack on few images standing above PGD on all, as if it were the weaker."""
-    headings = list(tables.columns(small).values())
+    headings = [column.title for column in small_study.table.columns]
     assert headings[3:5] == ["PGD-20 (n = 100)", "AutoAttack"]
     for method in small.methods:
         cells = small.evaluated(method)
@@ -81,17 +88,18 @@ def test_pgd_on_the_images_of_autoattack_stands_beside_it(small: SuiteRecord) ->
             c.outcomes[c.outcomes["aa_linf"].notna()] for c in cells if c.outcomes is not None
         ]
         wanted = sum(frame["pgd20_linf"].astype(float).mean() for frame in outcomes) / len(cells)
-        found = tables.summarise(small)[method, "pgd20_linf_on_aa_linf"]
+        found = small_study.table.row(method).summaries["pgd20_linf_on_aa_linf"]
         assert found.interval is not None
         assert found.interval.value == pytest.approx(wanted)
         assert (found.n, found.seeds) == (100, len(cells))
-    assert "PGD-20 (n = 100): PGD-20 on the images of AutoAttack" in "\n".join(tables.notes(small))
+    assert "PGD-20 (n = 100): PGD-20 on the images of AutoAttack" in "\n".join(small_study.notes)
 
 
 def test_with_equal_n_no_column_is_repeated(tmp_path: Path) -> None:
     methods = {"pgd-at": ("pgd-at", 0.8, 0.5, 0.4, 11.0)}
     write_suite(tmp_path, methods, n=50, n_aa=50, corruptions=())
-    assert list(tables.columns(read_suite(tmp_path))) == read_suite(tmp_path).metrics()
+    suite = read_suite(tmp_path)
+    assert [column.key for column in summary.columns_of(suite)] == suite.metrics()
 
 
 def test_a_figure_of_some_runs_says_so_in_its_cell(small_out: Path, tmp_path: Path) -> None:
@@ -101,16 +109,16 @@ def test_a_figure_of_some_runs_says_so_in_its_cell(small_out: Path, tmp_path: Pa
     record = json.loads((cell / "evaluation.json").read_text())
     del record["metrics"]["aa_linf"]
     (cell / "evaluation.json").write_text(json.dumps(record))
-    suite = read_suite(out)
-    row = next(t for t in tables.markdown_text(suite).splitlines() if t.startswith("| pgd-at"))
+    study = summarise(read_suite(out))
+    row = next(t for t in table_md(study).splitlines() if t.startswith("| pgd-at"))
     cells = [text.strip() for text in row.split("|")]
     assert cells[2] == "2"
     assert cells[7].endswith("(1 of 2 seeds)*")
-    assert "(1 of 2 seeds)" in tables.latex_text(suite)
-    assert ",pgd-at,aa_linf,1,100," in tables.csv_text(suite)
-    assert "1 of 2 seeds" in tables.csv_text(suite)
-    assert "how many of the method's runs have the figure" in "\n".join(tables.notes(suite))
-    other = next(t for t in tables.markdown_text(suite).splitlines() if t.startswith("| natural"))
+    assert "(1 of 2 seeds)" in table_tex(study)
+    assert ",pgd-at,aa_linf,1,100," in tables.csv_text(study)
+    assert "1 of 2 seeds" in tables.csv_text(study)
+    assert "how many of the method's runs have the figure" in "\n".join(study.notes)
+    other = next(t for t in table_md(study).splitlines() if t.startswith("| natural"))
     assert "seeds" not in other
 
 
@@ -134,56 +142,58 @@ def test_an_estimate_has_two_intervals_and_is_ranked_by_the_wider(tmp_path: Path
         record["metrics"]["aa_linf_estimate"] = estimate
         (cell / "evaluation.json").write_text(json.dumps(record))
     suite = read_suite(tmp_path)
-    summary = tables.summarise(suite)["pgd-at", "aa_linf_estimate"]
-    assert summary.these is not None
-    assert summary.interval is not None
-    assert (summary.these.low, summary.these.high) == pytest.approx((0.268, 0.276))
+    study = summarise(suite)
+    figures = {row.method: row.summaries["aa_linf_estimate"] for row in study.table.rows}
+    found = figures["pgd-at"]
+    assert found.these is not None
+    assert found.interval is not None
+    assert (found.these.low, found.these.high) == pytest.approx((0.268, 0.276))
     whole = wilson(272, 1000)
-    assert summary.interval.low < whole.low
-    assert summary.interval.high > whole.high
+    assert found.interval.low < whole.low
+    assert found.interval.high > whole.high
     # told apart on these images, not on new ones
-    assert tables.marks(suite, tables.summarise(suite))["aa_linf_estimate"] == {"pgd-at": "tied"}
-    text = tables.markdown_text(suite)
-    assert f"{tables.interval_text(summary)}" in text
-    assert "; [26.8, 27.6]" in tables.interval_text(summary)
+    assert {method: figure.mark for method, figure in figures.items()} == {
+        "pgd-at": "tied", "trades": ""
+    }  # fmt: skip
+    text = table_md(study)
+    assert interval_text(found) in text
+    assert "; [26.8, 27.6]" in interval_text(found)
     assert "Estimate: first the interval for new images" in text
-    assert "for these images alone [0.268000; 0.276000]" in tables.csv_text(suite)
+    assert "for these images alone [0.268000; 0.276000]" in tables.csv_text(study)
     # its outcomes are those of a sample of survivors: nothing is computed from them image by image
-    assert "aa_linf_estimate" not in classes.class_metrics(suite)
+    assert "aa_linf_estimate" not in heat_maps.class_metrics(suite)
     terms = [(1.0, "pgd-at", "aa_linf_estimate"), (-1.0, "trades", "aa_linf_estimate")]
-    assert findings.contrast(suite, terms) is None
+    assert paired.contrast(suite, terms) is None
 
 
-def _summary(method: str, value: float, half: float) -> tables.Summary:
-    return tables.Summary(
-        method, "clean", 1, 100, Interval(value, value - half, value + half), None
-    )
+def _summary(method: str, value: float, half: float) -> Summary:
+    return Summary(method, "clean", 1, 100, Interval(value, value - half, value + half), None)
 
 
 def test_bold_needs_an_interval_of_its_own() -> None:
-    assert tables.ranks([_summary("a", 0.9, 0.01), _summary("b", 0.8, 0.01)]) == {"a": "best"}
-    assert tables.ranks([_summary("a", 0.9, 0.06), _summary("b", 0.8, 0.06)]) == {"a": "tied"}
-    assert tables.ranks([_summary("a", 0.9, 0.01), _summary("b", 0.9, 0.01)]) == {
+    assert summary.ranks([_summary("a", 0.9, 0.01), _summary("b", 0.8, 0.01)]) == {"a": "best"}
+    assert summary.ranks([_summary("a", 0.9, 0.06), _summary("b", 0.8, 0.06)]) == {"a": "tied"}
+    assert summary.ranks([_summary("a", 0.9, 0.01), _summary("b", 0.9, 0.01)]) == {
         "a": "tied",
         "b": "tied",
     }
-    assert tables.ranks([_summary("a", 0.9, 0.01)]) == {}
+    assert summary.ranks([_summary("a", 0.9, 0.01)]) == {}
     # equal to the digit that is printed, and not to be claimed: a difference that nobody can see
-    assert tables.ranks([_summary("a", 0.90004, 0), _summary("b", 0.90001, 0)]) == {
+    assert summary.ranks([_summary("a", 0.90004, 0), _summary("b", 0.90001, 0)]) == {
         "a": "tied",
         "b": "tied",
     }
     # nothing is concluded from an under-trained net
-    assert tables.ranks([_summary("a", 0.9, 0.01), _summary("b", 0.8, 0.01)], ["a"]) == {}
+    assert summary.ranks([_summary("a", 0.9, 0.01), _summary("b", 0.8, 0.01)], ["a"]) == {}
 
 
-def test_the_limit_is_loud_in_every_text(small: SuiteRecord) -> None:
-    assert tables.markdown_text(small).split("\n")[2].startswith("> **WARNING: limit = 200")
-    assert r"\textbf{WARNING: limit = 200" in tables.latex_text(small)
+def test_the_limit_is_loud_in_every_text(small_study: Study) -> None:
+    assert table_md(small_study).split("\n")[2].startswith("> **WARNING: limit = 200")
+    assert r"\textbf{WARNING: limit = 200" in table_tex(small_study)
 
 
-def test_the_notes_say_how_each_figure_was_made(small: SuiteRecord) -> None:
-    text = "\n".join(tables.notes(small))
+def test_the_notes_say_how_each_figure_was_made(small_study: Study) -> None:
+    text = "\n".join(small_study.notes)
     for part in (
         "PGD-20: n = 200, linf, eps 8/255, step 2/255, 20 steps, 1 restart(s)",
         "AutoAttack: n = 100, linf, eps 8/255",
@@ -196,7 +206,7 @@ def test_the_notes_say_how_each_figure_was_made(small: SuiteRecord) -> None:
 
 
 def test_costs_are_relative_to_natural_training(small: SuiteRecord) -> None:
-    assert tables.relative_cost(small) == pytest.approx(
+    assert summary.relative_cost(small) == pytest.approx(
         {
             "natural": 1,
             "pgd-at": 11,
@@ -209,19 +219,19 @@ def test_costs_are_relative_to_natural_training(small: SuiteRecord) -> None:
 def test_costs_without_a_natural_run_are_against_one_pass(tmp_path: Path) -> None:
     methods = {"pgd-at": ("pgd-at", 0.8, 0.5, 0.4, 11.0)}
     write_suite(tmp_path, methods, n=50, n_aa=20, corruptions=())
-    assert tables.relative_cost(read_suite(tmp_path)) == {"pgd-at": 11}
+    assert summary.relative_cost(read_suite(tmp_path)) == {"pgd-at": 11}
 
 
 def test_latex_escapes_every_special_character() -> None:
-    assert tables.latex_escape("a_b & 50% #1 {x} $y$ ~ ^ \\ <±>") == (
+    assert latex_escape("a_b & 50% #1 {x} $y$ ~ ^ \\ <±>") == (
         r"a\_b \& 50\% \#1 \{x\} \$y\$ \textasciitilde{} \textasciicircum{} "
         r"\textbackslash{} \textless{}$\pm$\textgreater{}"
     )
-    assert tables.latex_escape("漢") == "?"
+    assert latex_escape("漢") == "?"
 
 
 def test_markdown_cells_cannot_break_the_table() -> None:
-    assert "a\\|b c" in tables.markdown_table(["x"], [["a|b\nc"]])
+    assert "a\\|b c" in markdown_table(["x"], [["a|b\nc"]])
 
 
 def test_notes_say_whose_recipe_and_which_checkpoint() -> None:
@@ -241,7 +251,7 @@ def test_notes_say_whose_recipe_and_which_checkpoint() -> None:
         for label, whose in (("pgd-at", {}), ("fat", {"recipe": "authors"}))
     )  # fmt: skip
     suite = SuiteRecord(Path("out"), "s", "S", "", ("pgd-at", "fat"), (0,), "d", "m", None, cells)
-    text = "\n".join(tables.notes(suite))
+    text = "\n".join(notes.notes(suite, summary.table_of(suite, {})))
     assert "optimiser and schedule of the method's authors for fat; the suite's common" in text
     assert "Checkpoint: last of training." in text
     assert "Columns marked (best-sum): largest clean + PGD accuracy on held-out" in text
@@ -264,7 +274,7 @@ def test_headings_are_the_records(tmp_path: Path) -> None:
     suite = SuiteRecord(
         tmp_path, "s", "S", "", ("a",), (0,), "d", "m", None, (cell,), evaluation=("aa_linf@8/255",)
     )
-    assert [tables.title(suite, name) for name in suite.metrics()] == [
+    assert [metric_roles.title(suite, name) for name in suite.metrics()] == [
         "AutoAttack (8/255)", "PGD-20", "PGD-20 (best)"
     ]  # fmt: skip
 
@@ -278,9 +288,9 @@ def test_an_error_is_best_where_it_is_smallest(tmp_path: Path) -> None:
         entry = {**made({"kind": "clean"}, n=1000, correct=None, mean=mean), **error}
         record["metrics"]["ece"] = entry
         (cell / "evaluation.json").write_text(json.dumps(record))
-    suite = read_suite(tmp_path)
-    summaries = tables.summarise(suite)
-    assert tables.marks(suite, summaries)["ece"] == {"trades": "tied"}
-    assert tables.interval_text(summaries["trades", "ece"]) == "none"
-    assert ",ece,1,1000,0.125000,,," in tables.csv_text(suite)
-    assert "smaller is better" in "\n".join(tables.notes(suite))
+    study = summarise(read_suite(tmp_path))
+    figures = {row.method: row.summaries["ece"] for row in study.table.rows}
+    assert {m: f.mark for m, f in figures.items()} == {"pgd-at": "", "trades": "tied"}
+    assert interval_text(figures["trades"]) == "none"
+    assert ",ece,1,1000,0.125000,,," in tables.csv_text(study)
+    assert "smaller is better" in "\n".join(study.notes)

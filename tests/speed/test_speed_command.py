@@ -14,7 +14,7 @@ from benchmark.core.registry import did_you_mean
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.speed import measure, tasks
-from benchmark.speed.passes import Form, Key, count_gflop, limits
+from benchmark.speed.passes import Key, PassForm, count_gflop, limits
 from benchmark.speed.setting import QUICK, Bench
 
 KEYS = ["task", "model", "ours_s", "reference", "reference_s", "ratio", "limit_s"]
@@ -87,10 +87,12 @@ def test_overheads_are_shares(document: dict[str, Any]) -> None:
 def test_the_limit_takes_the_best_form_of_each_pass() -> None:
     """bf16 may fall back on fp32; fp32 may not take bf16."""
 
-    def form(precision: Any, size: int) -> Form:
-        return Form("forward", precision, size, True, True)
+    def form(precision: Any, size: int) -> PassForm:
+        return PassForm("forward", precision, size, True, True)
 
-    seconds = {Form(kind, "fp32", 8, True, False): [0.8] for kind in ("gradient", "training")} | {
+    seconds = {
+        PassForm(kind, "fp32", 8, True, False): [0.8] for kind in ("gradient", "training")
+    } | {
         form("fp32", 8): [0.4, 9.0, 0.5],
         form("fp32", 4): [0.1],
         form("bf16", 8): [0.08],
@@ -111,7 +113,7 @@ def test_ratios_are_of_single_repeats() -> None:
     document: dict[str, Any] = {"rows": [], "details": []}
     bench = Bench("small-resnet", 8, "fp32", QUICK, CPU)
     passes: Counter[Key] = Counter()
-    comparison = tasks.Comparison("t", "ours", {"both": ("a", "b")}, 8, passes)
+    comparison = tasks.TimedTask("t", "ours", {"both": ("a", "b")}, 8, passes)
     seconds = {"ours": [1.0, 2.0, 4.0], "a": [1.0, 6.0, 1.0], "b": [1.0, 2.0, 3.0]}
     measure._add_rows(document, comparison, bench, seconds, {})
     (row,) = document["rows"]

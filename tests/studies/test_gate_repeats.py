@@ -14,9 +14,9 @@ from tiny_suites import cli, write_suite
 @pytest.mark.slow
 def test_repeats_are_counted_and_the_baseline_s_seeds_refused(tmp_path: Path) -> None:
     suite, baseline = write_suite(tmp_path), tmp_path / "gate.json"
-    record = ["--update", "--suite", suite, "--reason", "first", "-q"]
+    record = ["--suite", suite, "--reason", "first", "-q"]
     seeds = [part for seed in range(4) for part in ("--seed", seed)]
-    assert cli("check", "--baseline", baseline, *record, *seeds).status == 0
+    assert cli("record-baseline", baseline, *record, *seeds).status == 0
 
     def repeated(first: int) -> subprocess.CompletedProcess[str]:
         command = ["-m", "studies.gate_repeats", "--baseline", str(baseline)]

@@ -244,7 +244,7 @@ def test_killed_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
     again; weights, curves and outcomes are those of an uninterrupted run of two processes. The
     natural learner rests until 60 % of training, and two rules choose a checkpoint."""
     recipe = {"name": "generalist-t", "warmup": "20%", "every": "20%", "optimizer_state": "reset"}
-    train = {"epochs": 30, "validations": 10, "selection": ["last", "best"]}
+    train = {"epochs": 12, "validations": 6, "selection": ["last", "best"]}
     suite = write_suite(tmp_path, methods=[recipe], train=train)
     arguments = ("run", suite, "--learner-groups", 2, "-q", "--out")
     assert torchrun(2, *arguments, tmp_path / "whole").wait(timeout=600) == 0

@@ -11,7 +11,7 @@ from tiny_suites import tiny_cell, tiny_data
 
 from benchmark.config.suite import TrainConfig
 from benchmark.core.errors import ConfigError
-from benchmark.data.config import DatasetConfig
+from benchmark.data.source import DatasetConfig
 from benchmark.training.build import training_length
 from benchmark.training.loop import Trainer
 

@@ -28,7 +28,7 @@
   };
   const SHAPES = {
     o: d3.symbolCircle, s: d3.symbolSquare, "^": d3.symbolTriangle, D: diamond, v: down,
-    P: d3.symbolCross,
+    P: d3.symbolCross, "*": d3.symbolStar,
   };
   const OPEN = [
     d3.symbolTimes, d3.symbolPlus, d3.symbolAsterisk, d3.symbolSquare2, d3.symbolDiamond2,

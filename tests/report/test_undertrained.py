@@ -9,7 +9,11 @@ import pytest
 from synthetic_records import write_suite
 
 from benchmark.records.study import read_suite
-from benchmark.report import page, tables, training
+from benchmark.report.markdown import provenance_md, table_md
+from benchmark.report.provenance import provenance_of, same_configuration_elsewhere
+from benchmark.report.summarise import summarise
+from benchmark.report.tables import csv_text
+from benchmark.report.undertrained import all_undertrained
 
 METHODS = {"pgd-at": ("pgd-at", 0.80, 0.50, 0.45, 11.0)}
 
@@ -41,11 +45,11 @@ def write(out: Path, curve: dict[float, float], images: int, accuracy: float = 0
 def test_runs_that_still_improve(tmp_path: Path, end: float, images: int, says: str) -> None:
     """Protects: conclusions from runs that were stopped on their way up."""
     suite = read_suite(write(tmp_path, {0.25: 0.3, 0.75: 0.5, 0.9: 0.55, 1.0: end}, images))
-    reason = training.all_undertrained(suite).get("pgd-at", "")
+    reason = all_undertrained(suite).get("pgd-at", "")
     assert reason.startswith(says)
     assert bool(reason) == bool(says)
-    assert ("pgd-at [u]" in tables.markdown_text(suite)) == bool(says)
-    assert ("under-trained" in tables.csv_text(suite)) == bool(says)
+    assert ("pgd-at [u]" in table_md(summarise(suite))) == bool(says)
+    assert ("under-trained" in csv_text(summarise(suite))) == bool(says)
 
 
 @pytest.mark.parametrize(("accuracy", "near"), [(0.178, True), (0.2, False)])
@@ -53,9 +57,9 @@ def test_runs_near_chance(tmp_path: Path, accuracy: float, near: bool) -> None:
     """Protects: 17.8 % of ten classes passing as a trained net; 20 % is beyond the threshold."""
     out = write(tmp_path, {0.5: 0.15, 1.0: 0.15}, 1000, accuracy)
     suite = read_suite(out)
-    assert bool(training.all_undertrained(suite)) == near
+    assert bool(all_undertrained(suite)) == near
     if near:
-        assert "17.8 % clean of 10 classes" in training.all_undertrained(suite)["pgd-at"]
+        assert "17.8 % clean of 10 classes" in all_undertrained(suite)["pgd-at"]
 
 
 def test_equal_configurations_with_other_weights_are_explained(tmp_path: Path) -> None:
@@ -63,22 +67,23 @@ def test_equal_configurations_with_other_weights_are_explained(tmp_path: Path) -
     for study in ("here", "there"):
         write_suite(tmp_path / study, METHODS, n=100, n_aa=20, corruptions=())
     suite = read_suite(tmp_path / "here")
-    assert training.twins(suite) == []
+    assert same_configuration_elsewhere(suite) == []
     (cell,) = (tmp_path / "there").glob("cells/*")
     path = cell / "evaluation.json"
     record = json.loads(path.read_text())
     for entry in record["metrics"].values():
         entry["model"] = "cafe"
     path.write_text(json.dumps(record))
-    (line,) = training.twins(suite)
+    (line,) = same_configuration_elsewhere(suite)
     assert "there has other weights (cafe) of the same configuration" in line
     assert "nothing on record tells the two trainings apart" in line
     path = cell / "environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": "other", "threads": 4}))
-    (line,) = training.twins(suite)
+    (line,) = same_configuration_elsewhere(suite)
     assert "another machine, version or precision" in line
     assert "processor here unknown, there other; threads here 1, there 4" in line
-    assert line in page.provenance(suite)
-    assert "cpu, 1 thread, fp32, 0123abc" in page.provenance(suite)
+    text = provenance_md(provenance_of(suite))
+    assert line in text
+    assert "cpu, 1 thread, fp32, 0123abc" in text
     path.write_text("{")  # a damaged neighbour is no part of this report
-    assert training.twins(suite) == []
+    assert same_configuration_elsewhere(suite) == []

@@ -17,8 +17,11 @@ from synthetic_records import ELEVEN, write_suite
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.records.study import SuiteRecord, read_suite
-from benchmark.report import classes, gallery, html, render, tables
-from benchmark.report import page as page_module
+from benchmark.report import gallery, heat_maps, render, write
+from benchmark.report.page import report_html, table_rows
+from benchmark.report.study_model import Study
+from benchmark.report.summarise import summarise
+from benchmark.report.texts import percent
 
 ASSETS = resources.files("benchmark.report") / "assets"
 
@@ -49,17 +52,14 @@ def out(tmp_path: Path) -> Path:
     return write_suite(tmp_path / "out", methods, seeds=(0, 1), n=200, n_aa=100)
 
 
-def test_every_figure_of_the_table_is_on_the_page(small: SuiteRecord) -> None:
+def test_every_figure_of_the_table_is_on_the_page(small_study: Study) -> None:
     """The page and table.md say the same, missing cells included; neither computes on its own."""
-    shown = html.table(small)
-    summaries = tables.summarise(small)
-    for row in shown.rows:
-        for metric, value in zip(tables.columns(small), row.values, strict=False):
-            found = summaries[row.method, metric].interval
-            wanted = tables.percent(found.value) if found else "missing"
-            assert value.text.split()[0] == wanted
-    text = html.page_text(small)
-    for line in tables.notes(small):
+    for row, cells in table_rows(small_study):
+        for summary, cell in zip(row.summaries.values(), cells, strict=False):
+            wanted = percent(summary.interval.value) if summary.interval else "missing"
+            assert cell.text.split()[0] == wanted
+    text = report_html(small_study)
+    for line in small_study.notes:
         assert line.split("<")[0][:60].replace("&", "&amp;") in text
     assert "limit = 200" in text
 
@@ -68,7 +68,7 @@ def test_equal_records_give_equal_pages_and_an_old_one_is_renewed(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked for once, the page stays in step with the tables beside it."""
-    monkeypatch.setattr(page_module, "_figures", lambda suite: ())
+    monkeypatch.setattr(write, "PLOTS", {})
     target = tmp_path / "report"
     assert not any(path.suffix == ".html" for path in render(out, target))
     page = next(path for path in render(out, target, html=True) if path.suffix == ".html")
@@ -78,9 +78,9 @@ def test_equal_records_give_equal_pages_and_an_old_one_is_renewed(
     assert page.read_bytes() == first
 
 
-def test_only_what_was_written_here_may_run(small: SuiteRecord) -> None:
+def test_only_what_was_written_here_may_run(small_study: Study) -> None:
     """The policy lists the scripts' hashes, and nothing is fetched from anywhere."""
-    text = html.page_text(small)
+    text = report_html(small_study)
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
     assert policy is not None
     assert "default-src 'none'" in policy[1].replace("&#39;", "'")
@@ -101,7 +101,7 @@ def test_the_libraries_are_those_of_the_readme() -> None:
 
 def test_classes_are_those_of_the_outcomes(small: SuiteRecord) -> None:
     """Per-class accuracy against a plain count; images that were not attacked do not count."""
-    means, counts = classes.class_means(small, "aa_linf")
+    means, counts = heat_maps.class_means(small, "aa_linf")
     wanted = []
     for cell in small.evaluated("pgd-at", "aa_linf"):
         frame = pd.read_parquet(cell.path / "outcomes.parquet")
@@ -114,10 +114,10 @@ def test_classes_are_those_of_the_outcomes(small: SuiteRecord) -> None:
 def test_of_many_classes_the_ends_are_shown() -> None:
     """A thousand columns are no heat map."""
     means = pd.DataFrame(np.arange(50.0)[None] / 50, columns=range(50))
-    shown, cut = classes.ends(means)
+    shown, cut = heat_maps.lowest_and_highest(means)
     assert cut
     assert list(shown.columns) == [*range(10), *range(40, 50)]
-    assert not classes.ends(means[range(20)])[1]
+    assert not heat_maps.lowest_and_highest(means[range(20)])[1]
 
 
 def test_a_gallery_is_shown_with_what_the_model_said(out: Path) -> None:
@@ -125,26 +125,26 @@ def test_a_gallery_is_shown_with_what_the_model_said(out: Path) -> None:
     first, second = sorted((out / "cells").glob("*-s0"))
     arrays = write_gallery(first)
     write_gallery(second, model="an older one")
-    suite = read_suite(out)
-    found = html.pictures(suite)
+    study = summarise(read_suite(out))
+    found = study.gallery
     assert found is not None
     assert [name for name, _, _ in found.methods] == ["generalist-d"]
     assert found.without == ("pgd-at",)
     assert [p.text for p in found.methods[0][1]] == ["0", "1 → 7", "5"]
     assert [p.right for p in found.methods[0][1]] == [True, False, False]
     assert gallery.data_uri(arrays["clean"][0]) == found.clean[0].uri
-    text = html.page_text(suite)
+    text = report_html(study)
     assert found.methods[0][1][1].uri in text
     assert "No images on record for pgd-at" in text
 
 
 def test_without_galleries_the_page_says_so(out: Path) -> None:
     """A section that is missing is explained; a damaged file is one clear error."""
-    assert "these records hold no images" in html.page_text(read_suite(out))
+    assert "these records hold no images" in report_html(summarise(read_suite(out)))
     cell = next((out / "cells").iterdir())
     (cell / "gallery.npz").write_bytes(b"PK")
     with pytest.raises(BenchmarkError, match=r"gallery\.npz is damaged"):
-        html.page_text(read_suite(out))
+        summarise(read_suite(out))
 
 
 def test_a_perturbation_is_grey_where_nothing_changed(out: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_perturbation_is_grey_where_nothing_changed(out: Path) -> None:
     cell = next((out / "cells").glob("*-s0"))
     arrays = write_gallery(cell)
     read = next(c for c in read_suite(out).cells if c.path == cell)
-    found = gallery.read_gallery(read)
+    found = gallery.read_images(read)
     assert found is not None
     change = arrays["adversarial"].astype(int) - arrays["clean"]
     assert (found.perturbation[change == 0] == 128).all()
@@ -167,7 +167,7 @@ def test_doubtful_runs_are_marked(out: Path) -> None:
     finding = {"name": "random", "text": "two passes differ", "function": FUNCTION}
     record["reliability"]["findings"] = [finding]
     path.write_text(json.dumps(record))
-    text = html.page_text(read_suite(out))
+    text = report_html(summarise(read_suite(out)))
     assert text.count("doubtful: random: two passes differ") == 1
     assert "<li class=finding>[!] random: two passes differ" in text
 
@@ -176,6 +176,6 @@ def test_a_suite_without_results_still_has_a_page(out: Path) -> None:
     """A page of a suite that has only begun says what is missing."""
     for cell in (out / "cells").iterdir():
         shutil.rmtree(cell)
-    text = html.page_text(read_suite(out))
+    text = report_html(summarise(read_suite(out)))
     assert "No cell has been evaluated yet." in text
     assert "Missing 4 of 4 cells" in text

@@ -1,0 +1,74 @@
+"""``generalist-bench check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.options import (
+    OUTPUT,
+    AsJson,
+    DataRoot,
+    Device,
+    Quiet,
+    Seeds,
+    Threads,
+    set_threads,
+)
+from benchmark.cli.output import print_json
+
+
+def check(
+    run_: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="Folder of a suite that was run; else it is run."),
+    ] = None,
+    baseline: Annotated[Path, typer.Option(help="The recorded baseline (.json).")] = Path(
+        "baseline.json"
+    ),
+    seed: Seeds = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    threads: Threads = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Also write a JUnit XML file.", rich_help_panel=OUTPUT)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the summary there.", rich_help_panel=OUTPUT)
+    ] = None,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the code as it is with a recorded baseline; exit status 1 if something moved."""
+    from dataclasses import asdict
+
+    from benchmark.commands.check import check as hold_against
+    from benchmark.commands.run import pick_device
+    from benchmark.core.files import write_text
+    from benchmark.core.progress import Progress
+    from benchmark.gate import summary
+
+    where = pick_device(device)
+    set_threads(threads, quiet)
+    verdict, kept = hold_against(
+        baseline,
+        run=run_,
+        seeds=seed or (),
+        data_root=data_root,
+        device=where,
+        progress=Progress(quiet),
+    )
+    text = summary.markdown(verdict, kept)
+    if markdown:
+        write_text(markdown, text)
+    if junit:
+        write_text(junit, summary.junit(verdict, kept))
+    if json_:
+        rows = [{**asdict(item), "moved": item.moved} for item in verdict.comparisons]
+        print_json({"moved": len(verdict.moved), "causes": verdict.causes, "comparisons": rows})
+    else:
+        print(text, end="")
+    if verdict.moved:
+        raise typer.Exit(1)

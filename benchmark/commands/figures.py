@@ -1,0 +1,104 @@
+"""The figures on record, as the command line prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.records import earlier
+from benchmark.records.schema import read_evaluation
+from benchmark.records.statistics import Interval, population_interval, wilson
+
+# By run or model, then by metric; see ``read_figures``.
+Figures = dict[str, dict[str, Any]]
+
+
+def read_figures(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the record in ``folder`` says of each metric.
+
+    Returns:
+        By metric: ``mean``, ``n``, ``correct`` (None for means over several outcomes), the 95 %
+        interval ``low`` to ``high``, ``settings`` in words, ``findings`` of the reliability checks
+        (name and text), ``warnings`` of AutoAttack, and ``earlier``: figures under the same name
+        whose place this one took, with the reason.
+    """
+    record = read_evaluation(folder)
+    metrics, limit = record["metrics"], record["dataset"]["limit"]
+    findings = record["reliability"]["findings"]
+    before = [kept for kept in earlier.listed(folder) if kept["entry"]["key"] not in
+              {entry["key"] for entry in metrics.values()}]  # fmt: skip
+    return {
+        name: {
+            **_figure(entry, limit),
+            "findings": [
+                {"name": found["name"], "text": found["text"]}
+                for found in findings
+                if found["function"] == entry["function"]
+            ],
+            "warnings": list(entry["detail"].get("warnings", ())),
+            "earlier": [
+                {
+                    **_figure(kept["entry"], kept["dataset"]["limit"]),
+                    "reason": _reason(kept["entry"], entry),
+                }
+                for kept in before
+                if kept["name"] == name
+            ],
+        }
+        for name, entry in metrics.items()
+    }
+
+
+def _figure(entry: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    return {
+        "mean": entry["mean"],
+        "n": entry["n"],
+        "correct": entry["correct"],
+        **_ends(entry),
+        "settings": _settings(entry) + (f" limit={limit} (a trial run)" if limit else ""),
+    }
+
+
+def _reason(one: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+    """Why a figure is not the present one."""
+    for key, what in (("data", "other images"), ("model", "other weights"),
+                      ("function", "another function of the same weights")):  # fmt: skip
+        if one[key] != present[key]:
+            return what
+    return "other settings"
+
+
+def _ends(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The 95 % interval; of an estimate, for these test images and for new images. A figure that is
+    no share of images has none."""
+    detail = entry["detail"]
+    if entry["outcomes"] == "none":
+        return {}
+    if "low" not in detail:
+        interval = wilson(entry["mean"] * entry["n"], entry["n"])
+        return {"low": interval.low, "high": interval.high}
+    own = Interval(entry["mean"], detail["low"], detail["high"])
+    wide = population_interval(own, entry["n"])
+    return {
+        "low": own.low,
+        "high": own.high,
+        "population_low": wide.low,
+        "population_high": wide.high,
+    }
+
+
+def _settings(entry: Mapping[str, Any]) -> str:
+    detail = entry["detail"]
+    known = {**detail, **detail.get("threat", {})}
+    keys = ["norm", "eps", "step", "steps", "version", "source"]
+    keys += ["precision"] if detail.get("precision", "fp32") != "fp32" else []
+    text = " ".join(f"{key}={known[key]}" for key in keys if key in known)
+    if entry["form"] == "estimate":
+        low, high, wide_low, wide_high = (100 * end for end in _ends(entry).values())
+        text += (
+            f" ESTIMATE [{wide_low:.1f}, {wide_high:.1f}] for new images, [{low:.1f}, {high:.1f}] "
+            f"for these, {detail['attacked']} of {detail['survivors']} survivors attacked "
+            f"({detail['interval']})"
+        )
+    return text

@@ -1,0 +1,146 @@
+"""Which metrics to measure: those of a run's suite, or of a panel at given radii."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.config.panels import PANELS, ImageCounts, Radii
+from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.registry import did_you_mean
+from benchmark.core.threat import NormName, Pixels
+from benchmark.data.shifted import SHIFTED, find_shifted
+from benchmark.data.source import DATASETS
+from benchmark.metrics.metric import Metric, make_metric
+from benchmark.records.files import SuiteFiles
+from benchmark.records.schema import read_plan
+
+
+def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
+    """The metrics of the suite that ``run`` belongs to.
+
+    Returns:
+        () for a run of ``train``; None where the suite's folder is not around the run.
+
+    Raises:
+        BenchmarkError: a damaged plan of the suite.
+    """
+    out = run.resolve().parent.parent
+    path = SuiteFiles(out).plan
+    if not path.exists():
+        return None
+    suite = read_plan(out)
+    if run.resolve().name not in {cell["slug"] for cell in suite["plan"]}:
+        return None
+    try:
+        return tuple(make_metric(item) for item in suite["evaluation"])
+    except ValueError as error:
+        raise BenchmarkError(f"{path} is damaged ({error}); run the suite again") from error
+
+
+def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
+    """The ``metrics`` named in ``only``, with the parts of their unions; all if ``only`` is empty.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    names = [metric.name for metric in metrics]
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, names)}")
+    wanted = set(only)
+    for metric in metrics:
+        if metric.name in only:
+            wanted |= set(metric.parts)
+    return [metric for metric in metrics if not only or metric.name in wanted]
+
+
+def usual_radii(dataset: str) -> Radii:
+    """The radii of the papers on the data set, used where nothing else sets them."""
+    return Radii(**DATASETS.get(dataset).radii)
+
+
+def radii_of(metrics: Sequence[Metric]) -> Radii:
+    """The radii of a suite's metrics; the default ones for norms that it does not attack in.
+
+    Raises:
+        ConfigError: several radii under one norm.
+    """
+    found: dict[NormName, set[str]] = {}
+    for metric in metrics:
+        if metric.ball and not metric.tag:
+            norm, eps = metric.ball
+            found.setdefault(norm, set()).add(str(eps))
+    for norm, texts in found.items():
+        if len({Pixels(text) for text in texts}) > 1:
+            raise ConfigError(
+                f"the suite attacks with several {norm} radii ({', '.join(sorted(texts))}), so a "
+                "panel has none to follow; put {panel: NAME} into the suite's own evaluation"
+            )
+    return Radii(**{norm: min(texts) for norm, texts in found.items()})
+
+
+def panel_at(name: str, radii: Sequence[Radii], dataset: str, data_root: Path) -> list[Metric]:
+    """The metrics of the panel ``name`` at each of ``radii``.
+
+    With several radii, metrics under l_inf carry theirs in the name (``aa_linf@1/255``); a metric
+    that does not depend on it appears once. The panel ``ood`` also gets every shifted test set of
+    ``dataset`` that is found below ``data_root``.
+
+    Raises:
+        ConfigError: a radius that an attack of the panel cannot have.
+    """
+    panel: dict[str, Metric] = {}
+    for each in radii:
+        metrics = _panel(name, each, dataset, data_root)
+        for metric in _tagged(metrics, each.linf) if len(radii) > 1 else metrics:
+            panel.setdefault(metric.name, metric)
+    return list(panel.values())
+
+
+def find_panel(
+    names: Sequence[str], radii: Sequence[Radii], dataset: str, data_root: Path
+) -> list[Metric]:
+    """The first panel that has all the named metrics; ``standard`` is looked at first.
+
+    Raises:
+        ConfigError: no panel has them all.
+    """
+    order = dict.fromkeys(["standard", *PANELS.names()])
+    panels = [panel_at(name, radii, dataset, data_root) for name in order]
+    for panel in panels:
+        if set(names) <= {metric.name for metric in panel}:
+            return panel
+    known = sorted({metric.name for panel in panels for metric in panel})
+    wrong = next((name for name in names if name not in known), None)
+    if wrong is None:
+        raise ConfigError(f"no panel has all of {', '.join(names)}; name fewer at once")
+    raise ConfigError(f"unknown metric {wrong!r}; {did_you_mean(wrong, known)}")
+
+
+def _panel(name: str, radii: Radii, dataset: str, data_root: Path) -> list[Metric]:
+    try:
+        metrics = list(PANELS.get(name)(radii, ImageCounts()))
+    except ValueError as error:
+        raise ConfigError(f"panel {name}: {error}") from error
+    if name == "ood":
+        metrics += [
+            make_metric({"kind": "shift", "test_set": shifted})
+            for shifted, entry in SHIFTED.items()
+            if entry.base == dataset and find_shifted(shifted, data_root)
+        ]
+    return metrics
+
+
+def _tagged(metrics: Sequence[Metric], eps: str) -> list[Metric]:
+    """``metrics`` with the radius as the tag of those under l_inf, and of metrics that are computed
+    from them."""
+    tagged: dict[str, Metric] = {}
+    for metric in metrics:
+        names = {name: other.name for name, other in tagged.items()}
+        renamed = metric.with_parts(names)
+        if (metric.ball and metric.ball[0] == "linf") or renamed != metric:
+            tag = f"{metric.tag}-{eps}" if metric.tag else eps
+            renamed = renamed.model_copy(update={"tag": tag})
+        tagged[metric.name] = renamed
+    return list(tagged.values())

@@ -1,0 +1,50 @@
+"""What loaders share: the bounds of batches, and random draws that depend on a key alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.core.errors import ConfigError, DataError
+
+Batch = tuple[Tensor, Tensor]
+IndexedBatch = tuple[Tensor, Tensor, Tensor]
+
+
+def seed_of(*key: int) -> int:
+    """A hash of ``key``, so that the generators of neighbouring keys are unrelated."""
+    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
+    return int(state[0]) << 31 | int(state[1]) >> 1
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator for ``key``, see ``seed_of``."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """(start, stop) of each training batch; a last batch of one image is dropped.
+
+    BatchNorm cannot train on a single image.
+
+    Raises:
+        ConfigError: batch size below 2.
+        DataError: fewer than 2 images.
+    """
+    if batch_size < 2:
+        raise ConfigError(f"batch_size = {batch_size}: BatchNorm needs at least 2")
+    if count < 2:
+        raise DataError(f"training needs at least 2 images but the split has {count}")
+    starts = range(0, count, batch_size)
+    bounds = [(start, min(start + batch_size, count)) for start in starts]
+    return bounds if bounds[-1][1] - bounds[-1][0] > 1 else bounds[:-1]
+
+
+def draw_shifts(
+    random: torch.Generator, count: int, crop: int, flip: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Crop offsets (top, left) in 0..2*crop and flips of ``count`` images, each [b]."""
+    shifts = torch.randint(2 * crop + 1, (2, count), generator=random)
+    flips = torch.rand(count, generator=random) < (0.5 if flip else 0.0)
+    return shifts[0], shifts[1], flips

@@ -1,0 +1,114 @@
+"""What the page's charts draw, as JSON values; accuracies in per cent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmark.records.statistics import Interval
+from benchmark.report.families import families, line_styles
+from benchmark.report.study_model import Curve, Study, TradeOff
+from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES, images
+
+
+def chart_data(study: Study) -> dict[str, Any]:
+    """All that the charts draw."""
+    styles = line_styles(study.table)
+    return {
+        "methods": {
+            row.method: {
+                "family": row.family.name,
+                "dash": _dash(styles[row.method]),
+                "doubtful": bool(row.doubts),
+                "undertrained": bool(row.undertrained),
+            }
+            for row in study.table.rows
+        },
+        "families": {
+            f.name: {"colour": f"--{css_name(f.name)}", "marker": f.marker}
+            for f in families(study.table)
+        },
+        "tradeoff": {
+            "metrics": {metric: _panel(one) for metric, one in study.trade_offs.of.items()},
+            "first": study.trade_offs.first,
+        },
+        "layers": [
+            {
+                "source": layer.source,
+                "dataset": layer.dataset,
+                "metric": layer.metric,
+                "points": layer.points,
+            }
+            for layer in study.published.layers
+        ],
+        "curves": {
+            key: {
+                "title": VALIDATION_TITLES[key],
+                "lines": {
+                    method: {**_line(curve, 100), "seeds": _seeds(curve)}
+                    for method, curve in curves.items()
+                },
+            }
+            for key, curves in study.curves.items()
+        },
+        "mixing": {
+            method: {
+                title: {learner: _line(curve, 1) for learner, curve in found[kind].items()}
+                for kind, title in MIXING_TITLES.items()
+            }
+            for method, found in study.mixing.items()
+        },
+    }
+
+
+def css_name(name: str) -> str:
+    """A family's name as part of a CSS name."""
+    return "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def _dash(style: Any) -> str:
+    """A matplotlib line style, in line widths, as an SVG dash array."""
+    return "" if style == "-" else " ".join(f"{1.7 * length:g}" for length in style[1])
+
+
+def _line(curve: Curve, scale: float) -> dict[str, list[float]]:
+    digits = 2 if scale == 100 else 4
+    values = {"mean": curve.mean, "low": curve.low, "high": curve.high}
+    return {
+        "epoch": [round(x, 3) for x in curve.epochs],
+        **{name: [round(scale * v, digits) for v in line] for name, line in values.items()},
+    }
+
+
+def _seeds(curve: Curve) -> dict[str, Any]:
+    return {
+        str(seed): {
+            "epoch": [round(x, 3) for x in epochs],
+            "value": [round(100 * v, 2) for v in values],
+        }
+        for seed, (epochs, values) in curve.seeds.items()
+    }
+
+
+def _panel(one: TradeOff) -> dict[str, Any]:
+    return {
+        "title": one.title,
+        "images": images(one.images),
+        "points": [
+            {
+                "method": point.method,
+                "x": _triple(point.clean),
+                "y": _triple(point.robust),
+                "seeds": [
+                    [seed, round(100 * clean, 2), round(100 * robust, 2)]
+                    for seed, clean, robust in point.seeds
+                ],
+            }
+            for point in one.points
+        ],
+        "front": list(one.front),
+        "outlier": one.outlier,
+    }
+
+
+def _triple(interval: Interval) -> list[float]:
+    return [round(100 * v, 2) for v in (interval.value, interval.low, interval.high)]

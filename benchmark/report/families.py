@@ -1,0 +1,77 @@
+"""Families of methods: methods of one kind are drawn alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.records.study import CellRecord
+from benchmark.report.study_model import Family, Table
+
+# Colours: Okabe and Ito, told apart under colour blindness; kindred families differ by the marker.
+OTHER = Family("other", "#999999", "P")
+GENERALIST = Family("Generalist", "#D55E00", "D")
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("natural", "#555555", "v"),
+        Family("adversarial training", "#0072B2", "o"),
+        Family("fast AT", "#56B4E9", "o"),
+        Family("joint objectives", "#009E73", "s"),
+        Family("multi-norm", "#CC79A7", "s"),
+        Family("ensembles", "#B8860B", "^"),
+        Family("weight averaging", "#B8860B", "v"),
+        Family("data augmentation", "#E69F00", "*"),
+        GENERALIST,
+        OTHER,
+    )
+}
+
+# Of the learners of a method that mixes.
+LEARNER_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#555555")
+# Methods of one colour differ by line style where lines are drawn; matplotlib's dash patterns.
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)))
+
+
+def family_of(cells: Sequence[CellRecord], label: str) -> Family:
+    """The family that the records of a method's runs name; one that has no look of its own here is
+    drawn like "other", under its own name."""
+    name = next((str(f) for c in cells if (f := getattr(c, "family", None))), None)
+    name = name or _guessed(cells[0].method if cells else label)
+    return FAMILIES.get(name, Family(name, OTHER.colour, OTHER.marker))
+
+
+def _guessed(method: str) -> str:
+    """The family of a registered method that does not say it, by the beginning of its name."""
+    beginnings = {
+        "Generalist": ("generalist",),
+        "natural": ("natural", "standard"),
+        "joint objectives": ("joint", "iat"),
+        "multi-norm": ("max", "avg", "msd", "sat", "e-at", "multi-norm", "ramp"),
+        "ensembles": ("ensemble", "output-ensemble"),
+        "weight averaging": ("weight", "ema", "swa", "seat", "soup", "interpol"),
+        "fast AT": ("fgsm", "n-fgsm"),
+        "adversarial training": ("pgd", "at", "trades", "mart", "fat", "awp", "hat", "lbgat",
+                                 "rst"),
+    }  # fmt: skip
+    name = method.lower().replace("_", "-")
+    for family, starts in beginnings.items():
+        if any(name == start or name.startswith((f"{start}-", f"{start}+")) for start in starts):
+            return family
+    return OTHER.name
+
+
+def families(table: Table) -> list[Family]:
+    """The families of a table's methods, each once."""
+    return list(dict.fromkeys(row.family for row in table.rows))
+
+
+def line_styles(table: Table) -> Mapping[str, Any]:
+    """The line style of each method; methods of one colour differ."""
+    counts: Counter[str] = Counter()
+    styles = {}
+    for row in table.rows:
+        styles[row.method] = DASHES[counts[row.family.colour] % len(DASHES)]
+        counts[row.family.colour] += 1
+    return styles

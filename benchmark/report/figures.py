@@ -1,0 +1,65 @@
+"""What all plots share: one column's width, one style, and files that are equal for equal input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmark.core.files import atomic_path
+
+WIDTH = 3.4
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same file
+    "font.size": 7,
+    "axes.labelsize": 7,
+    "axes.titlesize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.fontsize": 6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.1,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "figure.dpi": 200,
+}
+
+
+def figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of one column's width on the Agg canvas, without pyplot's global state."""
+    fig = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def mark_trial(fig: Figure, limit: int | None) -> None:
+    """Say on the figure itself that a part of the data was used, since it may be shown alone."""
+    if limit is not None:
+        fig.suptitle(f"limit = {limit}: a trial run, not a result", fontsize=6.5, color="#B00020")
+
+
+def save(fig: Figure, stem: Path) -> list[Path]:
+    """Write stem.png (200 dpi) and stem.pdf, both free of dates so that equal input is equal."""
+    written = []
+    # Laid out once: a layout that ran again for each format could move labels off their places.
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+        path = stem.with_suffix(suffix)
+        with atomic_path(path) as temporary:
+            fig.savefig(temporary, format=suffix[1:], metadata=metadata)
+        written.append(path)
+    return written

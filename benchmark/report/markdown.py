@@ -1,0 +1,140 @@
+"""The report as Markdown: report.md with its table, corruptions and published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from benchmark.report.captions import CAPTIONS
+from benchmark.report.study_model import CorruptionTable, Findings, Provenance, Study
+from benchmark.report.tables import interval_cells, score_cells
+from benchmark.report.texts import LINE_HEAD, LINE_TITLE, NOTHING, percent
+
+
+def markdown_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1
+) -> str:
+    """A GitHub table, padded so that it also reads as plain text; later columns to the right."""
+    cells = [[c.replace("|", "\\|").replace("\n", " ") for c in row] for row in [head, *rows]]
+    sides = ["left" if i < text_columns else "right" for i in range(len(head))]
+    # texts as they stand: "007" and "26.0" are no numbers to be written anew
+    text = tabulate(cells[1:], cells[0], "pipe", disable_numparse=True, colalign=sides)
+    return text + "\n"
+
+
+def report_md(study: Study, plots: Sequence[str]) -> str:
+    """report.md: findings, the table, the plots, provenance.
+
+    Args:
+        plots: the names of those that were drawn.
+    """
+    head, _, body = table_md(study).partition("\n\n")
+    parts = [head + "\n"]
+    if study.description:
+        parts.append(study.description.strip() + "\n")
+    parts += ["## In words\n", findings_md(study.findings), "## Table\n", body]
+    parts.append("Files: [table.md](table.md), [table.csv](table.csv), [table.tex](table.tex).\n")
+    if plots:
+        parts.append("## Plots\n")
+        for name in plots:
+            parts.append(f"![{name}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))\n")
+    where = "[published.md](published.md)"
+    parts += [
+        "## Published figures\n",
+        f"Kept apart from the figures above: {where}.\n"
+        if study.published.tables
+        else f"None exist for {study.dataset or 'this data set'} ({where}).\n",
+        "## Provenance\n",
+        provenance_md(study.provenance),
+    ]
+    return "\n".join(parts)
+
+
+def table_md(study: Study) -> str:
+    """table.md: means, intervals, notes."""
+    scores = score_cells(
+        study,
+        escape=lambda text: text,
+        emphasis={"best": lambda t: f"**{t}**", "tied": lambda t: f"*{t}*"},
+        plus_minus="±",
+    )
+    parts = [*_head(study, study.heading), markdown_table(scores.head, scores.rows)]
+    if study.table.columns:
+        intervals = interval_cells(study, escape=lambda text: text)
+        parts += ["95 % intervals\n", markdown_table(intervals.head, intervals.rows)]
+    parts.append("\n".join(f"- {line}" for line in study.notes) + "\n")
+    return "\n".join(parts)
+
+
+def _head(study: Study, heading: str) -> list[str]:
+    """A heading, and the warning that a part of the data was used."""
+    warning = [f"> **{study.limit_warning}**\n"] if study.limit_warning else []
+    return [f"# {heading}\n", *warning]
+
+
+def findings_md(found: Findings) -> str:
+    """The findings: warnings, leaders, the trade-off line, how to read them."""
+    parts = []
+    if found.warnings:
+        parts.append("\n".join(f"> **Warning.** {w}\n>" for w in found.warnings)[:-2])
+    if not found.leaders:
+        parts.append(NOTHING)
+        return "\n\n".join(parts) + "\n"
+    parts.append(" ".join(found.leaders))
+    if found.line:
+        parts.append(f"{LINE_TITLE}. {LINE_HEAD}\n\n" + "\n".join(f"- {s}" for s in found.line))
+    parts.append(" ".join(found.caveats))
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance_md(provenance: Provenance) -> str:
+    """Versions, data, and one line per run with its state and hashes."""
+    lines = [f"- {name}: {text}" for name, text in provenance.facts.items()]
+    lines.append(f"- render again: `{provenance.render_command}` (reads records only)")
+    head = provenance.runs_head
+    table = markdown_table(head, provenance.runs, text_columns=len(head))
+    return "\n".join(lines) + "\n\n" + table
+
+
+def corruptions_md(study: Study) -> str:
+    """corruptions.md: accuracy by corruption and method; "" if no run was measured on them."""
+    return "\n".join(_corruptions(study, table) for table in study.corruptions)
+
+
+def _corruptions(study: Study, table: CorruptionTable) -> str:
+    rows = [
+        *((name.replace("_", " "), values) for name, values in table.rows),
+        ("mean", table.mean),
+        *table.errors,
+    ]
+    head = ["Corruption", *(study.table.row(method).name for method in table.methods)]
+    parts = [
+        *_head(study, f"{table.title}. {study.heading}"),
+        markdown_table(head, [[name, *map(percent, values)] for name, values in rows]),
+    ]
+    return "\n".join([*parts, *(f"- {note}" for note in table.notes)]) + "\n"
+
+
+def published_md(study: Study) -> str:
+    """published.md: what others report on the study's data set, with the source of each row."""
+    lines = [f"# Published figures: {study.dataset or 'unknown data set'}\n"]
+    if not study.published.tables:
+        lines.append(
+            f"None exist: no published figure in this collection is on {study.dataset or 'it'}.\n"
+        )
+        return "\n".join(lines)
+    lines.append(
+        "Copied from papers and repositories, not measured here. Architectures, budgets, attacks "
+        "and checkpoint rules differ between rows and from this suite, so no row is comparable "
+        "with ours without reading its source. Per cent; empty = not stated.\n"
+    )
+    for table in study.published.tables:
+        lines.append(f"## {table.title}\n")
+        if table.file == "robustbench_leaderboard.csv":
+            lines.append(
+                "Source of every row: RobustBench/robustbench, model_info/ (`model` is the file).\n"
+            )
+        lines.append(markdown_table(table.columns, table.rows, text_columns=len(table.columns)))
+        lines.append(f"File: results/published/{table.file}\n")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""How to read a report: what was measured how, what is missing, and what is doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from benchmark.records.study import CellRecord, SuiteRecord, nested
+from benchmark.report.metric_roles import title
+from benchmark.report.study_model import DOUBTFUL, Table
+from benchmark.report.undertrained import undertrained_lines
+
+# Rules by which a checkpoint is chosen, and how they read.
+RULES = {
+    "last": "last of training",
+    "best": "best PGD accuracy on held-out validation images",
+    "best-sum": "largest clean + PGD accuracy on held-out validation images, clean {floor} or more",
+}
+
+
+def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
+    """Everything a reader needs to interpret the figures, one statement per line."""
+    done = [c for c in suite.cells if c.status == "evaluated"]
+    several = any(s.seeds > 1 for s in table.summaries)
+    lines = [
+        "Accuracies in per cent of test images."
+        + (" ± is the sample standard deviation over seeds." if several else ""),
+        "Brackets: 95 % interval; "
+        + (
+            "several seeds: for new seeds and new images, one seed: Wilson (new images only, says "
+            "nothing about other seeds)."
+            if several
+            else "one seed, so Wilson: for new images, nothing about other seeds."
+        ),
+        "Bold: highest of its column, its interval overlapped by no other. Italic: highest, but "
+        "overlapped by at least one other.",
+    ]
+    if any(s.partial for s in table.summaries):
+        lines.append(
+            "In brackets in a cell: how many of the method's runs have the figure, and of how many "
+            "images it is, where that is less than elsewhere."
+        )
+    for column in table.columns:
+        if column.on_images_of:
+            weaker, attack = (title(suite, name) for name in column.on_images_of)
+            lines.append(
+                f"{column.title}: {weaker} on the images of {attack}; compare {attack} with this."
+            )
+    if any(s.these is not None for s in table.summaries):
+        lines.append(
+            "Estimate: first the interval for new images, which holds the choice of the test "
+            "images and of the sample among them; then, after a semicolon, the one for these test "
+            "images, which holds the sample alone."
+        )
+    for metric in suite.metrics():
+        cells = [c for c in done if c.accuracy(metric) is not None]
+        counts = sorted({s.n for s in table.summaries if s.metric == metric and s.seeds})
+        parts = [f"n = {' or '.join(map(str, counts))}"]
+        described = _values(cells, lambda c, name=metric: c.metrics[name]["description"])  # type: ignore[misc]
+        parts += [" or ".join(described)] if any(described) else []
+        if not suite.entry(metric)["higher_is_better"]:
+            parts.append("smaller is better")
+        lines.append(f"{title(suite, metric)}: {', '.join(parts)}.")
+    authors = dict.fromkeys(
+        c.label for c in done if nested(c.config, "method", "recipe", "recipe") == "authors"
+    )
+    if authors:
+        lines.append(
+            f"Recipe: optimiser and schedule of the method's authors for {', '.join(authors)}; the "
+            "suite's common ones for the others."
+        )
+    lines += _checkpoint_lines(done)
+    precisions = _values(done, lambda c: nested(c.config, "train", "precision"))
+    if precisions not in ([], ["fp32"]):
+        lines.append(f"Trained in {' or '.join(precisions)}, evaluated in fp32.")
+    if any(cost.heading == "Grad. passes" for cost in table.costs):
+        lines.append(
+            "Grad. passes: forward-backward passes per training image, natural training = 1."
+        )
+    lines += reliability_lines(suite)
+    lines += undertrained_lines({r.method: r.undertrained for r in table.rows if r.undertrained})
+    lines.append(missing_line(suite) or f"No cell is missing ({len(suite.cells)} planned).")
+    if suite.extra:
+        lines.append(f"On disk but not in the plan, so not shown: {', '.join(suite.extra)}.")
+    return tuple(lines)
+
+
+def _checkpoint_lines(done: Sequence[CellRecord]) -> list[str]:
+    """How the evaluated checkpoints were chosen, and what a chosen one had not reached."""
+    rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
+    floors = " or ".join(_values(done, lambda c: c.training.get("selection_floor")))
+    meaning = {rule: text.format(floor=floors) for rule, text in RULES.items()}
+    lines = []
+    if rules:
+        lines.append(f"Checkpoint: {' or '.join(meaning.get(r, r) for r in rules)}.")
+    for rule in dict.fromkeys(rule for c in done for rule in c.training.get("also") or {}):
+        lines.append(f"Columns marked ({rule}): {meaning.get(rule, rule)}, of the same runs.")
+    missed = [f"{c.label} seed {c.seed}" for c in done if c.training.get("floor_missed")]
+    if missed:
+        lines.append(
+            f"No checkpoint was at least {floors} clean, so best-sum chose among all: "
+            f"{', '.join(missed)}."
+        )
+    return lines
+
+
+def reliability_lines(suite: SuiteRecord) -> list[str]:
+    """What the reliability checks found."""
+    found: dict[str, list[str]] = {}
+    for cell in suite.cells:
+        for name, text in cell.findings:
+            found.setdefault(f"{name}: {text}", []).append(f"{cell.label} seed {cell.seed}")
+    lines = [
+        f"{DOUBTFUL} {text} ({', '.join(runs)}). Attack results of these runs are doubtful."
+        for text, runs in found.items()
+    ]
+    if not found and any(cell.status == "evaluated" for cell in suite.cells):
+        lines.append("Reliability checks: no finding in any run.")
+    return lines
+
+
+def limit_warning(suite: SuiteRecord) -> str:
+    """The warning that a run used a part of the data set, or nothing."""
+    if suite.limit is None:
+        return ""
+    return (
+        f"WARNING: limit = {suite.limit} was used: only a part of {suite.dataset or 'the data set'}"
+        " was loaded. A trial run, not a result."
+    )
+
+
+def missing_line(suite: SuiteRecord) -> str:
+    """Which planned cells have no result, and how far they are; or nothing."""
+    cells = suite.missing()
+    if not cells:
+        return ""
+    names = ", ".join(f"{c.label} seed {c.seed} ({_PROGRESS[c.status]})" for c in cells)
+    return f"Missing {len(cells)} of {len(suite.cells)} cells: {names}."
+
+
+_PROGRESS = {
+    "missing": "not started",
+    "training": "training not finished",
+    "trained": "trained, not evaluated",
+    "evaluated": "evaluated",
+}
+
+
+def _values(cells: Iterable[CellRecord], read: Callable[[CellRecord], Any]) -> list[str]:
+    """Distinct values over the cells as text, in order of appearance, unknown ones left out."""
+    return list(dict.fromkeys(str(v) for c in cells if (v := read(c)) is not None))

@@ -1,0 +1,435 @@
+"""The model of a study: everything that a report says, with nothing left to compute.
+
+``summarise`` makes it once from the records. The renderers (Markdown, LaTeX and CSV, plots, page)
+read it and nothing else. Accuracies are fractions unless a docstring says per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from benchmark.records.statistics import Interval
+
+# Behind a method's name: a reliability check found something, and the runs are under-trained.
+DOUBTFUL, UNDERTRAINED = "[!]", "[u]"
+
+Mark = Literal["best", "tied", ""]
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one method over its evaluated seeds.
+
+    Attributes:
+        seeds: runs that were measured by this metric, of all that were evaluated (``of``).
+        n: test images; the fewest where runs differ.
+        interval: for new images (and, with several runs, new seeds); None if there is no figure.
+            Its ends are not a number where a figure has none.
+        sd: sample standard deviation over seeds; None with fewer than two.
+        these: of an estimate, the interval for these test images, which leaves out how they were
+            chosen; None for all other figures.
+        most: the largest n of the column.
+        by_seed: the accuracy of each run.
+        mark: "best" if the interval of the best mean of the column overlaps no other's, "tied" if
+            it does; "" for all other methods.
+    """
+
+    method: str
+    metric: str
+    seeds: int
+    n: int
+    interval: Interval | None
+    sd: float | None
+    of: int = 0
+    these: Interval | None = None
+    most: int = 0
+    by_seed: tuple[float, ...] = ()
+    mark: Mark = ""
+
+    @property
+    def partial(self) -> str:
+        """ "1 of 3 seeds", "n = 50": what of a figure is less than its row or column says."""
+        seeds = f"{self.seeds} of {self.of} seeds" if 0 < self.seeds < self.of else ""
+        images = f"n = {self.n}" if 0 < self.n < self.most else ""
+        return ", ".join(filter(None, (seeds, images)))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        key: the metric's name, or ``WEAKER_on_REFERENCE``.
+        title: its heading.
+        on_images_of: for a weaker attack on the images of a reference attack, the names of the
+            two; None for a metric as it was measured.
+    """
+
+    key: str
+    title: str
+    higher_is_better: bool
+    on_images_of: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A column of costs: method to figure, None where it is unknown."""
+
+    heading: str
+    values: Mapping[str, float | None]
+    digits: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """Methods drawn alike: name, colour and matplotlib's marker."""
+
+    name: str
+    colour: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: its family, its runs, what is held against it, and its figures by column.
+
+    Attributes:
+        planned, evaluated: numbers of runs.
+        doubts: what the reliability checks found in its runs.
+        undertrained: why nothing is concluded from it; "" if it was trained long enough.
+    """
+
+    method: str
+    family: Family
+    planned: int
+    evaluated: int
+    doubts: tuple[str, ...]
+    undertrained: str
+    summaries: Mapping[str, Summary]
+
+    @property
+    def name(self) -> str:
+        """The method, marked [!] and [u] where that is due."""
+        doubtful = f" {DOUBTFUL}" if self.doubts else ""
+        return self.method + doubtful + (f" {UNDERTRAINED}" if self.undertrained else "")
+
+    @property
+    def seeds(self) -> str:
+        """ "3", or "2/3" where a planned run has no result."""
+        complete = self.evaluated == self.planned
+        return str(self.evaluated) if complete else f"{self.evaluated}/{self.planned}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The comparison table: a row per method in order of presentation."""
+
+    columns: tuple[Column, ...]
+    costs: tuple[Cost, ...]
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        """All figures, row by row."""
+        return tuple(row.summaries[column.key] for row in self.rows for column in self.columns)
+
+    def row(self, method: str) -> Row:
+        return next(row for row in self.rows if row.method == method)
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the figures say, sentence by sentence.
+
+    Attributes:
+        warnings: what should stop a reader.
+        leaders: who is ahead in each score; empty if nothing has been evaluated.
+        line: Generalist methods against the trade-off line.
+        caveats: how to read the tests.
+    """
+
+    warnings: tuple[str, ...]
+    leaders: tuple[str, ...]
+    line: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+
+# --- plots ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method in the clean-versus-robust plane; both accuracies are of the same n images.
+
+    Attributes:
+        seeds: (seed, clean, robust) of each run that has both.
+    """
+
+    method: str
+    clean: Interval
+    robust: Interval
+    n: int
+    seeds: tuple[tuple[int, float, float], ...]
+
+    @property
+    def per_cent(self) -> tuple[float, float]:
+        """Clean and robust accuracy in per cent."""
+        return 100 * self.clean.value, 100 * self.robust.value
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """Clean accuracy against that by ``metric``.
+
+    Attributes:
+        main: whether the words are about this metric, so that the plots show it.
+        front: methods that no other beats on both axes, by rising clean accuracy; without
+            under-trained ones.
+        outlier: the method whose robust accuracy alone would take more than half of the axis.
+    """
+
+    metric: str
+    title: str
+    main: bool
+    points: tuple[Point, ...]
+    front: tuple[str, ...]
+    outlier: str | None
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """The numbers of images of its points, each once."""
+        return tuple(sorted({point.n for point in self.points}))
+
+
+@dataclass(frozen=True)
+class TradeOffs:
+    """All trade-offs.
+
+    Attributes:
+        of: by metric; those of metrics that published figures alone have come last, without points.
+        first: the metric that a page shows first; None if there is none.
+        beside_published: the metric whose trade-off stands beside published l_inf figures.
+    """
+
+    of: Mapping[str, TradeOff]
+    first: str | None
+    beside_published: str | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity by epoch: mean, lowest and highest over the seeds that reached the epoch.
+
+    Attributes:
+        seeds: epochs and values of each seed.
+    """
+
+    epochs: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seeds: Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]]
+
+
+# --- sections -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CorruptionTable:
+    """Accuracy corruption by corruption, mean over severities and seeds.
+
+    Attributes:
+        metric: its name in the records.
+        title: its heading.
+        methods: those that were measured by it.
+        rows: corruption and the accuracies of ``methods``; not a number where one is missing.
+        mean: over corruptions, by method.
+        errors: further rows against a reference network, e.g. "mCE".
+        notes: how to read it.
+    """
+
+    metric: str
+    title: str
+    methods: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float, ...]], ...]
+    mean: tuple[float, ...]
+    errors: tuple[tuple[str, tuple[float, ...]], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Rows of (name, values in [0, 1] or None), darker where higher.
+
+    Attributes:
+        notes: one short text per column, "" for none; empty if no column has one.
+    """
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def low(self) -> float:
+        """The lower end of the colour scale."""
+        return min((v for _, row in self.rows for v in row if v is not None), default=0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end of the colour scale."""
+        return max((v for _, row in self.rows for v in row if v is not None), default=1.0)
+
+    @property
+    def upright(self) -> bool:
+        """Whether the columns' names are written upwards: many, and long."""
+        return len(self.columns) > 8 and max(map(len, self.columns)) > 4
+
+    def shade(self, value: float) -> int:
+        """Where a value lies on the colour scale, 0 to 100."""
+        return round(100 * (value - self.low) / max(self.high - self.low, 1e-9))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image in a data URI, what is said below it, and what is said to those who cannot see it.
+
+    Attributes:
+        right: whether the attacked image was classified right; None for other pictures.
+    """
+
+    uri: str
+    text: str
+    alt: str
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The clean images once, then attacked images and perturbations of each method.
+
+    Attributes:
+        methods: name, attacked images, perturbations.
+        without: methods whose records have no images.
+    """
+
+    caption: str
+    clean: tuple[Picture, ...]
+    methods: tuple[tuple[str, tuple[Picture, ...], tuple[Picture, ...]], ...]
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """The rows of a published file on the study's data set, every value as written."""
+
+    file: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class PublishedLayer:
+    """Published points of one kind, on one data set, under one attack.
+
+    Attributes:
+        metric: ours that measures the same, e.g. ``aa_linf``.
+        points: clean and robust accuracy in per cent, a name, and what a reader must know.
+    """
+
+    source: str
+    dataset: str
+    threat: str
+    metric: str
+    points: tuple[tuple[float, float, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What others published.
+
+    Attributes:
+        tables: of the study's data set.
+        layers: of any data set, those on the study's first.
+        points: (clean, AutoAttack, "yes", "no" or "unstated" for extra data) under l_inf 8/255 on
+            the study's data set, in per cent, each model once.
+    """
+
+    tables: tuple[PublishedTable, ...]
+    layers: tuple[PublishedLayer, ...]
+    points: tuple[tuple[float, float, str], ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the figures come from.
+
+    Attributes:
+        facts: versions, hardware and data of the runs, by name.
+        runs_head, runs: a table with one row per run.
+        render_command: what renders this report again.
+        commands: (what, command) of what leads to these figures and beyond.
+        configurations: (method, hash, JSON) of each method's first run on record.
+    """
+
+    facts: Mapping[str, str]
+    runs_head: tuple[str, ...]
+    runs: tuple[tuple[str, ...], ...]
+    render_command: str
+    commands: tuple[tuple[str, str], ...]
+    configurations: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its report shows it.
+
+    Attributes:
+        limit: the number of images that a trial run was restricted to; None for a whole run.
+        limit_warning: a sentence about ``limit``; "" for a whole run.
+        planned, evaluated: numbers of runs.
+        notes: how to read the table, one statement per line.
+        curves: "val_clean" and "val_pgd" to method to curve; those that no run has are absent.
+        mixing: method to "mix" and "distance" to learner to curve; methods that mix alone.
+    """
+
+    name: str
+    title: str
+    description: str
+    dataset: str
+    model: str
+    seeds: tuple[int, ...]
+    limit: int | None
+    limit_warning: str
+    planned: int
+    evaluated: int
+    table: Table
+    notes: tuple[str, ...]
+    findings: Findings
+    trade_offs: TradeOffs
+    curves: Mapping[str, Mapping[str, Curve]]
+    mixing: Mapping[str, Mapping[str, Mapping[str, Curve]]]
+    corruptions: tuple[CorruptionTable, ...]
+    across_norms: HeatMap | None
+    by_class: tuple[HeatMap, ...]
+    gallery: Gallery | None
+    published: Published
+    provenance: Provenance
+
+    @property
+    def heading(self) -> str:
+        """ "title: data set, model"."""
+        where = ", ".join(part for part in (self.dataset, self.model) if part)
+        return f"{self.title}: {where}" if where else self.title

@@ -1,0 +1,55 @@
+"""How figures are written, alike in all renderers, and sentences that two of them have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from benchmark.report.study_model import Cost, Summary
+
+NOTHING = "No cell has been evaluated yet."
+LINE_TITLE = "Generalist against the trade-off line"
+LINE_HEAD = (
+    "In brackets: distance from the line at right angles in "
+    "percentage points, positive = better, with its 95 % interval, and p adjusted after Holm over "
+    "these tests."
+)
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+
+
+def percent(value: float) -> str:
+    """A fraction as per cent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def images(counts: Iterable[int]) -> str:
+    """ "n = 1,000", or every number there is; zeros left out."""
+    found = sorted({n for n in counts if n})
+    return f"n = {' or '.join(f'{n:,}' for n in found)}" if found else ""
+
+
+def score_text(summary: Summary, plus_minus: str = "±") -> str:
+    """ "26.3 ± 0.2", "22.0 (1 of 3 seeds)" or "missing"."""
+    if summary.interval is None:
+        return "missing"
+    sd = "" if summary.sd is None else f" {plus_minus} {percent(summary.sd)}"
+    partial = f" ({summary.partial})" if summary.partial else ""
+    return percent(summary.interval.value) + sd + partial
+
+
+def interval_text(summary: Summary) -> str:
+    """ "[24.1, 28.6]", of an estimate "[24.1, 28.6]; [25.8, 27.0]", or "missing"."""
+    shown = [i for i in (summary.interval, summary.these) if i is not None]
+    ends = [f"[{percent(i.low)}, {percent(i.high)}]" for i in shown if not math.isnan(i.low)]
+    return "; ".join(ends) or ("none" if shown else "missing")
+
+
+def cost_text(cost: Cost, method: str) -> str:
+    """ "11.0", or "n/a"."""
+    value = cost.values[method]
+    return "n/a" if value is None else f"{value:.{cost.digits}f}"
+
+
+# Titles of curves, by their key in the model.
+VALIDATION_TITLES = {"val_clean": "Validation clean (%)", "val_pgd": "Validation PGD (%)"}
+MIXING_TITLES = {"mix": "Weight in the mix", "distance": "L2 distance from global"}

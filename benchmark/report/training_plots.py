@@ -1,0 +1,120 @@
+"""Plots of what was recorded while training: validation accuracy, and mixing of learners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmark.report.families import DASHES, LEARNER_COLOURS, line_styles
+from benchmark.report.figures import STYLE, figure
+from benchmark.report.labels import spread
+from benchmark.report.study_model import Curve, Study
+from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES
+
+
+def curves(study: Study) -> Figure | None:
+    """Validation accuracy against epochs; the band spans the seeds."""
+    data = study.curves
+    if not data:
+        return None
+    styles = line_styles(study.table)
+    colours = {row.method: row.family.colour for row in study.table.rows}
+    with mpl.rc_context(STYLE):
+        height = max(2.2, 0.12 * len(study.table.rows))  # room for a label per method
+        fig, axes = figure(0.3 + height * len(data), len(data), sharex=True)
+        for ax, (key, lines) in zip(axes[:, 0], data.items(), strict=True):
+            for label, line in lines.items():
+                colour = colours[label]
+                marker = "." if len(line.epochs) == 1 else ""
+                mean, low, high = (100 * np.array(v) for v in (line.mean, line.low, line.high))
+                ax.plot(
+                    line.epochs, mean, color=colour, ls=styles[label], lw=0.9,
+                    marker=marker,
+                )  # fmt: skip
+                ax.fill_between(line.epochs, low, high, color=colour, alpha=0.12, lw=0)
+            ax.set_ylabel(VALIDATION_TITLES[key])
+            _end_labels(ax, colours, lines, styles, height - 0.25)
+        axes[-1, 0].set_xlabel("Epoch")
+        return fig
+
+
+def _end_labels(
+    ax: Axes,
+    colours: Mapping[str, str],
+    lines: Mapping[str, Curve],
+    styles: Mapping[str, Any],
+    height: float,
+) -> None:
+    """Name each line at the right end, with a short sample of its dashes."""
+    ends = {m: (line.epochs[-1], 100 * line.mean[-1]) for m, line in lines.items()}
+    low, high = ax.get_ylim()
+    gap = 7.2 / 72 * (high - low) / height  # 7.2 points a label, height in inches
+    wanted = spread([y for _, y in ends.values()], gap, low, high)
+    right = max(x for x, _ in ends.values())
+    left = ax.get_xlim()[0]
+    ax.set_xlim(left, right)
+    ax.set_ylim(low, high)
+    for (label, (x, y)), place in zip(ends.items(), wanted, strict=True):
+        colour = colours[label]
+        # positions beside the axes: x in axes fractions, y in data
+        beside = ax.get_yaxis_transform()
+        start = (x - left) / (right - left) if right > left else 1.0
+        ax.plot(
+            [start, 1.045],
+            [y, place],
+            color=colour,
+            lw=0.4,
+            transform=beside,
+            clip_on=False,
+        )
+        ax.plot(
+            [1.045, 1.13], [place] * 2, color=colour, lw=0.9, ls=styles[label],
+            transform=beside, clip_on=False,
+        )  # fmt: skip
+        ax.text(1.145, place, label, color=colour, fontsize=5.8, va="center", transform=beside)
+
+
+def mixing(study: Study) -> Figure | None:
+    """Weights of the mix and distances of the learners from the global one, a row per method."""
+    data = study.mixing
+    if not data:
+        return None
+    present = [
+        (kind, name)
+        for kind, name in MIXING_TITLES.items()
+        if any(found[kind] for found in data.values())
+    ]
+    learners = list(dict.fromkeys(x for d in data.values() for kind in d.values() for x in kind))
+    colours = {x: LEARNER_COLOURS[i % 6] for i, x in enumerate(learners)}
+    dashes = {x: DASHES[i % len(DASHES)] for i, x in enumerate(learners)}
+    with mpl.rc_context(STYLE):
+        fig, axes = figure(
+            0.75 + 1.05 * len(data), len(data), len(present), sharex=True, sharey="col"
+        )
+        for row, (label, found) in zip(axes, data.items(), strict=True):
+            for ax, (kind, _) in zip(row, present, strict=True):
+                for x, line in found[kind].items():
+                    ax.plot(line.epochs, line.mean, color=colours[x], ls=dashes[x])
+                    ax.fill_between(
+                        line.epochs, line.low, line.high, color=colours[x], alpha=0.15, lw=0
+                    )
+            row[0].set_title(label, loc="left", fontsize=6.5, pad=2)
+        for ax, (kind, name) in zip(axes[0], present, strict=True):
+            ax.annotate(
+                name, (0.5, 1), (0, 13), xycoords="axes fraction", textcoords="offset points",
+                ha="center", fontsize=7,
+            )  # fmt: skip
+            if kind == "mix":
+                ax.set_ylim(0, 1.04)
+        for ax in axes[-1]:
+            ax.set_xlabel("Epoch")
+            ax.set_ylim(bottom=0)
+        handles = [Line2D([], [], color=colours[x], ls=dashes[x], label=x) for x in learners]
+        fig.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+        return fig
