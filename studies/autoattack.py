@@ -28,7 +28,6 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, get_args
 
-import pandas as pd
 import torch
 import typer
 from torch import Tensor, nn
@@ -43,6 +42,9 @@ from benchmark.core.threat import Pixels
 from benchmark.data import sources
 from benchmark.data.loader import evaluation_batches
 from benchmark.metrics.outcomes import sample
+from benchmark.records.files import RunFiles, SuiteFiles
+from benchmark.records.outcomes import read_outcomes
+from benchmark.records.schema import read_evaluation
 from benchmark.speed import plain
 from benchmark.speed.clock import one_thread
 from benchmark.speed.measure import SpeedOptions, measure
@@ -225,9 +227,10 @@ def _evaluated(run: Path, command: list[str], task: str, found: dict[str, Tensor
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "suite"
         here = copied / "cells" / run.name
-        ignored = shutil.ignore_patterns("*.unfinished", "evaluation.json", "outcomes.parquet")
+        record, outcomes = RunFiles(here).evaluation, RunFiles(here).outcomes
+        ignored = shutil.ignore_patterns("*.unfinished", record.name, outcomes.name)
         shutil.copytree(run, here, ignore=ignored)
-        shutil.copy(run.resolve().parent.parent / "suite.json", copied)
+        shutil.copy(SuiteFiles(run.resolve().parent.parent).plan, copied)
         started = time.monotonic()
         subprocess.run(
             [sys.executable, *command, str(here)],
@@ -236,8 +239,8 @@ def _evaluated(run: Path, command: list[str], task: str, found: dict[str, Tensor
             check=True,
         )
         taken = time.monotonic() - started
-        outcomes = pd.read_parquet(here / "outcomes.parquet").drop(columns=["index", "label"])
-        column = outcomes.iloc[:, 0].dropna()  # null: not in the sample
+        table = read_outcomes(outcomes, read_evaluation(here)["metrics"]).drop(columns="label")
+        column = table.iloc[:, 0].dropna()  # null: not in the sample
         found[task] = torch.tensor(column.to_numpy(dtype=bool))
     return taken
 

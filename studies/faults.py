@@ -27,11 +27,12 @@ import typer
 import yaml
 from torch import Tensor
 
-from benchmark.commands.run import read_plan
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import read_frame, read_json
 from benchmark.core.progress import Progress
+from benchmark.records.files import RunFiles, SuiteFiles
+from benchmark.records.schema import read_evaluation, read_plan
 from benchmark.training import checkpoint
 from studies.command import new_app, one_thread_environment, start
 
@@ -210,15 +211,16 @@ def _where(out: Path, said: str) -> tuple[str, Path | None]:
     """What the killed process was doing, and the folder of the cell."""
     if "cells ->" not in said:
         return "start-up", None
-    if not (out / "suite.json").exists() or "test images;" not in said:
+    files = SuiteFiles(out)
+    if not files.plan.exists() or "test images;" not in said:
         return "reading", None
-    for _, _, slug in read_plan(out)[1]:
-        cell = out / "cells" / slug
-        if not (cell / "training.json").exists():
+    suite = read_plan(out)
+    names = [metric["name"] for metric in suite["evaluation"]]
+    for slug in (planned["slug"] for planned in suite["plan"]):
+        cell = files.cell(slug)
+        if not RunFiles(cell).training.exists():
             return f"train {slug}", cell
-        names = [metric["name"] for metric in read_json(out / "suite.json")["evaluation"]]
-        record = cell / "evaluation.json"
-        measured = read_json(record)["metrics"] if record.exists() else {}
+        measured = read_evaluation(cell)["metrics"] if RunFiles(cell).evaluation.exists() else {}
         missing = [name for name in names if name not in measured]
         if missing:
             return f"evaluate {slug}: {missing[0]}", cell
@@ -226,14 +228,14 @@ def _where(out: Path, said: str) -> tuple[str, Path | None]:
 
 
 def _checkpoint_step(cell: Path) -> int:
-    path = cell / "checkpoint.pt"
+    path = RunFiles(cell).checkpoint
     if not path.exists() and not checkpoint.previous(path).exists():
         return 0
     return int(checkpoint.load_last_good(path)[0]["step"])
 
 
 def _logged_step(cell: Path) -> int:
-    path = cell / "metrics.jsonl"
+    path = RunFiles(cell).curves
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
@@ -268,7 +270,8 @@ def _recorded(root: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         # when a checkpoint replaces the one before depends on the clock
         previous = path.stem.endswith("-previous")
-        if path.suffix in kept and not hidden and path.name != "environment.json" and not previous:
+        dated = path == RunFiles(path.parent).environment
+        if path.suffix in kept and not hidden and not dated and not previous:
             yield path
 
 

@@ -22,9 +22,9 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.core.environment import environment
-from benchmark.core.files import read_json
 from benchmark.core.progress import Progress
 from benchmark.core.registry import did_you_mean
+from benchmark.records.schema import read_training
 from studies.command import new_app, one_thread_environment, start
 
 app = new_app()
@@ -144,7 +144,7 @@ def _trained(
         )
         wall = time.monotonic() - started
         (run,) = (Path(folder) / "cells").iterdir()
-        return wall, read_json(run / "training.json")
+        return wall, read_training(run)
 
 
 if __name__ == "__main__":

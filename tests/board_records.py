@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from made_entries import made
+from made_entries import evaluation_of, made
 
 
 def autoattack(norm: str, eps: str, n: int = 10_000, **detail: object) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def autoattack(norm: str, eps: str, n: int = 10_000, **detail: object) -> dict[s
         **detail,
     }
     settings = {"kind": "autoattack", "norm": norm, "eps": eps}
-    return made(settings, found, n=n, correct=n // 2, mean=0.5)
+    return made(settings, found, n=n, correct=n // 2)
 
 
 def corruptions(n: int = 10_000, mean: float = 0.7) -> dict[str, Any]:
@@ -29,14 +29,11 @@ def corruptions(n: int = 10_000, mean: float = 0.7) -> dict[str, Any]:
 
 def evaluation(n: int = 10_000, **metrics: dict[str, Any]) -> dict[str, Any]:
     """A record that every board of ``n`` images takes, if it takes the metrics."""
-    return {
-        "metrics": {
-            "clean": made({"kind": "clean"}, n=n, correct=n, mean=1.0),
-            "aa_linf": autoattack("linf", "8/255" if n == 10_000 else "4/255", n),
-            "aa_l2": autoattack("l2", "128/255", n),
-            "corruptions": corruptions(n),
-            **metrics,
-        },
-        "dataset": {"images": n, "limit": None},
-        "reliability": {"images": 64, "findings": []},
+    found = {
+        "clean": made({"kind": "clean"}, n=n, correct=n),
+        "aa_linf": autoattack("linf", "8/255" if n == 10_000 else "4/255", n),
+        "aa_l2": autoattack("l2", "128/255", n),
+        "corruptions": corruptions(n),
+        **metrics,
     }
+    return evaluation_of(found, images=n)

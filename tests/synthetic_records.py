@@ -9,9 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from made_entries import made
+from made_entries import DATA, Entry, evaluation_of, made
 
+from benchmark.core.environment import PACKAGES
+from benchmark.core.files import write_frame
 from benchmark.core.method import family_of
+from benchmark.records.files import RunFiles, SuiteFiles
+from benchmark.records.schema import (
+    write_configuration,
+    write_environment,
+    write_evaluation,
+    write_plan,
+    write_training,
+)
 
 # label: (method name, clean, PGD-20, AutoAttack, gradient passes per image)
 ELEVEN: dict[str, tuple[str, float, float, float, float]] = {
@@ -26,6 +36,18 @@ ELEVEN: dict[str, tuple[str, float, float, float, float]] = {
     "generalist-d-norms": ("generalist-d", 0.869, 0.471, 0.432, 22),
     "generalist-t": ("generalist-t", 0.862, 0.487, 0.446, 23),
     "generalist-official": ("generalist-d", 0.890, 0.443, 0.412, 12),
+}
+TRAIN = {"epochs": 30, "batch_size": 128, "selection": ["last"], "precision": "fp32"}
+ENVIRONMENT = {
+    "python": "3.11.7",
+    **dict.fromkeys(PACKAGES, "1.0.0"),
+    "platform": "Linux",
+    "machine": "x86_64",
+    "device": "cpu",
+    "processor": "",
+    "threads": 1,
+    "git": "0123abc",
+    "date": "2026-11-23T00:00:00+00:00",
 }
 CORRUPTIONS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
@@ -46,7 +68,6 @@ def write_suite(
     missing: Sequence[tuple[str, int]] = (),
     corruptions: Sequence[str] = CORRUPTIONS,
     spread: float = 0.006,
-    suite_json: bool = True,
 ) -> Path:
     """Write a suite folder; cells in ``missing`` are planned but have no folder."""
     plan = [
@@ -54,31 +75,28 @@ def write_suite(
         for label in methods
         for seed in seeds
     ]
-    if suite_json:
-        suite = {
-            "name": "synthetic",
-            "title": "Synthetic suite",
-            "description": "Made-up figures.",
-            "methods": list(methods),
-            "seeds": list(seeds),
-            "dataset": {"name": dataset, "limit": limit},
-            "model": {"name": "small-resnet", "width": 16},
-            "plan": plan,
-        }
-        _json(out / "suite.json", suite)
+    suite = {
+        "name": "synthetic",
+        "title": "Synthetic suite",
+        "description": "Made-up figures.",
+        "hardware": "",
+        "methods": list(methods),
+        "seeds": list(seeds),
+        "dataset": {"name": dataset, "limit": limit},
+        "model": {"name": "small-resnet", "width": 16},
+        "train": TRAIN,
+        "evaluation": [],
+        "plan": plan,
+    }
+    write_plan(out, suite)
     for cell in plan:
         label, seed = str(cell["label"]), int(str(cell["seed"]))
         if (label, seed) not in missing:
-            folder = out / "cells" / str(cell["slug"])
+            folder = SuiteFiles(out).cell(str(cell["slug"]))
             write_cell(
                 folder, label, methods[label], seed, n, n_aa, dataset, limit, corruptions, spread
             )
     return out
-
-
-def _json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def write_cell(
@@ -124,7 +142,7 @@ def write_cell(
 
     linf = {"norm": "linf", "eps": "8/255", "step": "2/255", "steps": 20}
     l2 = {"norm": "l2", "eps": "128/255", "step": "15/255", "steps": 20}
-    metrics: dict[str, object] = {}
+    metrics: dict[str, Entry] = {}
     for metric, settings, detail in (
         ("clean", {"kind": "clean"}, {}),
         ("pgd20_linf", {"kind": "pgd", "threat": linf}, {"threat": linf, "restarts": 1}),
@@ -137,7 +155,7 @@ def write_cell(
     ):
         known = frame[metric].dropna()
         count, correct = len(known), int(known.sum())
-        metrics[metric] = {"model": "beef", **made(settings, detail, n=count, correct=correct)}
+        metrics[metric] = made(settings, detail, n=count, correct=correct)
     if corruptions:
         detail = {
             "source": "generated",
@@ -145,35 +163,25 @@ def write_cell(
             "per_corruption": per_corruption,
         }
         mean = float(np.mean(list(per_corruption.values())))
-        entry = made({"kind": "corruptions"}, detail, n=n, correct=None, mean=mean)
-        metrics["corruptions"] = {"model": "beef", **entry}
+        metrics["corruptions"] = made({"kind": "corruptions"}, detail, n=n, mean=mean)
 
     config = {
         "suite": "synthetic",
         "dataset": {"name": dataset, "limit": limit},
         "model": {"name": "small-resnet", "width": 16},
         "method": {"name": name, "label": label, "recipe": {}},
-        "train": {"epochs": 30, "batch_size": 128, "selection": "last", "precision": "fp32"},
+        "train": TRAIN,
         "seed": seed,
     }
-    _json(
-        folder / "config.json",
+    write_configuration(
+        folder,
         {
             "hash": f"{zlib.crc32(folder.name.encode()):08x}",
             "family": family_of(name),
             "config": config,
         },
     )
-    _json(
-        folder / "environment.json",
-        {
-            "versions": {"python": "3.11.7", "torch": "2.8.0", "generalist-bench": "0.1.0"},
-            "device": "cpu",
-            "threads": 1,
-            "git": "0123abc",
-            "date": "2026-11-23T00:00:00Z",
-        },
-    )
+    write_environment(folder, ENVIRONMENT)
     lines = []
     steps = 30 * n // 128
     for epoch in range(1, 31):
@@ -197,24 +205,25 @@ def write_cell(
                 point[f"mix/{learner}"] = share if i == 0 else rest
                 point[f"distance/{learner}"] = (0.3 + 0.2 * i) * (1 + epoch % 5)
         lines.append(json.dumps(point))
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _json(
-        folder / "training.json",
-        {
-            "steps": steps,
-            "epochs": 30,
-            "seconds": 120.0 * passes,
-            "gradient_passes": passes * steps * 128,
-            "checkpoint_rule": "last",
-            "selected_epoch": 30.0,
-            "parameters": 78042,
-        },
-    )
-    _json(
-        folder / "evaluation.json",
-        {
-            "metrics": metrics,
-            "dataset": {"fingerprint": "f00d", "source": "made up", "split": "test"},
-        },
-    )
-    frame.to_parquet(folder / "outcomes.parquet")
+    RunFiles(folder).curves.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    summary = {
+        "data": DATA,
+        "steps": steps,
+        "epochs": 30,
+        "images": steps * 128,
+        "seconds": 120.0 * passes,
+        "processes": {"learners": 1, "data": 1},
+        "gradient_passes": passes * steps * 128,
+        "passes_per_image": passes,
+        "inference_passes": 1,
+        "checkpoint_rule": "last",
+        "selected_epoch": 30.0,
+        "val_clean": clean,
+        "val_pgd": pgd,
+        "parameters": 78042,
+        "train_images": n,
+        "val_images": 100,
+    }
+    write_training(folder, summary)
+    write_frame(RunFiles(folder).outcomes, frame)
+    write_evaluation(folder, evaluation_of(metrics, name=dataset, images=n, limit=limit))

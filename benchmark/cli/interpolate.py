@@ -44,8 +44,8 @@ def interpolate(
     """Evaluate the straight path in weight space between two runs, and plot it."""
     from benchmark.commands.interpolate import interpolate as evaluate_path
     from benchmark.commands.run import pick_device
-    from benchmark.core.files import read_json
     from benchmark.core.progress import Progress
+    from benchmark.records.schema import read_path
     from benchmark.report import plots
 
     set_threads(threads, quiet)
@@ -60,7 +60,7 @@ def interpolate(
         device=pick_device(device),
         progress=Progress(quiet),
     )
-    names = read_json(target / "path.json")
+    names = read_path(target)
     plots.save(
         plots.interpolation(table, names["first"], names["second"]), target / "interpolation"
     )

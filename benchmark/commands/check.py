@@ -31,6 +31,7 @@ from benchmark.gate.baseline import (
 )
 from benchmark.gate.probe import probe
 from benchmark.gate.verdict import Verdict, judge
+from benchmark.records.files import RunFiles
 from benchmark.records.study import read_suite
 from benchmark.training import checkpoint
 from benchmark.training.build import build_method
@@ -97,7 +98,7 @@ def record_baseline(
         runs = _runs(out, scope)
         cells = part.cells()
         chosen = next((c for c in cells if c.config.recipe.name == "pgd-at"), cells[0])
-        weights = cell_directory(out, chosen) / "deployed.pt"
+        weights = RunFiles(cell_directory(out, chosen)).deployed
         with atomic_path(weights_path(path)) as temporary:
             shutil.copy(weights, temporary)
         digest = checkpoint.file_digest(weights_path(path))

@@ -17,19 +17,23 @@ from benchmark.commands.panels import (
     usual_radii,
 )
 from benchmark.commands.request import EvaluationRequest, split_settings
-from benchmark.commands.run import read_cell_config, read_plan
+from benchmark.commands.run import read_cell_config
 from benchmark.config.suite import CellConfig
 from benchmark.core.config import canonical_json
 from benchmark.core.errors import BenchmarkError, ConfigError
-from benchmark.core.files import read_json
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.data.source import DatasetConfig
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.evaluation.identity import images_hash
 from benchmark.metrics.metric import Metric
-from benchmark.records.evaluation import read_evaluation
-from benchmark.records.schema import read_training
+from benchmark.records.files import RunFiles, SuiteFiles
+from benchmark.records.schema import (
+    read_configuration,
+    read_evaluation,
+    read_plan,
+    read_training,
+)
 from benchmark.training.selection import load_deployed, record_directories, weights_path
 
 # Test images of AutoAttack where neither a suite nor the command line says how many: on a whole
@@ -116,13 +120,13 @@ def evaluate_runs(
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    if (folder / "config.json").exists():
+    if RunFiles(folder).configuration.exists():
         runs = [folder]
-    elif (folder / "suite.json").exists():
-        runs = [folder / "cells" / slug for _, _, slug in read_plan(folder)[1]]
+    elif SuiteFiles(folder).plan.exists():
+        runs = [SuiteFiles(folder).cell(cell["slug"]) for cell in read_plan(folder)["plan"]]
     else:
         runs = []
-    trained = [run for run in runs if (run / "training.json").exists()]
+    trained = [run for run in runs if RunFiles(run).training.exists()]
     if not trained:
         raise BenchmarkError(
             f"{folder} holds no trained run; train one first (see run and train), or measure a "
@@ -188,7 +192,7 @@ def _candidates(
 
 
 def _suite_of(run: Path) -> str:
-    return str(read_json(run / "config.json")["config"].get("suite", ""))
+    return str(read_configuration(run)["config"]["suite"])
 
 
 def _folder_beside(run: Path, record: Path, data: Dataset) -> Path:
@@ -197,9 +201,9 @@ def _folder_beside(run: Path, record: Path, data: Dataset) -> Path:
     Raises:
         ConfigError: they are the run's own.
     """
-    if data.fingerprint == read_training(run).get("data"):
+    if data.fingerprint == read_training(run)["data"]:
         raise ConfigError(f"--dataset gives the images that {run.name} was made with; leave it out")
-    return record / "evaluations" / f"{data.name}-{images_hash(data)}"
+    return RunFiles(record).elsewhere(f"{data.name}-{images_hash(data)}")
 
 
 def _check_fits(run: Path, config: CellConfig, data: Dataset) -> None:
@@ -220,5 +224,4 @@ def _check_fits(run: Path, config: CellConfig, data: Dataset) -> None:
 
 def _trained_on(run: Path) -> dict[str, Any]:
     """What the run's own record says of its data set; nothing before it was evaluated."""
-    path = run / "evaluation.json"
-    return dict(read_evaluation(path)["dataset"]) if path.exists() else {}
+    return read_evaluation(run)["dataset"] if RunFiles(run).evaluation.exists() else {}

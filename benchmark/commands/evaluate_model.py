@@ -16,9 +16,10 @@ from benchmark.data import sources
 from benchmark.evaluation.identity import images_hash
 from benchmark.models.adapt import notes_of
 from benchmark.models.loading import load_external
-from benchmark.records.evaluation import read_evaluation
+from benchmark.records.files import RunFiles
 from benchmark.records.keys import images_of
 from benchmark.records.keys import weights as weights_in
+from benchmark.records.schema import read_evaluation
 
 
 def evaluate_model(
@@ -91,10 +92,9 @@ def evaluate_model(
 
 def _refuse_foreign(out: Path, weights: str, images: str) -> None:
     """Raise ConfigError if ``out`` holds a trained run, or another network's evaluation."""
-    other = "a trained run" if (out / "config.json").exists() else ""
-    path = out / "evaluation.json"
-    if not other and path.exists():
-        known = read_evaluation(path)
+    other = "a trained run" if RunFiles(out).configuration.exists() else ""
+    if not other and RunFiles(out).evaluation.exists():
+        known = read_evaluation(out)
         if set(weights_in(known)) - {weights} or images_of(known) != images:
             other = "the evaluation of other weights or images"
     if other:

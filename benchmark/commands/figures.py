@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.records import earlier
-from benchmark.records.evaluation import read_evaluation
+from benchmark.records.schema import read_evaluation
 from benchmark.records.statistics import Interval, population_interval, wilson
 
 # By run or model, then by metric; see ``read_figures``.
@@ -23,9 +23,9 @@ def read_figures(folder: Path) -> dict[str, dict[str, Any]]:
         (name and text), ``warnings`` of AutoAttack, and ``earlier``: figures under the same name
         whose place this one took, with the reason.
     """
-    record = read_evaluation(folder / "evaluation.json")
-    metrics, limit = record["metrics"], record["dataset"].get("limit")
-    findings = (record.get("reliability") or {}).get("findings") or ()
+    record = read_evaluation(folder)
+    metrics, limit = record["metrics"], record["dataset"]["limit"]
+    findings = record["reliability"]["findings"]
     before = [kept for kept in earlier.listed(folder) if kept["entry"]["key"] not in
               {entry["key"] for entry in metrics.values()}]  # fmt: skip
     return {
@@ -34,12 +34,12 @@ def read_figures(folder: Path) -> dict[str, dict[str, Any]]:
             "findings": [
                 {"name": found["name"], "text": found["text"]}
                 for found in findings
-                if found.get("function", entry["function"]) == entry["function"]
+                if found["function"] == entry["function"]
             ],
             "warnings": list(entry["detail"].get("warnings", ())),
             "earlier": [
                 {
-                    **_figure(kept["entry"], kept["dataset"].get("limit")),
+                    **_figure(kept["entry"], kept["dataset"]["limit"]),
                     "reason": _reason(kept["entry"], entry),
                 }
                 for kept in before
@@ -64,7 +64,7 @@ def _reason(one: Mapping[str, Any], present: Mapping[str, Any]) -> str:
     """Why a figure is not the present one."""
     for key, what in (("data", "other images"), ("model", "other weights"),
                       ("function", "another function of the same weights")):  # fmt: skip
-        if one.get(key) != present.get(key):
+        if one[key] != present[key]:
             return what
     return "other settings"
 

@@ -12,12 +12,12 @@ from benchmark.commands.panels import choose_metrics, find_panel, suite_metrics,
 from benchmark.commands.run import locked, read_cell_config
 from benchmark.core.averaging import interpolated
 from benchmark.core.errors import ConfigError
-from benchmark.core.files import atomic_path, write_json
+from benchmark.core.files import atomic_path
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.metrics.metric import Metric
-from benchmark.records.evaluation import read_evaluation
+from benchmark.records.schema import read_evaluation, write_path
 from benchmark.training.build import calibration_batches
 from benchmark.training.selection import load_deployed
 
@@ -74,16 +74,18 @@ def interpolate(
     )
     rows = []
     with locked([out]):
-        write_json(out / "path.json", {"first": f"{label} seed {config.seed}",
-                                       "second": f"{other_label} seed {other.seed}",
-                                       "batchnorm": "reestimated"})  # fmt: skip
+        ends = {
+            "first": f"{label} seed {config.seed}",
+            "second": f"{other_label} seed {other.seed}",
+        }
+        write_path(out, {**ends, "batchnorm": "reestimated"})
         for index in range(points):
             alpha = index / (points - 1)
             folder = out / f"alpha-{alpha:.4f}"
             batches = calibration_batches(data, config.train.batch_size, device)
             model = interpolated(start, end, alpha, batches)
             evaluator.evaluate(model.eval(), metrics, folder)
-            record = read_evaluation(folder / "evaluation.json")["metrics"]
+            record = read_evaluation(folder)["metrics"]
             rows += [
                 {"alpha": alpha, "metric": m.name, "n": record[m.name]["n"],
                  "mean": record[m.name]["mean"]} for m in metrics

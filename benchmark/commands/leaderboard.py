@@ -114,7 +114,7 @@ def reported_metric(metrics: Mapping[str, Any], threat: Threat, board: Board | N
         name
         for name, entry in metrics.items()
         if (
-            entry.get("kind") == "corruptions"
+            entry["kind"] == "corruptions"
             if threat == "corruptions"
             else _is_autoattack(entry, threat) and not entry["form"]
         )
@@ -129,13 +129,12 @@ def _is_autoattack(entry: Mapping[str, Any], threat: Threat) -> bool:
 def violations(
     threat: Threat,
     config: CellConfig,
-    training: Mapping[str, Any],
     evaluation: Mapping[str, Any],
 ) -> list[str]:
     """Why the board would not take the run, each as a clause; empty if it would.
 
     Args:
-        config, training, evaluation: the run's record, in the form of its JSON files.
+        config, evaluation: of the run; the latter in the form of its JSON file.
     """
     name, metrics = config.dataset.name, evaluation["metrics"]
     board = board_of(name, threat)
@@ -145,7 +144,7 @@ def violations(
         reasons.append(f"there is no board for {name} under {threat} (there are {known})")
     else:
         reasons += _against_images(board, config, evaluation["dataset"])
-    clean = next((n for n, entry in metrics.items() if entry.get("kind") == "clean"), None)
+    clean = next((n for n, entry in metrics.items() if entry["kind"] == "clean"), None)
     robust = reported_metric(metrics, threat, board)
     wanted = "corruptions" if threat == "corruptions" else f"AutoAttack under {threat}"
     for metric, what in ((clean, "clean accuracy"), (robust, wanted)):
@@ -160,19 +159,17 @@ def violations(
             for other, entry in metrics.items()
             if _is_autoattack(entry, threat)
         ]
-    if "reliability" not in evaluation:
+    reliability = evaluation["reliability"]
+    if not reliability["checked"]:
         reasons.append("the reliability checks were not made")
-    for finding in (evaluation.get("reliability") or {}).get("findings", ()):
+    for finding in reliability["findings"]:
         reasons.append(f"reliability finding {finding['name']}: {finding['text']}")
-    passes = training.get("inference_passes")
-    if not isinstance(passes, int) or passes < 1:
-        reasons.append("the number of forward passes is not on record")
     return reasons
 
 
 def _against_images(board: Board, config: CellConfig, dataset: Mapping[str, Any]) -> list[str]:
     reasons = []
-    limit = dataset.get("limit") or config.dataset.limit or config.dataset.test_limit
+    limit = dataset["limit"] or config.dataset.limit or config.dataset.test_limit
     if limit:
         reasons.append(f"the run has a limit of {limit} images")
     if dataset["images"] != board.images:

@@ -12,7 +12,8 @@ from benchmark.core.threat import NormName, Pixels
 from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.data.source import DATASETS
 from benchmark.metrics.metric import Metric, make_metric
-from benchmark.records.schema import Plan, read_shaped
+from benchmark.records.files import SuiteFiles
+from benchmark.records.schema import read_plan
 
 
 def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
@@ -24,14 +25,15 @@ def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
     Raises:
         BenchmarkError: a damaged plan of the suite.
     """
-    path = run.resolve().parent.parent / "suite.json"
+    out = run.resolve().parent.parent
+    path = SuiteFiles(out).plan
     if not path.exists():
         return None
-    suite = read_shaped(path, Plan, "run the suite again")
-    if run.resolve().name not in {cell["slug"] for cell in suite.get("plan") or ()}:
+    suite = read_plan(out)
+    if run.resolve().name not in {cell["slug"] for cell in suite["plan"]}:
         return None
     try:
-        return tuple(make_metric(item) for item in suite.get("evaluation") or ())
+        return tuple(make_metric(item) for item in suite["evaluation"])
     except ValueError as error:
         raise BenchmarkError(f"{path} is damaged ({error}); run the suite again") from error
 

@@ -17,8 +17,9 @@ from benchmark.config.suite import CellConfig, SuiteConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.metrics.metric import Metric
-from benchmark.records.evaluation import read_evaluation
+from benchmark.records.files import RunFiles
 from benchmark.records.keys import is_current
+from benchmark.records.schema import read_evaluation
 from benchmark.speed.clock import Clock
 from benchmark.speed.passes import best_of, pass_work
 from benchmark.training.build import build_method, training_length
@@ -90,9 +91,10 @@ def plan(
 
 
 def _state(directory: Path) -> str:
-    if (directory / "training.json").exists():
+    files = RunFiles(directory)
+    if files.training.exists():
         return "trained"
-    return "started" if (directory / "checkpoint.pt").exists() else "new"
+    return "started" if files.checkpoint.exists() else "new"
 
 
 def is_finished(config: CellConfig, directory: Path, metrics: Sequence[Metric]) -> bool:
@@ -106,11 +108,9 @@ def is_finished(config: CellConfig, directory: Path, metrics: Sequence[Metric]) 
 
 def _is_measured(directory: Path, metric: Metric) -> bool:
     """Whether the metric is on record, with these settings."""
-    path = directory / "evaluation.json"
-    if not path.exists():
+    if not RunFiles(directory).evaluation.exists():
         return False
-    record = read_evaluation(path)
-    entry = record["metrics"].get(metric.name)
+    entry = read_evaluation(directory)["metrics"].get(metric.name)
     return entry is not None and is_current(entry, metric.settings())
 
 

@@ -22,6 +22,7 @@ from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
+from benchmark.records.files import SuiteFiles
 from benchmark.training.state import check_same_data
 
 # How often a cell may lose its worker; each time it goes on from its checkpoint.
@@ -246,7 +247,7 @@ def _run_cell(
         _check_shared(job.out)
         device = pick_device(job.device)
         data = sources.load(job.suite.dataset, job.data_root)
-        check_same_data(fingerprint, data, job.out / "suite.json")
+        check_same_data(fingerprint, data, SuiteFiles(job.out).plan)
         with locked([cell_directory(job.out, cell)], _PATIENCE):
             error = run_cell(job, cell, head, job.evaluator(data, device, progress))
     except BenchmarkError as problem:
@@ -257,7 +258,7 @@ def _run_cell(
 
 
 def _check_shared(out: Path) -> None:
-    if not (out / "suite.json").exists():
+    if not SuiteFiles(out).plan.exists():
         raise BenchmarkError(
             f"{out} is not there on every machine of the cluster; choose an --out on a file system "
             "that all of them share"

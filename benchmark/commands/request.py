@@ -18,7 +18,6 @@ from benchmark.config.suite import apply_overrides
 from benchmark.core.config import explain, parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
-from benchmark.core.files import write_json
 from benchmark.core.precision import Precision
 from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
@@ -27,6 +26,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.data.source import DatasetConfig
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.metrics.metric import Metric
+from benchmark.records.schema import write_environment, write_model
 
 
 @dataclass(frozen=True)
@@ -175,14 +175,14 @@ class EvaluationRequest:
             notes: what was done to the network so that it could be measured.
         """
         machine = environment(str(self.device), torch.get_num_threads())
-        write_json(folder / "environment.json", machine)
+        write_environment(folder, machine)
         content = {
             "model": label,
             "checkpoint": checkpoint,
             "dataset": dataset.model_dump(mode="json"),
             "notes": list(notes),
         }
-        write_json(folder / "model.json", content)
+        write_model(folder, content)
 
 
 def _radius(option: str, text: str, norm: NormName) -> str:

@@ -17,7 +17,7 @@ from benchmark.config.suite import Cell, CellConfig, SuiteConfig
 from benchmark.core.config import parse
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
-from benchmark.core.files import read_json, remove_temporaries, write_json
+from benchmark.core.files import remove_temporaries
 from benchmark.core.memory import keep_freed_memory
 from benchmark.core.method import family_of
 from benchmark.core.progress import Progress, duration
@@ -26,7 +26,17 @@ from benchmark.core.running import last_words, running
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.evaluator import Evaluator
-from benchmark.records.schema import Plan, read_shaped, read_training
+from benchmark.records.files import RunFiles, SuiteFiles
+from benchmark.records.schema import (
+    read_configuration,
+    read_environment,
+    read_evaluation,
+    read_plan,
+    read_training,
+    write_configuration,
+    write_environment,
+    write_plan,
+)
 from benchmark.training.build import training_length
 from benchmark.training.loop import Trainer
 from benchmark.training.selection import load_deployed, record_directories
@@ -62,7 +72,7 @@ def pick_device(name: str) -> torch.device:
 
 def cell_directory(out: Path, cell: Cell) -> Path:
     """Where the record of ``cell`` lives."""
-    return out / "cells" / cell.slug
+    return SuiteFiles(out).cell(cell.slug)
 
 
 @contextmanager
@@ -244,16 +254,16 @@ def _train_cell(
     progress: Progress,
     head: str,
 ) -> None:
-    done = directory / "training.json"
+    done = RunFiles(directory).training
     if done.exists():
         read_cell_config(directory)  # an edited one would be reported under a wrong name
-        check_same_data(read_training(directory).get("data"), data, done)
+        check_same_data(read_training(directory)["data"], data, done)
         return
     if job.ranks.first:
-        write_json(directory / "config.json", cell_record(cell, job.suite.name))
+        write_configuration(directory, cell_record(cell, job.suite.name))
         here = environment(str(device), torch.get_num_threads())
         _say_other_threads(directory, here["threads"], progress)
-        write_json(directory / "environment.json", here)
+        write_environment(directory, here)
     with running(directory, "training", mark=job.ranks.first):
         Trainer(
             cell.config,
@@ -274,11 +284,11 @@ def _train_cell(
 
 def _say_other_threads(directory: Path, threads: int, progress: Progress) -> None:
     """A run that goes on with another number of threads is not bit for bit what it would be."""
-    path = directory / "environment.json"
-    if not (path.exists() and (directory / "checkpoint.pt").exists()):
+    files = RunFiles(directory)
+    if not (files.environment.exists() and files.checkpoint.exists()):
         return
-    before = read_json(path).get("threads")
-    if before not in (None, threads):
+    before = read_environment(directory)["threads"]
+    if before != threads:
         progress.say(
             f"  {directory.name} was begun with {before} threads and goes on with {threads}: sums "
             f"are rounded otherwise from here on (--threads {before} keeps the number)"
@@ -286,7 +296,7 @@ def _say_other_threads(directory: Path, threads: int, progress: Progress) -> Non
 
 
 def _scores(directory: Path) -> str:
-    metrics = read_json(directory / "evaluation.json")["metrics"]
+    metrics = read_evaluation(directory)["metrics"]
     return ", ".join(f"{name} {100 * entry['mean']:.1f} %" for name, entry in metrics.items())
 
 
@@ -308,23 +318,23 @@ def read_cell_config(directory: Path) -> tuple[str, CellConfig]:
     Raises:
         BenchmarkError: no run, or one whose configuration does not have the recorded hash.
     """
-    record = read_json(directory / "config.json")
+    record = read_configuration(directory)
+    config = record["config"]
+    method, _ = config.pop("method"), config.pop("suite")
+    path = RunFiles(directory).configuration
     try:
-        config = dict(record["config"])
-        method = config.pop("method")
-        config.pop("suite")
         cell = parse(CellConfig, {**config, "recipe": method["recipe"]}, where=str(directory))
-        if cell.hash != record["hash"]:
-            raise BenchmarkError(
-                f"{directory}/config.json does not have the hash it states: it was edited, or "
-                "written by another version; restore it, or delete the run's folder"
-            )
-        return method["label"], cell
     except (KeyError, TypeError, ValueError) as error:
         raise BenchmarkError(
-            f"{directory}/config.json is damaged ({type(error).__name__}: {error}); delete the "
-            "run's folder to train it from the start"
+            f"{path} is damaged ({type(error).__name__}: {error}); delete the run's folder to "
+            "train it from the start"
         ) from error
+    if cell.hash != record["hash"]:
+        raise BenchmarkError(
+            f"{path} does not have the hash it states: it was edited, or written by another "
+            "version; restore it, or delete the run's folder"
+        )
+    return method["label"], cell
 
 
 def _write_plan(
@@ -346,13 +356,16 @@ def _write_plan(
         remove_temporaries(out)
         asked = suite.cells()
         slugs = {cell.slug for cell in asked}
-        name, planned = read_plan(out) if (out / "suite.json").exists() else (suite.name, [])
-        if name != suite.name:
-            raise BenchmarkError(
-                f"{out} holds the suite {name!r}, not {suite.name!r}; choose another --out"
-            )
-        earlier = [item for item in planned if item[2] not in slugs]
-        kept = [cell for item in earlier if (cell := _cell_again(full, *item))]
+        planned = []
+        if SuiteFiles(out).plan.exists():
+            before = read_plan(out)
+            planned, name = before["plan"], before["name"]
+            if name != suite.name:
+                raise BenchmarkError(
+                    f"{out} holds the suite {name!r}, not {suite.name!r}; choose another --out"
+                )
+        earlier = [item for item in planned if item["slug"] not in slugs]
+        kept = [cell for item in earlier if (cell := _cell_again(full, **item))]
         if len(kept) < len(earlier):
             progress.say(
                 f"  {len(earlier) - len(kept)} earlier cells were made under other settings: their "
@@ -362,8 +375,8 @@ def _write_plan(
         order += [cell.label for cell in kept if cell.label not in order]
         plan = sorted(kept + asked, key=lambda cell: (cell.config.seed, order.index(cell.label)))
         labels = {cell.label for cell in plan}
-        write_json(
-            out / "suite.json",
+        write_plan(
+            out,
             {
                 "name": suite.name,
                 "title": suite.title,
@@ -385,21 +398,6 @@ def _write_plan(
                 ],
             },
         )
-
-
-def read_plan(out: Path) -> tuple[str, list[tuple[str, int, str]]]:
-    """The suite's name and (label, seed, slug) of its cells, from ``suite.json``.
-
-    Raises:
-        BenchmarkError: missing or damaged.
-    """
-    path = out / "suite.json"
-    suite = read_shaped(path, Plan, "delete it and run again")
-    try:
-        cells = [(str(p["label"]), int(p["seed"]), str(p["slug"])) for p in suite["plan"]]
-        return str(suite["name"]), cells
-    except (KeyError, TypeError, ValueError) as error:
-        raise BenchmarkError(f"{path} is damaged; delete it and run again") from error
 
 
 def _cell_again(full: SuiteConfig, label: str, seed: int, slug: str) -> Cell | None:

@@ -26,7 +26,6 @@ from benchmark.core.config import parse, parse_yaml
 from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError
 from benchmark.core.files import (
     atomic_path,
-    read_json,
     remove_temporaries,
     save_tensors,
     write_json,
@@ -39,8 +38,8 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.models.robustbench import imagenet_files
 from benchmark.models.standalone import standalone_source
 from benchmark.models.weights import read_state_dict
-from benchmark.records.evaluation import read_evaluation
-from benchmark.records.schema import read_training
+from benchmark.records.files import RunFiles
+from benchmark.records.schema import read_environment, read_evaluation, read_training
 from benchmark.training.checkpoint import file_digest
 from benchmark.training.selection import load_deployed
 from benchmark.training.state import check_same_data
@@ -117,27 +116,25 @@ def submit(
         BenchmarkError: no evaluated run; without ``draft`` everything that the board would not
             take, in one message; a network that cannot be rebuilt from source.
     """
-    if not (run / "training.json").exists():
+    files = RunFiles(run)
+    if not files.training.exists():
         raise BenchmarkError(f"{run} holds no trained run; train one first (see run and train)")
-    if not (run / "evaluation.json").exists():
+    if not files.evaluation.exists():
         raise BenchmarkError(f"{run} is not evaluated; run: generalist-bench evaluate {run}")
     out = out or run / "submission"
     _check_folder(out)
     paper = _read_paper(info)
     label, config = read_cell_config(run)
-    training, evaluation = (
-        read_training(run),
-        read_evaluation(run / "evaluation.json"),
-    )
-    reasons = violations(threat, config, training, evaluation)
+    training, evaluation = read_training(run), read_evaluation(run)
+    reasons = violations(threat, config, evaluation)
     found = len(reasons)
     if missing := paper.missing():
         reasons.append(f"--info does not state {', '.join(missing)}")
     _refuse(reasons, config, threat, draft)
 
     data = sources.load(config.dataset, data_root)
-    check_same_data(training.get("data"), data, run / "training.json")
-    check_same_data(evaluation["dataset"]["fingerprint"], data, run / "evaluation.json")
+    check_same_data(training["data"], data, files.training)
+    check_same_data(evaluation["dataset"]["fingerprint"], data, files.evaluation)
     reasons += _against_files(data)
     _refuse(reasons, config, threat, draft)
     model = load_deployed(config, data, run, torch.device("cpu"))
@@ -146,18 +143,19 @@ def submit(
     own = {name: e for name, e in evaluation["metrics"].items() if e["model"] == weights}
     if not own:
         raise BenchmarkError(
-            f"{run}/evaluation.json is of other weights than deployed.pt; evaluate the run again"
+            f"{files.evaluation} is of other weights than {files.deployed.name}; evaluate the run "
+            "again"
         )
     if len(own) < len(evaluation["metrics"]):  # a run may be evaluated at two checkpoints
         evaluation = {**evaluation, "metrics": own}
-        reasons = violations(threat, config, training, evaluation) + reasons[found:]
+        reasons = violations(threat, config, evaluation) + reasons[found:]
         _refuse(reasons, config, threat, draft)
     submission = _Submission(
         label=label,
         config=config,
         training=training,
         evaluation=evaluation,
-        environment=read_json(run / "environment.json"),
+        environment=read_environment(run),
         threat=threat,
         paper=paper,
         weights=weights,
@@ -263,7 +261,7 @@ def _model_info(submission: _Submission) -> dict[str, Any]:
         "name": paper.name,
         "authors": paper.authors,
         "additional_data": paper.additional_data,
-        "number_forward_passes": submission.training.get("inference_passes"),
+        "number_forward_passes": submission.training["inference_passes"],
         "dataset": submission.dataset,
         "venue": paper.venue,
         "architecture": paper.architecture,
@@ -291,7 +289,6 @@ def _log(submission: _Submission) -> str:
         }
         for name, entry in submission.evaluation["metrics"].items()
     }
-    reliability = submission.evaluation.get("reliability") or "not checked"
     dataset = {k: v for k, v in submission.evaluation["dataset"].items() if k != "classes"}
     content = {
         "model": {
@@ -304,7 +301,7 @@ def _log(submission: _Submission) -> str:
         "against it": list(submission.reasons) or "nothing was found",
         "dataset": dataset,
         "metrics": metrics,
-        "reliability": reliability,
+        "reliability": submission.evaluation["reliability"],
         "training": dict(submission.training),
         "environment of training": dict(submission.environment),
     }
@@ -334,7 +331,7 @@ Label: new-model
 - Clean accuracy: {clean} %
 - Robust accuracy: {robust} %
 - Additional data: {additional}
-- Forward passes per image: {submission.training.get("inference_passes")}
+- Forward passes per image: {submission.training["inference_passes"]}
 - Evaluation method: {_method(submission)}
 - Checkpoint and code: {paper.code or "checkpoint.pt and model.py, attached"}
 - Entry: model_info/{model_info}

@@ -17,22 +17,17 @@ from torch import nn
 
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_frame, read_json, write_frame, write_json
+from benchmark.core.files import read_json, write_frame, write_json
 from benchmark.core.running import Running, last_words, running
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation import gallery, identity, reliability
-from benchmark.metrics.metric import Context, Measured, Metric, Setup, adversarial
+from benchmark.metrics.metric import Context, Measured, Metric, Setup
 from benchmark.metrics.outcomes import sample
 from benchmark.records import earlier
-from benchmark.records.evaluation import (
-    columns_of,
-    own_outcomes,
-    read_evaluation,
-    read_outcomes,
-    set_columns,
-    unions_of,
-)
-from benchmark.records.keys import metric_key
+from benchmark.records.files import RunFiles
+from benchmark.records.keys import images_of, metric_key
+from benchmark.records.outcomes import columns_of, read_outcomes, set_columns, unions_of
+from benchmark.records.schema import read_evaluation, write_evaluation
 
 
 @dataclass
@@ -79,11 +74,11 @@ class Evaluator(Setup):
         self.ranks.gather(None)  # all have read what the first will replace
         if self.ranks.first:
             self._set_aside(directory, old, record, outcomes, of)
-            known = record.get("reliability")
+            known = record["reliability"]
             record["reliability"] = self._with_checks(model, of["function"], known, directory.name)
             self._compare(record, outcomes, directory.name)
-            if record["metrics"] and record["reliability"] != known:  # older than the checks
-                write_json(directory / "evaluation.json", record)
+            if record["metrics"] and record["reliability"] != known:  # of figures set aside
+                write_evaluation(directory, record)
             self._gallery(model, metrics, directory, of)
         for metric in metrics:
             if self.ranks.first or metric.shared:
@@ -107,11 +102,12 @@ class Evaluator(Setup):
         if known and known["key"] == key and self._is_complete(metric, directory):
             return
         kept = self._earlier(metric, directory, key, outcomes)
+        examples = RunFiles(directory).adversarial(metric.name)
         if self.ranks.first and known:
-            _move(adversarial(directory, metric.name), earlier.examples(directory, known["key"]))
+            _move(examples, earlier.examples(directory, known["key"]))
         if kept is not None:
             if self.ranks.first:
-                _move(earlier.examples(directory, key), adversarial(directory, metric.name))
+                _move(earlier.examples(directory, key), examples)
                 measured = _measured(kept, metric.name)
                 self._write(directory, metric, measured, dict(kept.entry), record, outcomes)
             return
@@ -159,7 +155,7 @@ class Evaluator(Setup):
     ) -> None:
         """Written once for this network and these images, by the first metric that has any."""
         attack = next((metric for metric in metrics if metric.has_examples), None)
-        path = directory / gallery.NAME
+        path = RunFiles(directory).gallery
         if attack is not None and not gallery.is_current(path, fingerprint):
             gallery.write_gallery(model, self.data, attack, path, fingerprint, self.device)
 
@@ -178,16 +174,16 @@ class Evaluator(Setup):
             gone = [metric.name, *unions_of(metric.name, record["metrics"])]
             self._take_out(directory, gone, record, outcomes)
             # killed before the new table is there, the record lists nothing that it lacks
-            write_json(directory / "evaluation.json", record)
+            write_evaluation(directory, record)
         record["metrics"][metric.name] = entry
-        table, frame = directory / "outcomes.parquet", measured.frame
+        files, frame = RunFiles(directory), measured.frame
         if frame is None:
             set_columns(outcomes, metric.name, measured.indices, measured.outcomes)
             self._compare(record, outcomes, directory.name)
         else:  # on other images than the test split's
-            write_frame(own_outcomes(directory, metric.name), frame)
-        write_frame(table, outcomes.reset_index())
-        write_json(directory / "evaluation.json", record)
+            write_frame(files.own_outcomes(metric.name), frame)
+        write_frame(files.outcomes, outcomes.reset_index())
+        write_evaluation(directory, record)
         shutil.rmtree(metric.journal(directory), ignore_errors=True)
 
     def _take_out(
@@ -198,11 +194,11 @@ class Evaluator(Setup):
             entry = record["metrics"][name]
             columns = columns_of(outcomes, name)
             if entry["outcomes"] == "own":
-                frame = read_frame(own_outcomes(directory, name))
+                path = RunFiles(directory).own_outcomes(name)
+                frame = read_outcomes(path, {name: entry}).reset_index()
             else:
                 frame = outcomes[["label", *columns]].reset_index()
-            functions = {entry["function"]: record["functions"].get(entry["function"])}
-            functions = {key: value for key, value in functions.items() if value}
+            functions = {k: v for k, v in record["functions"].items() if k == entry["function"]}
             earlier.keep(directory, earlier.Kept(name, entry, record["dataset"], functions, frame))
             del record["metrics"][name]
             for column in columns:
@@ -233,7 +229,7 @@ class Evaluator(Setup):
         others = {record["metrics"][name]["model"] for name in stale} != {of["model"]}
         _move_examples(directory, stale, record)
         self._take_out(directory, stale, record, outcomes)
-        write_json(directory / "evaluation.json", record)
+        write_evaluation(directory, record)
         self._say_set_aside(
             directory,
             len(stale),
@@ -243,8 +239,8 @@ class Evaluator(Setup):
     def _say_set_aside(self, directory: Path, count: int, what: str) -> None:
         figures = "1 figure is" if count == 1 else f"{count} figures are"
         self.progress.say(
-            f"{directory.name}: {figures} of {what}, kept in {directory.name}/{earlier.FOLDER}; "
-            "measuring again"
+            f"{directory.name}: {figures} of {what}, kept in "
+            f"{directory.name}/{RunFiles(directory).earlier.name}; measuring again"
         )
 
     def _earlier(
@@ -334,21 +330,26 @@ class Evaluator(Setup):
                 "limit": self.limit,
             },
             "functions": {},
+            "reliability": {"images": 0, "checked": [], "findings": []},
         }
-        path, table = directory / "evaluation.json", directory / "outcomes.parquet"
+        files = RunFiles(directory)
         # The probes of earlier functions: asked for again, they must be known again.
         for kept in earlier.listed(directory):
             record["functions"] |= kept["functions"]
-        if not (path.exists() and table.exists()):
+        if not (files.evaluation.exists() and files.outcomes.exists()):
             return record, outcomes, None
-        known = read_evaluation(path)
-        known.setdefault("functions", {})
+        known = read_evaluation(directory)
+        found = read_outcomes(files.outcomes, known["metrics"])
         record["functions"] |= known["functions"]
-        if known["dataset"].get("images_hash") != self._images:
-            return record, outcomes, (known, read_outcomes(table, None, known["metrics"]))
-        record["metrics"] = known["metrics"]
-        record |= {key: known[key] for key in ("reliability",) if key in known}
-        return record, read_outcomes(table, outcomes, known["metrics"]), None
+        if images_of(known) != self._images:
+            return record, outcomes, (known, found)
+        same = np.array_equal(found.index, outcomes.index)
+        if not (same and np.array_equal(found["label"], outcomes["label"])):
+            raise BenchmarkError(
+                f"{files.outcomes} is damaged (it lists other images); delete it to evaluate again"
+            )
+        record |= {"metrics": known["metrics"], "reliability": known["reliability"]}
+        return record, found, None
 
     @cached_property
     def _images(self) -> str:
@@ -372,11 +373,11 @@ class Evaluator(Setup):
             raise BenchmarkError("the model's output is not finite on clean test images")
 
     def _with_checks(
-        self, model: nn.Module, function: str, known: Mapping[str, Any] | None, name: str
+        self, model: nn.Module, function: str, known: Mapping[str, Any], name: str
     ) -> dict[str, Any]:
         """What makes attacks on ``model`` doubtful, for the record and the marks in tables, beside
         what is ``known`` of other networks of the same record."""
-        if known and function in known.get("checked", ()):
+        if function in known["checked"]:
             return dict(known)
         indices = sample(len(self.data.test), reliability.IMAGES, seed=0)
         _, x, y = next(
@@ -391,9 +392,9 @@ class Evaluator(Setup):
             self.progress.say(f"{name}: warning, {finding.name}: {finding.text}")
         return {
             "images": len(indices),
-            "checked": [*(known or {}).get("checked", ()), function],
+            "checked": [*known["checked"], function],
             "findings": [
-                *(known or {}).get("findings", ()),
+                *known["findings"],
                 *(_finding(finding, function) for finding in findings),
             ],
         }
@@ -410,7 +411,7 @@ def _move_examples(directory: Path, names: Sequence[str], record: Mapping[str, A
     """Adversarial examples go to ``earlier/`` with the figures that they belong to."""
     for name in names:
         target = earlier.examples(directory, record["metrics"][name]["key"])
-        _move(adversarial(directory, name), target)
+        _move(RunFiles(directory).adversarial(name), target)
 
 
 def _finding(finding: reliability.Finding, function: str) -> dict[str, str]:

@@ -16,7 +16,6 @@ from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.metrics.metric import Metric
 
-NAME = "gallery.npz"
 IMAGES = 16
 SIDE = 64
 # Of all images together: 16 of 32 x 32, which compress to some 80 KB with their attacked copies.

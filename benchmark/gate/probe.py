@@ -11,14 +11,15 @@ from torch import nn
 
 from benchmark.attacks.pgd import margin
 from benchmark.core.crafting import crafting
-from benchmark.core.files import read_json
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.gate.baseline import Probe, measured
 from benchmark.metrics.metric import Metric
 from benchmark.metrics.outcomes import sample
-from benchmark.records.study import read_outcomes
+from benchmark.records.files import RunFiles
+from benchmark.records.outcomes import read_outcomes
+from benchmark.records.schema import read_evaluation
 
 # Images whose logits are looked at in two compositions of batches.
 _FEW = 64
@@ -46,9 +47,8 @@ def probe(
     names = tuple(metric.name for metric in metrics)
     with tempfile.TemporaryDirectory() as folder:
         evaluator.evaluate(model, metrics, Path(folder))
-        record = read_json(Path(folder) / "evaluation.json")
-        outcomes = read_outcomes(Path(folder) / "outcomes.parquet")
-    assert outcomes is not None
+        record = read_evaluation(Path(folder))
+        outcomes = read_outcomes(RunFiles(Path(folder)).outcomes, record["metrics"])
     return Probe(
         of=of,
         weights=weights,

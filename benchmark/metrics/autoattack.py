@@ -16,7 +16,8 @@ from benchmark.core.config import config_hash
 from benchmark.core.files import atomic_path, save_tensors
 from benchmark.metrics import budget
 from benchmark.metrics.in_ball import WORDS, InBall, attack_work
-from benchmark.metrics.metric import Context, Measured, Setup, adversarial, sentence
+from benchmark.metrics.metric import Context, Measured, Setup, sentence
+from benchmark.records.files import RunFiles
 
 _STANDARD: tuple[Attack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 
@@ -93,7 +94,7 @@ class AutoAttack(InBall):
     def kept_examples(self, directory: Path, setup: Setup) -> Path | None:
         """See ``Metric.kept_examples``; an estimate looks at a sample only and keeps none."""
         wanted = setup.keep_adversarial and not self.is_estimate
-        return adversarial(directory, self.name) if wanted else None
+        return RunFiles(directory).adversarial(self.name) if wanted else None
 
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``."""
@@ -102,7 +103,8 @@ class AutoAttack(InBall):
     def _attack(self, context: Context) -> Measured:
         setup, indices = context.setup, self.indices(context.setup)
         if setup.ranks.first:
-            adversarial(context.directory, self.name).unlink(missing_ok=True)  # of another one
+            of_another = RunFiles(context.directory).adversarial(self.name)
+            of_another.unlink(missing_ok=True)
         journal = self.journal(context.directory)
         result = self.attacked(context, indices, journal, precision=self.precision)
         path = self.kept_examples(context.directory, setup)

@@ -34,6 +34,7 @@ from benchmark.data.batches import IndexedBatch
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.metrics.outcomes import sample
+from benchmark.records.files import RunFiles
 
 T = TypeVar("T")
 
@@ -202,11 +203,6 @@ class Metric(Config, ABC):
         return f"{self.base_name}@{self.tag}" if self.tag else self.base_name
 
     @property
-    def file_name(self) -> str:
-        """``name`` as a part of a file's name."""
-        return self.name.replace("/", "_")
-
-    @property
     def title(self) -> str:
         """The heading of its column."""
         return f"{self.base_title} ({self.tag})" if self.tag else self.base_title
@@ -331,7 +327,7 @@ class Metric(Config, ABC):
 
     def journal(self, directory: Path) -> Path:
         """The folder in which unfinished work is kept; it is deleted after the measurement."""
-        return directory / f"{self.file_name}.unfinished"
+        return RunFiles(directory).unfinished(self.name)
 
     # What subclasses share.
 
@@ -352,11 +348,6 @@ class Metric(Config, ABC):
             detail,
             int(right.sum()),
         )
-
-
-def adversarial(directory: Path, metric: str) -> Path:
-    """Where the adversarial examples of a metric are kept on request."""
-    return directory / f"adversarial-{metric.replace('/', '_')}.pt"
 
 
 # The cost of a forward pass, as a share of a forward and input-gradient pass.

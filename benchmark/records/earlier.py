@@ -15,11 +15,10 @@ from typing import Any
 import pandas as pd
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_frame, write_frame, write_json
-from benchmark.records.keys import contradiction
-from benchmark.records.schema import Superseded, read_shaped
-
-FOLDER = "earlier"
+from benchmark.core.files import write_frame
+from benchmark.records.files import RunFiles
+from benchmark.records.outcomes import read_outcomes
+from benchmark.records.schema import Superseded, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -43,50 +42,51 @@ class Kept:
 
 def keep(directory: Path, kept: Kept) -> None:
     """Write a figure into the store of the run ``directory``."""
-    stem = directory / FOLDER / str(kept.entry["key"])
-    write_frame(stem.with_suffix(".parquet"), kept.frame)
+    path = _record(directory, str(kept.entry["key"]))
+    write_frame(path.with_suffix(".parquet"), kept.frame)
     content = {
         "name": kept.name,
         "entry": dict(kept.entry),
         "dataset": dict(kept.dataset),
         "functions": dict(kept.functions),
     }
-    write_json(stem.with_suffix(".json"), content)
+    write_record(path, Superseded, content)
 
 
 def examples(directory: Path, key: str) -> Path:
     """Where the adversarial examples of a figure are, if they were kept."""
-    return directory / FOLDER / f"{key}.pt"
+    return _record(directory, key).with_suffix(".pt")
 
 
 def find(directory: Path, key: str) -> Kept | None:
     """The figure under ``key``; None if there is none, or if its files are damaged."""
-    path = directory / FOLDER / f"{key}.json"
-    if not path.exists():
-        return None
+    path = _record(directory, key)
     try:
-        found = read_shaped(path, Superseded, "delete it")
-        frame = read_frame(path.with_suffix(".parquet"))
-        for name in frame.columns.drop(["index", "label"]):
-            frame[name] = frame[name].astype("boolean")
-        whole = found["entry"]["key"] == key and not contradiction(
-            {found["name"]: found["entry"]}, frame
-        )
-    # pyarrow has errors of its own for every way in which a file can be damaged
-    except Exception:
+        found = _read(path)
+        entry = found["entry"]
+        frame = read_outcomes(path.with_suffix(".parquet"), {found["name"]: entry})
+    except BenchmarkError:
         return None
-    if not whole:
+    if entry["key"] != key:
         return None
-    return Kept(found["name"], found["entry"], found["dataset"], found["functions"], frame)
+    return Kept(found["name"], entry, found["dataset"], found["functions"], frame.reset_index())
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:
     """What the store of ``directory`` holds, without outcomes, in order of metric; damaged files
     are left out."""
     found = []
-    for path in sorted((directory / FOLDER).glob("*.json")):
+    for path in sorted(RunFiles(directory).earlier.glob("*.json")):
         try:
-            found.append(read_shaped(path, Superseded, "delete it"))
+            found.append(_read(path))
         except BenchmarkError:
             continue
     return sorted(found, key=lambda kept: str(kept["name"]))
+
+
+def _record(directory: Path, key: str) -> Path:
+    return RunFiles(directory).earlier / f"{key}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_record(path, Superseded, "delete it")

@@ -1,207 +1,434 @@
-"""What the files of a run must look like before anything is computed from them.
+"""The form of every JSON file of a study; its writers and its readers go through this module.
 
-Only what is computed with is stated; everything else in a record may be as it likes.
+An unknown, missing or wrongly typed key is damage. Free are only the settings and side results of
+a metric and the parts of a configuration, which their own classes check; of those, what reports
+compute with is stated here. Files hold a ``schema_version`` beside what the models state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from benchmark.core.config import explain
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_json
+from benchmark.core.files import read_json, write_json
+from benchmark.records.files import RunFiles, SuiteFiles
+
+# Raised whenever a file's form changes, so that no reader takes one form for another.
+SCHEMA_VERSION = 1
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(ge=0)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.@+-]{0,199}$")]
 
 
-class _Shape(BaseModel):
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Free(BaseModel):
+    """Somebody else's mapping, of which only a part is stated here."""
+
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-class _Detail(_Shape):
+class Detail(_Free):
+    """Side results of a metric.
+
+    Attributes:
+        of: metrics that it was computed from.
+        source: of the images; per_corruption: accuracies by corruption, one per severity.
+        warnings: of the attack, in words.
+        low, high: an interval for these test images.
+    """
+
     of: list[str] | None = None
     source: str | None = None
-    per_corruption: dict[str, Any] | None = None
+    severities: list[int] | None = None
+    per_corruption: dict[str, list[Share]] | None = None
+    warnings: list[str] | None = None
+    low: Share | None = None
+    high: Share | None = None
 
 
-class _Entry(_Shape):
-    n: Annotated[int, Field(ge=1, lt=2**53)]
-    correct: Count | None = None
-    mean: Share | None = None
+class Entry(_Strict):
+    """One metric's figure.
+
+    Attributes:
+        key: a hash of what follows up to ``settings``, see ``keys.metric_key``.
+        model, function, data: hashes of the weights, of what the code makes of them (None where
+            that was not recorded) and of the images.
+        kind: the metric's registered name. What else says what the metric is stands in
+            ``Metric.about``.
+        outcomes: which images have outcomes: the test split's, others of a table of their own, or
+            none.
+        n: images; correct: how many of them are right, None where ``mean`` is no such share.
+        mean: the figure, in [0, 1].
+    """
+
+    key: str
+    model: str
+    function: str | None
+    data: str
     kind: str
     settings: dict[str, Any]
     title: str
     description: str
     role: Literal["clean", "attack", "other"]
     form: Literal["", "screening", "estimate"]
-    ball: list[str] | None
+    ball: Annotated[list[str], Field(min_length=2, max_length=2)] | None
     reference: bool
     higher_is_better: bool
+    detail: Detail
     outcomes: Literal["test", "own", "none"]
-    key: str | None = None
-    model: str | None = None
-    function: str | None = None
-    data: str | None = None
-    detail: _Detail | None = None
+    n: Annotated[int, Field(ge=1, lt=2**53)]
+    correct: Count | None
+    mean: Share
+    seconds: Positive
+
+    @model_validator(mode="after")
+    def _is_a_fraction(self) -> Entry:
+        if self.correct is not None and self.correct > self.n:
+            raise ValueError(f"{self.correct} of {self.n} images are no fraction")
+        return self
 
 
-class _Probe(_Shape):
+class Probe(_Strict):
+    """What a network makes of fixed images, see ``evaluation.identity``."""
+
     weights: str
     source: str
     logits: list[float | None]
     gradient: list[float | None]
 
 
-class _Images(_Shape):
-    name: str | None = None
-    fingerprint: str | None = None
-    images_hash: str | None = None
-    limit: Count | None = None
+class Images(_Strict):
+    """The test images of a record.
+
+    Attributes:
+        fingerprint: of the data set's files; images_hash: of the test images themselves.
+        images: how many; size: their height and width in pixels; limit: the cap, None without.
+    """
+
+    name: str
+    fingerprint: str
+    images_hash: str
+    source: str
+    split: Literal["test"]
+    images: Count
+    size: Count
+    classes: list[str]
+    notes: list[str]
+    limit: Count | None
 
 
-class _Finding(_Shape):
+class Finding(_Strict):
+    """Something that makes attack results doubtful; ``function``: of which network."""
+
     name: str
     text: str
-    function: str | None = None
+    function: str
 
 
-class _Reliability(_Shape):
-    checked: list[str] | None = None
-    findings: list[_Finding] | None = None
+class Reliability(_Strict):
+    """What was checked: ``images`` that were looked at, and hashes of the networks' functions."""
+
+    images: Count
+    checked: list[str]
+    findings: list[Finding]
 
 
-class Evaluation(_Shape):
-    """``evaluation.json``."""
+class Evaluation(_Strict):
+    """``evaluation.json``; ``functions``: probes by the hashes that entries refer to."""
 
-    metrics: dict[str, _Entry]
-    dataset: _Images | None = None
-    functions: dict[str, _Probe] | None = None
-    reliability: _Reliability | None = None
+    metrics: dict[str, Entry]
+    dataset: Images
+    functions: dict[str, Probe]
+    reliability: Reliability
 
 
-class Superseded(_Shape):
+class Superseded(_Strict):
     """A figure in ``earlier/``."""
 
     name: str
-    entry: _Entry
-    dataset: _Images
-    functions: dict[str, _Probe]
+    entry: Entry
+    dataset: Images
+    functions: dict[str, Probe]
 
 
-class OwnModel(_Shape):
-    """``model.json`` of an evaluation outside a suite."""
-
-    model: str | None = None
-    checkpoint: str | None = None
+class _Dataset(_Free):
+    name: str
+    limit: Count | None
 
 
-class Environment(_Shape):
-    """``environment.json``."""
+class _Named(_Free):
+    name: str
 
 
-class _Chosen(_Shape):
-    selected_epoch: float | None = None
-    val_clean: Share | None = None
-    val_pgd: Share | None = None
-    mixing: dict[str, Share] | None = None
+class OwnModel(_Strict):
+    """``model.json`` of an evaluation outside a suite.
+
+    Attributes:
+        model: what the network was called; checkpoint: the file of its weights, if there is one.
+        notes: what was done to the network to evaluate it.
+    """
+
+    model: str
+    checkpoint: str | None
+    dataset: _Dataset
+    notes: list[str]
+
+
+class Environment(_Strict):
+    """``environment.json``: versions of the packages in ``core.environment``, machine and code."""
+
+    python: str
+    generalist_bench: str = Field(alias="generalist-bench")
+    torch: str
+    torchvision: str
+    numpy: str
+    scipy: str
+    pillow: str
+    pyautoattack: str
+    scikit_learn: str = Field(alias="scikit-learn")
+    platform: str
+    machine: str
+    device: str
+    processor: str
+    threads: Annotated[int, Field(ge=1)]
+    git: str | None
+    date: str
+
+
+class _Chosen(_Strict):
+    """A checkpoint that a rule chose; ``mixing`` of methods that mix learners."""
+
+    selected_epoch: Positive
+    val_clean: Share
+    val_pgd: Share
+    mixing: dict[str, float] | None = None
+
+
+class Processes(_Strict):
+    """How processes shared a training; ``batchnorm`` where they cut batches."""
+
+    learners: Annotated[int, Field(ge=1)]
+    data: Annotated[int, Field(ge=1)]
+    batchnorm: str | None = None
 
 
 class Training(_Chosen):
-    """``training.json``."""
+    """``training.json``: length and cost, and the checkpoint that the first rule chose.
 
-    data: str | None = None
-    steps: Count | None = None
-    epochs: float | None = None
-    seconds: float | None = None
-    gradient_passes: float | None = None
-    passes_per_image: float | None = None
-    inference_passes: float | None = None
-    checkpoint_rule: str | None = None
+    Attributes:
+        data: fingerprint of the data set.
+        images: training images met; seconds: of the steps alone.
+        gradient_passes: in all; passes_per_image: per image and step.
+        inference_passes: of the deployed model per image.
+        also: what further rules chose, if there are any.
+        selection_floor, floor_missed: of the rule best-sum.
+    """
+
+    data: str
+    steps: Count
+    epochs: Positive
+    images: Count
+    seconds: Positive
+    processes: Processes
+    gradient_passes: Positive
+    passes_per_image: Positive
+    inference_passes: Annotated[int, Field(ge=1)]
+    checkpoint_rule: str
     also: dict[Word, _Chosen] | None = None
     selection_floor: Share | None = None
+    floor_missed: bool | None = None
+    parameters: Count
+    train_images: Count
+    val_images: Count
 
 
-class _Method(_Shape):
-    name: str | None = None
-    label: str | None = None
-    recipe: dict[str, Any] | None = None
+class _Method(_Strict):
+    name: str
+    label: str
+    recipe: dict[str, Any]
 
 
-class _Train(_Shape):
-    batch_size: Count | None = None
+class _Train(_Free):
+    batch_size: Count
     precision: str | None = None
+    validation_images: Count | None = None
 
 
-class _Cell(_Shape):
+class _Cell(_Strict):
+    suite: str
     method: _Method
-    seed: Count | None = None
-    dataset: _Images | str | None = None
-    model: dict[str, Any] | str | None = None
-    train: _Train | None = None
+    dataset: _Dataset
+    model: _Named
+    train: _Train
+    seed: Count
 
 
-class Configuration(_Shape):
-    """``config.json``."""
+class Configuration(_Strict):
+    """``config.json``: the resolved configuration, its hash, and the method's family."""
 
-    hash: str | None = None
+    hash: str
     family: str
     config: _Cell
 
 
-class _Planned(_Shape):
+class _Planned(_Strict):
     slug: Word
     label: str
     seed: Count
 
 
-class _Metric(_Shape):
+class Plan(_Strict):
+    """``suite.json``: the suite and the cells that were asked for; ``evaluation`` is empty where
+    the suite does not say what is measured."""
+
     name: str
+    title: str
+    description: str
+    hardware: str
+    methods: list[str]
+    seeds: list[Count]
+    dataset: _Dataset
+    model: _Named
+    train: dict[str, Any]
+    evaluation: list[_Named]
+    plan: list[_Planned]
 
 
-class Plan(_Shape):
-    """``suite.json``."""
+class WeightPath(_Strict):
+    """``path.json``: label and seed of both ends of an interpolation."""
 
-    name: str | None = None
-    title: str | None = None
-    description: str | None = None
-    methods: list[str] | None = None
-    seeds: list[Count] | None = None
-    dataset: _Images | str | None = None
-    model: dict[str, Any] | str | None = None
-    evaluation: list[_Metric] | None = None
-    plan: list[_Planned] | None = None
+    first: str
+    second: str
+    batchnorm: Literal["reestimated"]
 
 
+# A line of the curves.
 Figures = TypeAdapter(
     dict[str, Annotated[float, Field(allow_inf_nan=False)] | None], config={"strict": True}
 )
 
+Content = Mapping[str, Any]
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """The content of a suite's ``suite.json``. Raises BenchmarkError: see ``read_record``."""
+    return read_record(SuiteFiles(out).plan, Plan, "delete it and run again")
+
+
+def write_plan(out: Path, content: Content) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(SuiteFiles(out).plan, Plan, content)
+
+
+def read_configuration(directory: Path) -> dict[str, Any]:
+    """The content of a run's ``config.json``. Raises BenchmarkError: see ``read_record``."""
+    remedy = "delete the run's folder to train it from the start"
+    return read_record(RunFiles(directory).configuration, Configuration, remedy)
+
+
+def write_configuration(directory: Path, content: Content) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).configuration, Configuration, content)
+
+
+def read_environment(directory: Path) -> dict[str, Any]:
+    """The content of an ``environment.json``. Raises BenchmarkError: see ``read_record``."""
+    return read_record(RunFiles(directory).environment, Environment, "delete it and run again")
+
+
+def write_environment(directory: Path, content: Content) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).environment, Environment, content)
+
 
 def read_training(directory: Path) -> dict[str, Any]:
-    """The content of a run's ``training.json``.
-
-    Raises:
-        BenchmarkError: missing or damaged.
-    """
+    """The content of a run's ``training.json``. Raises BenchmarkError: see ``read_record``."""
     # The checkpoint is of the last step, so that nothing is trained again.
-    return read_shaped(directory / "training.json", Training, "delete it and run again")
+    return read_record(RunFiles(directory).training, Training, "delete it and run again")
 
 
-def read_shaped(path: Path, shape: type[BaseModel], remedy: str) -> dict[str, Any]:
-    """The content of a JSON file of that ``shape``, as it stands there.
+def write_training(directory: Path, content: Content) -> None:
+    """Write it: training is over. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).training, Training, content)
+
+
+def read_model(directory: Path) -> dict[str, Any]:
+    """The content of a ``model.json``. Raises BenchmarkError: see ``read_record``."""
+    return read_record(RunFiles(directory).model, OwnModel, "delete it and evaluate again")
+
+
+def write_model(directory: Path, content: Content) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).model, OwnModel, content)
+
+
+def read_evaluation(directory: Path) -> dict[str, Any]:
+    """The content of an ``evaluation.json``. Raises BenchmarkError: see ``read_record``."""
+    return read_record(RunFiles(directory).evaluation, Evaluation, "delete it to evaluate again")
+
+
+def write_evaluation(directory: Path, content: Content) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).evaluation, Evaluation, content)
+
+
+def read_path(directory: Path) -> dict[str, Any]:
+    """The content of a ``path.json``. Raises BenchmarkError: see ``read_record``."""
+    return read_record(RunFiles(directory).path, WeightPath, "delete it and interpolate again")
+
+
+def write_path(directory: Path, content: Content) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).path, WeightPath, content)
+
+
+def read_record(path: Path, form: type[BaseModel], remedy: str) -> dict[str, Any]:
+    """The content of a JSON file of that ``form``, as it stands there but for its version.
 
     Raises:
-        BenchmarkError: missing or damaged; ``remedy`` closes the message.
+        BenchmarkError: missing, damaged or of another ``schema_version``; ``remedy`` closes the
+            message.
     """
     value = read_json(path)
+    if not isinstance(value, dict):
+        raise BenchmarkError(f"{path} is damaged (it is no JSON object); {remedy}")
+    version = value.pop("schema_version", None)
+    if type(version) is not int or version != SCHEMA_VERSION:
+        said = "no schema_version" if version is None else f"schema_version {str(version)[:20]}"
+        raise BenchmarkError(
+            f"{path} has {said}, but this generalist-bench reads {SCHEMA_VERSION}: use the "
+            f"version that wrote it, or {remedy}"
+        )
     try:
-        shape.model_validate(value)
+        form.model_validate(value)
     except ValidationError as error:
-        why = explain(error, shape)
+        why = explain(error, form)
         raise BenchmarkError(f"{path} is damaged ({why[:200]}); {remedy}") from error
-    return dict(value)
+    return value
+
+
+def write_record(path: Path, form: type[BaseModel], content: Content) -> None:
+    """Write ``content`` atomically, with its version.
+
+    Raises:
+        BenchmarkError: it is not of that ``form``, as where a metric of another package gives what
+            no record can hold; or the disk is full.
+    """
+    try:
+        form.model_validate(dict(content))
+    except ValidationError as error:
+        raise BenchmarkError(
+            f"{path} cannot be written: {explain(error, form)[:500]}; this is a fault of what "
+            "measured or trained it"
+        ) from error
+    write_json(path, {"schema_version": SCHEMA_VERSION, **content})

@@ -10,21 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
 
 from benchmark.core.config import canonical_json
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_frame
-from benchmark.records.keys import contradiction, images_of, is_current
+from benchmark.records.files import RunFiles, SuiteFiles
+from benchmark.records.keys import images_of, is_current
+from benchmark.records.outcomes import columns_of, read_outcomes
 from benchmark.records.schema import (
-    Configuration,
-    Environment,
-    Evaluation,
     Figures,
-    OwnModel,
-    Plan,
-    Training,
-    read_shaped,
+    read_configuration,
+    read_environment,
+    read_evaluation,
+    read_model,
+    read_plan,
+    read_training,
 )
 
 Status = Literal["missing", "training", "trained", "evaluated"]
@@ -73,16 +72,16 @@ class CellRecord:
     def findings(self) -> list[tuple[str, str]]:
         """(name, text) of what the reliability checks found."""
         found = nested(self.evaluation, "reliability", "findings") or []
-        return [(str(f.get("name")), str(f.get("text"))) for f in found if isinstance(f, Mapping)]
+        return [(finding["name"], finding["text"]) for finding in found]
 
     def accuracy(self, metric: str) -> float | None:
         """Accuracy in [0, 1], or None if the metric was not evaluated."""
         entry = self.metrics.get(metric)
         if entry is None:
             return None
-        if entry.get("correct") is not None:
+        if entry["correct"] is not None:
             return float(entry["correct"]) / int(entry["n"])
-        return None if entry.get("mean") is None else float(entry["mean"])
+        return float(entry["mean"])
 
 
 @dataclass(frozen=True)
@@ -156,51 +155,44 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         label, seed: what the plan says; used where the directory holds no configuration.
 
     Raises:
-        BenchmarkError: a file is damaged; the message names it.
+        BenchmarkError: a file is missing, damaged or of another version; the message names it.
     """
     path = Path(path)
-    if not (path / "config.json").exists():
-        if (path / "model.json").exists() and (path / "evaluation.json").exists():
+    files = RunFiles(path)
+    if not files.configuration.exists():
+        if files.model.exists() and files.evaluation.exists():
             return _read_own_model(path)
         return CellRecord(path, label or path.name, seed, "missing")
-    anew = "delete the run's folder and run again"
-    head = read_shaped(path / "config.json", Configuration, anew)
+    head = read_configuration(path)
     config, method = head["config"], head["config"]["method"]
-    shapes: dict[str, type[BaseModel]] = {
-        "environment": Environment,
-        "training": Training,
-        "evaluation": Evaluation,
-    }
-    optional = {
-        name: read_shaped(path / f"{name}.json", shape, "delete it and run again")
-        if (path / f"{name}.json").exists()
-        else {}
-        for name, shape in shapes.items()
-    }
-    outcomes = read_outcomes(path / "outcomes.parquet")
+    environment = read_environment(path) if files.environment.exists() else {}
+    training = read_training(path) if files.training.exists() else {}
+    evaluation, outcomes = _read_figures(path) if files.evaluation.exists() else ({}, None)
     status: Status = "training"
-    if (path / "training.json").exists():
-        status = "trained"
-        if (path / "evaluation.json").exists():
-            status = "evaluated"
-            _check_evaluation(path / "evaluation.json", optional["evaluation"], outcomes)
-    evaluation = optional["evaluation"]
-    for rule in (optional["training"].get("also") or {}) if status == "evaluated" else ():
-        folder = path / f"deployed-{rule}"
-        evaluation, outcomes = _with_checkpoint(evaluation, outcomes, folder, rule)
-    optional["evaluation"] = evaluation
+    if training:
+        status = "evaluated" if evaluation else "trained"
+    for rule in training.get("also") or {} if status == "evaluated" else ():
+        evaluation, outcomes = _with_checkpoint(evaluation, outcomes, files.chosen_by(rule), rule)
     return CellRecord(
         path=path,
-        label=str(method.get("label") or method.get("name") or label or path.name),
-        seed=int(config.get("seed") or seed),
+        label=method["label"],
+        seed=config["seed"],
         status=status,
-        config_hash=str(head.get("hash", "")),
+        config_hash=head["hash"],
         family=head["family"],
         config=config,
-        curves=read_curves(path / "metrics.jsonl"),
+        environment=environment,
+        curves=read_curves(files.curves),
+        training=training,
+        evaluation=evaluation,
         outcomes=outcomes,
-        **optional,
     )
+
+
+def _read_figures(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """An evaluation and its outcomes."""
+    evaluation = read_evaluation(path)
+    return evaluation, read_outcomes(RunFiles(path).outcomes, evaluation["metrics"])
 
 
 def _with_checkpoint(
@@ -212,31 +204,29 @@ def _with_checkpoint(
         BenchmarkError: see ``read_cell``.
     """
     own = dict(evaluation)
-    path = folder / "evaluation.json"
-    if not path.exists():
+    if not RunFiles(folder).evaluation.exists():
         return own, outcomes
-    further = read_shaped(path, Evaluation, "delete it and evaluate again")
-    table = read_outcomes(folder / "outcomes.parquet")
-    _check_evaluation(path, further, table)
-    if nested(further, "dataset", "fingerprint") != nested(own, "dataset", "fingerprint"):
+    further, table = _read_figures(folder)
+    if images_of(further) != images_of(own):
         return own, outcomes  # of other images, so no columns of this table
     metrics = dict(own["metrics"])
     for name, entry in further["metrics"].items():
         entry = {**entry, "checkpoint": rule}
-        if parts := nested(entry, "detail", "of"):
+        if parts := entry["detail"].get("of"):
             entry["detail"] = {**entry["detail"], "of": [f"{part}@{rule}" for part in parts]}
         metrics[f"{name}@{rule}"] = entry
     findings = [
-        {**finding, "text": f"{finding['text']} ({rule} checkpoint)"}
-        for finding in nested(further, "reliability", "findings") or []
+        *own["reliability"]["findings"],
+        *(
+            {**finding, "text": f"{finding['text']} ({rule} checkpoint)"}
+            for finding in further["reliability"]["findings"]
+        ),
     ]
-    known = nested(own, "reliability", "findings") or []
-    own["reliability"] = {**(own.get("reliability") or {}), "findings": [*known, *findings]}
-    if outcomes is not None and table is not None:
+    if outcomes is not None:
         renamed = {name: _at_checkpoint(str(name), rule) for name in table if name != "label"}
-        columns = table.drop(columns="label", errors="ignore").rename(columns=renamed)
-        outcomes = outcomes.join(columns)
-    return {**own, "metrics": metrics}, outcomes
+        outcomes = outcomes.join(table.drop(columns="label").rename(columns=renamed))
+    reliability = {**own["reliability"], "findings": findings}
+    return {**own, "metrics": metrics, "reliability": reliability}, outcomes
 
 
 def _at_checkpoint(column: str, rule: str) -> str:
@@ -247,43 +237,18 @@ def _at_checkpoint(column: str, rule: str) -> str:
 
 def _read_own_model(path: Path) -> CellRecord:
     """What ``evaluate --model`` left: an evaluation, no training and no configuration of one."""
-    anew = "delete it and evaluate again"
-    head = read_shaped(path / "model.json", OwnModel, anew)
-    evaluation = read_shaped(path / "evaluation.json", Evaluation, anew)
-    outcomes = read_outcomes(path / "outcomes.parquet")
-    _check_evaluation(path / "evaluation.json", evaluation, outcomes)
-    environment = path / "environment.json"
+    head = read_model(path)
+    evaluation, outcomes = _read_figures(path)
     return CellRecord(
         path=path,
         label=path.resolve().name,
         seed=0,
         status="evaluated",
-        config={
-            "dataset": head.get("dataset") or nested(evaluation, "dataset", "name"),
-            "model": head.get("model"),
-        },
-        environment=read_shaped(environment, Environment, anew) if environment.exists() else {},
+        config={"dataset": head["dataset"], "model": head["model"]},
+        environment=read_environment(path),
         evaluation=evaluation,
         outcomes=outcomes,
     )
-
-
-def _check_evaluation(
-    path: Path, evaluation: Mapping[str, Any], outcomes: pd.DataFrame | None
-) -> None:
-    """Every metric must give a fraction of its images, and that of its outcomes."""
-    for name, entry in evaluation["metrics"].items():
-        if (entry.get("correct") or 0) > entry["n"]:
-            raise BenchmarkError(
-                f"{path} is damaged (metric {name!r} is no fraction of its n); "
-                "delete it and evaluate again"
-            )
-    reason = "" if outcomes is None else contradiction(evaluation["metrics"], outcomes)
-    if reason:
-        raise BenchmarkError(
-            f"{path} or outcomes.parquet beside it is damaged ({reason}); delete both and "
-            "evaluate again"
-        )
 
 
 def read_curves(path: Path) -> pd.DataFrame:
@@ -315,86 +280,58 @@ def read_curves(path: Path) -> pd.DataFrame:
     return pd.DataFrame([points[step] for step in sorted(points)])
 
 
-def read_outcomes(path: Path) -> pd.DataFrame | None:
-    """The per-image outcomes as nullable booleans, indexed by image; None if the file is absent.
-
-    Raises:
-        BenchmarkError: damaged.
-    """
-    if not path.exists():
-        return None
-    try:
-        frame = read_frame(path)
-        if "index" in frame.columns:
-            frame = frame.set_index("index")
-        for name in frame.columns.drop("label", errors="ignore"):
-            frame[name] = frame[name].astype("boolean")
-    # pyarrow has errors of its own for every way in which a file can be damaged
-    except Exception as error:
-        raise BenchmarkError(
-            f"{path} is damaged ({type(error).__name__}); delete it and evaluate again"
-        ) from error
-    if frame.index.has_duplicates:
-        raise BenchmarkError(f"{path} is damaged (an image is listed twice); evaluate again")
-    return frame
-
-
 def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
-    """Read a suite's folder; without suite.json the suite is derived from the cells.
+    """Read a suite's folder, or a single run as a suite of one.
 
     Args:
         out: the suite's folder; or that of a run, or of a model of one's own.
         beside: further folders of runs and models of one's own, to stand in the same table.
 
     Raises:
-        BenchmarkError: neither suite.json nor cells, a folder that is no evaluated run, one that
-            was measured on other test images, or a damaged file.
+        BenchmarkError: ``out`` holds neither a suite nor a run; a folder of ``beside`` that is no
+            evaluated run, or was measured on other test images; or see ``read_cell``.
     """
     out = Path(out)
-    folders = sorted(p for p in (out / "cells").glob("*") if p.is_dir() and p.name[:1] != ".")
+    files, run = SuiteFiles(out), RunFiles(out)
     extra: tuple[str, ...] = ()
     suite: dict[str, Any] = {}
-    if (out / "suite.json").exists():
-        suite = read_shaped(out / "suite.json", Plan, "delete it and run again")
-        plan = suite.get("plan") or []
-        cells = [read_cell(out / "cells" / p["slug"], p["label"], p["seed"]) for p in plan]
-        planned = {c.path.name for c in cells}
-        if not plan:
-            cells = [read_cell(p) for p in folders]
-            planned = {p.name for p in folders}
-        extra = tuple(p.name for p in folders if p.name not in planned)
-    elif folders:
-        cells = [c for c in map(read_cell, folders) if c.config]
-    elif (out / "config.json").exists() or (out / "model.json").exists():
+    if files.plan.exists():
+        suite = read_plan(out)
+        cells = [read_cell(files.cell(p["slug"]), p["label"], p["seed"]) for p in suite["plan"]]
+        planned = {cell.path.name for cell in cells}
+        folders = (p.name for p in files.cells.glob("*") if p.is_dir() and p.name[:1] != ".")
+        extra = tuple(sorted(name for name in folders if name not in planned))
+    elif run.configuration.exists() or run.model.exists():
         cells = [read_cell(out)]
     else:
         raise BenchmarkError(
-            f"{out} holds no suite.json and no cells, and is no run; give the folder of a run"
+            f"{out} holds neither a suite ({files.plan.name}) nor a run "
+            f"({run.configuration.name}); give the folder of one"
         )
     for path in beside:
         cells.append(_beside(path, cells))
-    cells, stale = _drop_stale(cells, suite.get("evaluation") or [])
+    cells, stale = _drop_stale(cells, suite.get("evaluation", []))
     first = next((c.config for c in cells if c.config), {})
-    order = [str(m) for m in suite.get("methods") or []]
-    labels = dict.fromkeys([*order, *(c.label for c in cells)])
+    labels = dict.fromkeys([*suite.get("methods", ()), *(c.label for c in cells)])
     seeds = suite.get("seeds") or sorted({c.seed for c in cells})
     limits = {nested(c.config, "dataset", "limit") for c in cells if c.config}
     limits.add(nested(suite, "dataset", "limit"))
     limits.discard(None)
+    name = suite.get("name") or first.get("suite") or out.resolve().name
     return SuiteRecord(
         path=out,
-        name=str(suite.get("name") or first.get("suite") or out.resolve().name),
-        title=str(suite.get("title") or suite.get("name") or first.get("suite") or out.name),
-        description=str(suite.get("description") or ""),
+        name=name,
+        title=suite.get("title") or name,
+        description=suite.get("description", ""),
         methods=tuple(labels),
-        seeds=tuple(int(s) for s in seeds),
-        dataset=_named(suite.get("dataset")) or _named(first.get("dataset")),
-        model=_named(suite.get("model")) or _named(first.get("model")),
+        seeds=tuple(seeds),
+        dataset=_named(suite.get("dataset") or first.get("dataset")),
+        model=_named(suite.get("model") or first.get("model")),
         limit=min(limits) if limits else None,
         cells=tuple(cells),
         beside=tuple(map(Path, beside)),
         extra=extra,
-        evaluation=tuple(str(item["name"]) for item in suite.get("evaluation") or ()),
+        evaluation=tuple(item["name"] for item in suite.get("evaluation", ())),
         stale=stale,
     )
 
@@ -443,7 +380,7 @@ def _drop_stale(
             else:
                 stale.append(f"{name} of {cell.label} seed {cell.seed}")
         for name, entry in list(current.items()):  # a union is no better than its parts
-            if not set(nested(entry, "detail", "of") or ()) <= current.keys():
+            if not set(entry["detail"].get("of") or ()) <= current.keys():
                 del current[name]
                 stale.append(f"{name} of {cell.label} seed {cell.seed}")
         if len(current) < len(cell.metrics):
@@ -507,13 +444,8 @@ def measured_on(cell: CellRecord, metric: str) -> pd.Index | None:
         return None
     if is_estimate(cell, metric):
         return frame.index
-    columns = _outcome_columns(frame, metric)
+    columns = columns_of(frame, metric)
     return frame.index[frame[columns].notna().all(axis=1)] if columns else None
-
-
-def _outcome_columns(frame: pd.DataFrame, metric: str) -> list[str]:
-    """The column of a metric, or those of its parts (corruptions by name and severity)."""
-    return [str(c) for c in frame.columns if c == metric or str(c).startswith(f"{metric}/")]
 
 
 def accuracy_on(cell: CellRecord, metric: str, images: pd.Index) -> float | None:
@@ -526,5 +458,5 @@ def accuracy_on(cell: CellRecord, metric: str, images: pd.Index) -> float | None
     if is_estimate(cell, metric):
         return None
     assert cell.outcomes is not None
-    part = cell.outcomes.loc[images, _outcome_columns(cell.outcomes, metric)]
+    part = cell.outcomes.loc[images, columns_of(cell.outcomes, metric)]
     return float(part.astype(float).to_numpy().mean())

@@ -12,13 +12,12 @@ import numpy as np
 from PIL import Image
 
 from benchmark.core.errors import BenchmarkError
+from benchmark.records.files import RunFiles
 from benchmark.records.keys import weights
 from benchmark.records.study import CellRecord, SuiteRecord
 from benchmark.report.heat_maps import class_names
 from benchmark.report.study_model import Gallery, Picture
 from benchmark.report.texts import NORMS
-
-NAME = "gallery.npz"
 
 
 def gallery_of(suite: SuiteRecord) -> Gallery | None:
@@ -105,7 +104,7 @@ def read_images(cell: CellRecord) -> Images | None:
     Raises:
         BenchmarkError: damaged.
     """
-    path = cell.path / NAME
+    path = RunFiles(cell.path).gallery
     if not path.exists():
         return None
     try:

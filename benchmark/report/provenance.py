@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import read_json
+from benchmark.records.files import RunFiles
 from benchmark.records.keys import weights
+from benchmark.records.schema import read_configuration, read_environment, read_evaluation
 from benchmark.records.study import CellRecord, SuiteRecord, nested
 from benchmark.report.study_model import Provenance
 
@@ -74,29 +75,14 @@ def _portable(path: Path) -> str:
 
 
 # Shown on lines of their own, or different in every run and so of no use in a summary.
-_NOT_VERSIONS = {
-    "device",
-    "processor",
-    "threads",
-    "git",
-    "command",
-    "date",
-    "argv",
-    "hostname",
-    "host",
-    "time",
-}
+_NOT_VERSIONS = {"device", "processor", "threads", "git", "date"}
 
 
 def _environment(environment: Mapping[str, Any], name: str) -> str:
-    """One entry of environment.json as text; versions may be nested or at the top."""
-    value = environment.get(name)
+    """One entry of environment.json as text; ``versions`` are those of all packages."""
     if name == "versions":
-        value = value or {k: v for k, v in environment.items() if k not in _NOT_VERSIONS}
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {v}" for k, v in value.items() if not isinstance(v, Mapping | list))
-    if isinstance(value, list):
-        return " ".join(map(str, value))
+        return ", ".join(f"{k} {v}" for k, v in environment.items() if k not in _NOT_VERSIONS)
+    value = environment.get(name)
     return "" if value is None else str(value)
 
 
@@ -139,7 +125,7 @@ CIRCUMSTANCES = ("device", "processor", "threads", "precision", "torch", "git")
 
 def circumstances(cell: CellRecord) -> dict[str, str]:
     """On what a run was trained, as far as it is on record."""
-    known = {**(nested(cell.environment, "versions") or {}), **cell.environment}
+    known = dict(cell.environment)
     known["precision"] = nested(cell.config, "train", "precision")
     return {k: str(known[k]) for k in CIRCUMSTANCES if known.get(k) not in (None, "")}
 
@@ -170,7 +156,7 @@ def same_configuration_elsewhere(suite: SuiteRecord) -> list[str]:
             continue
         for folder in sorted(here.parent.glob(f"*/cells/{glob.escape(cell.slug)}")):
             study = folder.parent.parent
-            if study.resolve() == here or not (folder / "evaluation.json").exists():
+            if study.resolve() == here or not RunFiles(folder).evaluation.exists():
                 continue
             other = _read_elsewhere(folder)
             if other is None or set(other[0]) & set(own) or other[2] != cell.config_hash:
@@ -185,28 +171,22 @@ def same_configuration_elsewhere(suite: SuiteRecord) -> list[str]:
 def _read_elsewhere(folder: Path) -> tuple[list[str], Mapping[str, Any], str] | None:
     """Hashes of its weights, environment and configuration hash of a run elsewhere."""
     try:
-        evaluation, config = (
-            read_json(folder / f"{name}.json") for name in ("evaluation", "config")
-        )
-        environment = (
-            read_json(folder / "environment.json") if (folder / "environment.json").exists() else {}
-        )
+        models = weights(read_evaluation(folder))
+        head, environment = read_configuration(folder), read_environment(folder)
     except BenchmarkError:
         return None
-    models, hash_ = weights(evaluation), nested(config, "hash")
-    precision = nested(config, "config", "train", "precision")
-    if not models or not isinstance(environment, Mapping):
+    if not models:
         return None
-    return models, {**environment, "precision": precision}, str(hash_)
+    precision = head["config"]["train"].get("precision")
+    return models, {**environment, "precision": precision}, head["hash"]
 
 
 def _differs(cell: CellRecord, other: Mapping[str, Any]) -> str:
     """What is on record of the circumstances of both and differs."""
     own = circumstances(cell)
-    versions = nested(other, "versions") or {}
     parts = []
     for key in CIRCUMSTANCES:
-        value = other.get(key, versions.get(key))
+        value = other.get(key)
         theirs, ours = str(value) if value not in (None, "") else "", own.get(key, "")
         if theirs != ours:
             parts.append(f"{key} here {ours[:10] or 'unknown'}, there {theirs[:10] or 'unknown'}")

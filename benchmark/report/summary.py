@@ -21,7 +21,6 @@ from benchmark.records.study import (
     accuracy_on,
     is_estimate,
     measured_on,
-    nested,
 )
 from benchmark.report.families import family_of
 from benchmark.report.metric_roles import same_attack_ball, title
@@ -253,16 +252,7 @@ def relative_cost(suite: SuiteRecord) -> dict[str, float | None]:
 
 
 def _passes_per_image(cells: Iterable[CellRecord]) -> float | None:
-    """As recorded, else gradient passes over images drawn (steps x batch size)."""
-
-    def one(cell: CellRecord) -> float | None:
-        batch = nested(cell.config, "train", "batch_size")
-        if (known := cell.training.get("passes_per_image")) is not None:
-            return float(known)
-        passes, steps = cell.training.get("gradient_passes"), cell.training.get("steps")
-        return float(passes / (steps * batch)) if passes is not None and steps and batch else None
-
-    return _mean(one(c) for c in cells)
+    return _mean(cell.training.get("passes_per_image") for cell in cells)
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmark.core.errors import DivergenceError
 from benchmark.core.mesh import Mesh
+from benchmark.records.files import RunFiles
 from benchmark.training.state import TrainingState
 
 # Steps between two checks of the losses. A check waits for the accelerator, so not every step has
@@ -45,7 +46,7 @@ def check_weights(state: TrainingState, directory: Path, mesh: Mesh) -> None:
 
 
 def _diverged(found: str, state: TrainingState, directory: Path) -> DivergenceError:
-    saved = directory / "checkpoint.pt"
+    saved = RunFiles(directory).checkpoint
     last = f"the last good checkpoint is {saved}" if saved.exists() else "no checkpoint yet"
     return DivergenceError(
         f"{directory.name}: {found} at step {state.step} of {state.length.steps} or at most "

@@ -12,10 +12,12 @@ from torch import nn
 
 from benchmark.config.suite import TrainConfig
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import write_json, write_text
+from benchmark.core.files import write_text
 from benchmark.core.progress import Progress
 from benchmark.data.dataset import Dataset
 from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
+from benchmark.records.files import RunFiles
+from benchmark.records.schema import write_training
 from benchmark.training.selection import recorded
 from benchmark.training.state import TrainingState
 
@@ -29,7 +31,7 @@ class Log:
 
     def __init__(self, directory: Path, *, tensorboard: bool, writes: bool) -> None:
         self._directory, self._tensorboard, self._writes = directory, tensorboard, writes
-        self._path = directory / "metrics.jsonl"
+        self._path = RunFiles(directory).curves
 
     def write(self, line: Mapping[str, float]) -> None:
         """Append a line.
@@ -107,7 +109,7 @@ def validation_scores(
 
 
 def write_summary(
-    path: Path,
+    directory: Path,
     state: TrainingState,
     model: nn.Module,
     train: TrainConfig,
@@ -115,7 +117,7 @@ def write_summary(
     processes: Mapping[str, Any],
     reporter: Progress,
 ) -> None:
-    """Write ``training.json`` at ``path``: its existence means that training is over.
+    """Write ``training.json`` into ``directory``: its existence means that training is over.
 
     Args:
         model: the deployed one.
@@ -135,8 +137,8 @@ def write_summary(
                 f"  no checkpoint reached train.selection_floor = {train.selection_floor:g}, clean "
                 "accuracy on held-out images: best-sum took the largest clean + PGD of all"
             )
-    write_json(
-        path,
+    write_training(
+        directory,
         {
             "data": data.fingerprint,
             "steps": state.step,

@@ -174,6 +174,6 @@ class Trainer:
         """Write the record of a training that is over."""
         model, train = self.method.deployed(), self.config.train
         if self._ranks.first:
-            path, processes = self.directory / "training.json", self._mesh.record()
-            write_summary(path, self.state, model, train, self.data, processes, self._reporter)
+            directory, processes = self.directory, self._mesh.record()
+            write_summary(directory, self.state, model, train, self.data, processes, self._reporter)
         self._ranks.gather(None)  # no process goes on before the record is there

@@ -15,6 +15,7 @@ from benchmark.core.errors import CheckpointError
 from benchmark.core.method import Method
 from benchmark.data.dataset import Dataset
 from benchmark.models.zoo import recorded_state
+from benchmark.records.files import RunFiles
 from benchmark.records.schema import read_training
 from benchmark.training import checkpoint
 from benchmark.training.build import build_method
@@ -70,15 +71,16 @@ def recorded(noted: Mapping[str, float]) -> dict[str, Any]:
 
 def weights_path(config: CellConfig, directory: Path, rule: Selection) -> Path:
     """The weights that ``rule`` chose: ``deployed.pt`` for the first rule of the configuration."""
-    first = rule == config.train.selection[0]
-    return directory / ("deployed.pt" if first else f"deployed-{rule}.pt")
+    files = RunFiles(directory)
+    return files.deployed if rule == config.train.selection[0] else files.deployed_by(rule)
 
 
 def record_directories(config: CellConfig, directory: Path) -> dict[Selection, Path]:
     """By rule of selection, the folder for the evaluation of its checkpoint: the run's folder for
     the first rule, ``deployed-RULE`` in it for the others, so that none replaces another's."""
     first, *others = config.train.selection
-    return {first: directory} | {rule: directory / f"deployed-{rule}" for rule in others}
+    files = RunFiles(directory)
+    return {first: directory} | {rule: files.chosen_by(rule) for rule in others}
 
 
 def save_deployed(model: nn.Module, path: Path) -> None:
@@ -136,14 +138,14 @@ def _load_last_step(method: Method, directory: Path, rule: Selection) -> bool:
     """Load the state after the last step into ``method``, if ``rule`` chose that step and the
     training checkpoint still has it; whether this was so."""
     done = read_training(directory)
-    chosen = done if rule == done.get("checkpoint_rule") else done.get("also", {}).get(rule, {})
-    if chosen.get("selected_epoch") != done.get("epochs"):
+    chosen = done if rule == done["checkpoint_rule"] else done.get("also", {}).get(rule, {})
+    if chosen.get("selected_epoch") != done["epochs"]:
         return False
     try:
-        state = checkpoint.load(directory / "checkpoint.pt")
+        state = checkpoint.load(RunFiles(directory).checkpoint)
     except CheckpointError:
         return False
-    if state["step"] != done.get("steps"):
+    if state["step"] != done["steps"]:
         return False
     method.load_state_dict(state["method"])
     return True

@@ -16,6 +16,7 @@ from benchmark.core.mesh import Mesh
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
 from benchmark.data.dataset import Dataset
+from benchmark.records.files import RunFiles
 from benchmark.training import checkpoint
 from benchmark.training.build import Length
 from benchmark.training.losses import LossSums
@@ -120,7 +121,7 @@ def save(
     state.random.share(mesh, [n for n, learner in enumerate(learners) if learner.here])
     content = {"config": config.hash, "data": data.fingerprint, **state.state_dict()}
     if mesh.ranks.first:
-        path = directory / "checkpoint.pt"
+        path = RunFiles(directory).checkpoint
         checkpoint.rotate(path)
         checkpoint.save(path, content)
 
@@ -139,7 +140,7 @@ def resume(
         CheckpointError: it is damaged, and so is the one before it; or it is of another
             configuration, other images or another version.
     """
-    path = directory / "checkpoint.pt"
+    path = RunFiles(directory).checkpoint
     if path.exists() or checkpoint.previous(path).exists():
         saved, damage = checkpoint.load_last_good(path)
         if damage:
@@ -158,7 +159,7 @@ def _load(
             f"{path} belongs to another configuration ({saved.get('config')}); delete the "
             "run's folder to train it from the start"
         )
-    check_same_data(saved.get("data"), data, path)
+    check_same_data(str(saved.get("data")), data, path)
     try:
         state.load_state_dict(saved)
     # A method may raise anything when it is given the state of another.
@@ -170,9 +171,9 @@ def _load(
         ) from error
 
 
-def check_same_data(recorded: object, data: Dataset, path: Path) -> None:
+def check_same_data(recorded: str, data: Dataset, path: Path) -> None:
     """Raise CheckpointError if what ``path`` records was not made with ``data``."""
-    if recorded is not None and recorded != data.fingerprint:
+    if recorded != data.fingerprint:
         raise CheckpointError(
             f"{path} was made with other images ({recorded}) than those now found "
             f"({data.fingerprint}, {data.source}); restore the data, or choose another --out"

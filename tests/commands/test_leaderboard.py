@@ -32,7 +32,7 @@ def config(**dataset: object) -> CellConfig:
 def reasons(
     record: dict[str, Any], threat: Threat = "linf", cell: CellConfig | None = None
 ) -> list[str]:
-    return violations(threat, cell or config(), {"inference_passes": 1}, record)
+    return violations(threat, cell or config(), record)
 
 
 @pytest.mark.parametrize(("name", "threat"), boards())
@@ -87,7 +87,7 @@ def _set(*path: str) -> Callable[[Any], Change]:
         ),
         ("linf", _set("dataset", "limit")(100), "limit of 100 images"),
         ("linf", _set("dataset", "images")(9000), "test set has 9,000 images"),
-        ("linf", lambda record: record.pop("reliability"), "checks were not made"),
+        ("linf", _set("reliability", "checked")([]), "checks were not made"),
         (
             "linf",
             _set("reliability", "findings")([{"name": "zero-gradient", "text": "none arrives"}]),
@@ -122,12 +122,6 @@ def test_boards_that_do_not_exist() -> None:
         assert any(
             "no board" in reason for reason in reasons(evaluation(), "l2", config(name=name))
         )
-
-
-@pytest.mark.parametrize("passes", [None, 0, "1"])
-def test_unknown_number_of_forward_passes(passes: object) -> None:
-    (reason,) = violations("linf", config(), {"inference_passes": passes}, evaluation())
-    assert "forward passes" in reason
 
 
 @pytest.mark.parametrize("form", ["estimate", "screening"])

@@ -144,7 +144,7 @@ def test_an_edited_configuration_is_refused(tmp_path: Path) -> None:
     for text, reason in (
         (json.dumps(edited), "does not have the hash"),
         (original[:50], "damaged"),
-        ('{"hash": "x", "config": 3}', "damaged"),
+        ('{"schema_version": 1, "hash": "x", "config": 3}', "damaged"),
         ("[]", "damaged"),
     ):
         path.write_text(text)
@@ -163,7 +163,7 @@ def test_a_folder_of_another_suite_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"plan": []}', '{"name": "tiny", "plan": [1]}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 1, "plan": []}'])
 def test_a_damaged_plan_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "suite.json").write_text(text)
     with pytest.raises(BenchmarkError, match=r"suite\.json is damaged"):

@@ -122,7 +122,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 def _beside_clean(record: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
     """An entry of a record, measured on what its clean accuracy was."""
     clean = record["metrics"]["clean"]
-    return {key: clean[key] for key in ("key", "model", "function", "data")} | entry
+    return entry | {key: clean[key] for key in ("model", "function", "data")}
 
 
 def cell(folder: Path, label: str) -> Path:
@@ -196,8 +196,10 @@ def test_a_draft_says_so_everywhere(folder: Path) -> None:
     """In a file of its own, on top of both texts and in the entry; every reason in each."""
     path = cell(folder, "single") / "evaluation.json"
     record = json.loads(path.read_text())
-    record["metrics"]["aa_linf"]["n"] = 1000
-    record["reliability"]["findings"] = [{"name": "random", "text": "two passes differ"}]
+    record["metrics"]["aa_linf"] |= {"n": 1000, "correct": 456}
+    function = record["metrics"]["aa_linf"]["function"]
+    finding = {"name": "random", "text": "two passes differ", "function": function}
+    record["reliability"]["findings"] = [finding]
     path.write_text(json.dumps(record))
     reasons = ("1,000 of 10,000", "two passes differ", "id, name, authors, link, venue")
 

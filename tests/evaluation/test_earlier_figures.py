@@ -21,6 +21,7 @@ from benchmark.evaluation import identity
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.metrics.metric import METRICS, Context, Measured, Metric
 from benchmark.records import earlier
+from benchmark.records.files import RunFiles
 
 CPU = torch.device("cpu")
 CLEAN, PGD = TINY["evaluation"]
@@ -188,7 +189,7 @@ def test_unfinished_work_of_another_function_is_not_gone_on_with(
 def test_a_damaged_earlier_figure_is_measured(tmp_path: Path, measured: list[str]) -> None:
     evaluate(tmp_path, Net(), CLEAN, PGD)
     evaluate(tmp_path, Net(), CLEAN, {**PGD, "n": 10})
-    (path,) = (tmp_path / earlier.FOLDER).glob("*.json")
+    (path,) = RunFiles(tmp_path).earlier.glob("*.json")
     content = json.loads(path.read_text())
     content["entry"]["correct"] += 1
     path.write_text(json.dumps(content))

@@ -16,8 +16,8 @@ from tiny_suites import cli, contents, tiny
 from benchmark.commands.run import cell_record, read_cell_config
 from benchmark.config.suite import build_suite, load_suite
 from benchmark.core.errors import ConfigError
-from benchmark.core.files import write_json
 from benchmark.core.objective import METHODS
+from benchmark.records.schema import write_configuration
 
 DOCUMENT: dict[str, Any] = tiny(
     methods=[
@@ -68,7 +68,7 @@ def usable(build: Any, folder: Path) -> None:
     """A ConfigError in words, or cells that are recorded and read back as they were."""
     suite = attempt(build, ConfigError)
     for cell in [] if isinstance(suite, str) else suite.cells():
-        write_json(folder / "config.json", cell_record(cell, suite.name))
+        write_configuration(folder, cell_record(cell, suite.name))
         assert read_cell_config(folder) == (cell.label, cell.config)
 
 

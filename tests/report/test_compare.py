@@ -100,7 +100,7 @@ def test_what_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> Non
     (second / "evaluation.json").write_text(json.dumps(changed))
     with pytest.raises(BenchmarkError, match="aa_linf was measured under other settings"):
         compare(first, second)
-    record["dataset"]["fingerprint"] = "other"
+    record["dataset"]["images_hash"] = "other"
     (second / "evaluation.json").write_text(json.dumps(record))
     with pytest.raises(BenchmarkError, match="different test images"):
         compare(first, second)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_entries import made
+from made_entries import FUNCTION, made
 from synthetic_records import write_suite
 
 from benchmark.records.study import SuiteRecord, read_suite
@@ -106,7 +106,8 @@ def test_clean_and_autoattack_are_compared_on_the_same_images(tmp_path: Path) ->
         frame.to_parquet(path)
         record = json.loads((path.parent / "evaluation.json").read_text())
         for name, entry in record["metrics"].items():
-            entry |= {"n": 150, "correct": int(frame[name].sum())}
+            correct = int(frame[name].sum())
+            entry |= {"n": 150, "correct": correct, "mean": correct / 150}
         (path.parent / "evaluation.json").write_text(json.dumps(record))
     alone = line_test(read_suite(tmp_path / "all"), "generalist-d", ("pgd-at", "joint"), "aa_linf")
     assert isinstance(whole, LineTest)
@@ -204,32 +205,26 @@ def test_a_leader_within_noise_is_said_to_be_so(tmp_path: Path) -> None:
     assert "A test on 1 seed" in text
 
 
-def test_without_outcomes_nothing_is_tested(tmp_path: Path) -> None:
-    methods = BASE | {"generalist-d": ("generalist-d", 0.85, 0.45, 0.4, 12)}
-    _suite(tmp_path, methods)
-    for path in tmp_path.glob("cells/*/outcomes.parquet"):
-        path.unlink()
-    text = _words(read_suite(tmp_path))
-    assert "not tested" in text
-    assert "p = " not in text
-
-
 def test_an_autoattack_weaker_than_pgd_is_a_warning(tmp_path: Path) -> None:
-    suite = _suite(tmp_path, {**BASE, "odd": ("pgd-at", 0.8, 0.3, 0.45, 11)})
+    suite = _suite(tmp_path, {**BASE, "odd": ("trades", 0.8, 0.3, 0.45, 11)})
     found = [w for w in _warnings(suite) if "AutoAttack accuracy is above" in w]
     assert len(found) == 1
     assert found[0].startswith("odd:")
 
 
 def test_different_test_sets_are_a_warning_and_never_paired(tmp_path: Path) -> None:
-    _suite(tmp_path, BASE)
-    path = tmp_path / "cells" / "joint-cifar10-s0" / "evaluation.json"
-    evaluation = json.loads(path.read_text())
-    evaluation["dataset"]["fingerprint"] = "other"
-    path.write_text(json.dumps(evaluation))
+    _suite(tmp_path, BASE | {"generalist-d": ("generalist-d", 0.85, 0.45, 0.4, 12)})
+    for label in BASE:
+        path = tmp_path / "cells" / f"{label}-cifar10-s0" / "evaluation.json"
+        evaluation = json.loads(path.read_text())
+        evaluation["dataset"]["images_hash"] = f"of {label}"
+        path.write_text(json.dumps(evaluation))
     suite = read_suite(tmp_path)
     assert any("different test sets" in w for w in _warnings(suite))
     assert contrast(suite, [(1, "joint", "clean"), (-1, "pgd-at", "clean")]) is None
+    text = _words(suite)
+    assert "not tested" in text
+    assert "p = " not in text
 
 
 def test_gaps_and_limits_are_warnings(small: SuiteRecord) -> None:
@@ -264,8 +259,9 @@ def test_doubtful_runs_are_marked_in_every_table(tmp_path: Path) -> None:
     _suite(tmp_path, BASE)
     for path in tmp_path.glob("cells/*/evaluation.json"):
         record = json.loads(path.read_text())
-        found = [{"name": "random", "text": "two forward passes differ by 0.2"}]
-        record["reliability"] = {"images": 64, "findings": found if "joint" in str(path) else []}
+        text = "two forward passes differ by 0.2"
+        found = [{"name": "random", "text": text, "function": FUNCTION}]
+        record["reliability"]["findings"] = found if "joint" in str(path) else []
         path.write_text(json.dumps(record))
     suite = read_suite(tmp_path)
     line = "random: two forward passes differ by 0.2 (joint seed 0)"

@@ -101,7 +101,7 @@ def test_a_reference_attack_weaker_than_any_other_is_a_warning(out: Path) -> Non
     def change(metrics: Record, frame: pd.DataFrame) -> None:
         metrics["strong_l2"] = {**metrics["pgd20_l2"], "reference": True, "title": "Strong l2"}
         frame["strong_l2"] = frame["clean"]
-        metrics["strong_l2"]["correct"] = metrics["clean"]["correct"]
+        metrics["strong_l2"] |= {key: metrics["clean"][key] for key in ("correct", "mean")}
 
     found = findings_of(rewritten(out, change), {}).warnings
     assert sum("Strong l2 accuracy is above PGD-20 l2 accuracy" in w for w in found) == 3

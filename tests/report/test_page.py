@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_entries import FUNCTION
 from synthetic_records import ELEVEN, write_suite
 
 from benchmark.core.errors import BenchmarkError
@@ -163,8 +164,8 @@ def test_doubtful_runs_are_marked(out: Path) -> None:
     cell = next((out / "cells").glob("pgd-at*-s0"))
     path = cell / "evaluation.json"
     record = json.loads(path.read_text())
-    finding = {"name": "random", "text": "two passes differ"}
-    record["reliability"] = {"images": 64, "findings": [finding]}
+    finding = {"name": "random", "text": "two passes differ", "function": FUNCTION}
+    record["reliability"]["findings"] = [finding]
     path.write_text(json.dumps(record))
     text = report_html(summarise(read_suite(out)))
     assert text.count("doubtful: random: two passes differ") == 1

@@ -195,7 +195,7 @@ def test_the_relative_mce_takes_the_clean_error_of_the_corrupted_images(tmp_path
     frame.loc[:499, "clean"] = True
     frame.loc[500:, "clean"] = False
     record = json.loads((cell / "evaluation.json").read_text())
-    record["metrics"]["clean"]["correct"] = 500
+    record["metrics"]["clean"] |= {"correct": 500, "mean": 0.5}
     record["metrics"]["corruptions"] |= {"n": 500}
     for name in (c for c in frame.columns if c.startswith("corruptions/")):
         frame.loc[500:, name] = pd.NA
