@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_learners import CONTEXT, images, relative_error, tiny_net, tiny_setting
 from torch import Tensor, nn
 
 from baselines.ar_at import _Companion
+from baselines.ramp import projected
 from benchmark.attacks import pgd
 from benchmark.attacks.apgd import apgd
 from benchmark.attacks.norms import norm_of
@@ -596,6 +598,63 @@ def test_eat(k: int) -> None:
         x_adv, _ = apgd(f, X, Y, THREATS["linf" if k == 0 else "l1"])
     loss = ce(f(x_adv))
     check(method, {"e-at": (loss, gradient(loss, f))})
+
+
+def test_ramp() -> None:
+    """CE at the worse of the two examples + 5 KL(p(x_inf) : p(x_1)) over images right at x_inf; after
+    an epoch of two steps, the mixture by gradient projection of weights and BatchNorm statistics,
+    tensor by tensor, for both copies."""
+    slow = [
+        {"name": name, "objective": "natural", "schedule": 0.05} for name in ("natural", "robust")
+    ]
+    threats = ["linf", {"norm": "l1", "eps": 2, "steps": 2}]
+    method = build("ramp", beta=0.3, threats=threats, learners=slow)
+    start = copy.deepcopy(method.learners["robust"].model)
+    chosen = set()
+    for _ in range(2):
+        g, f = (copy.deepcopy(method.learners[n].model).train() for n in ("natural", "robust"))
+        with crafting(f):
+            pair = [apgd(f, X, Y, threat)[0] for threat in method.recipe.threats]  # type: ignore[attr-defined]
+            losses = [F.cross_entropy(f(z), Y, reduction="none") for z in pair]
+        rows = [int(losses[1][i] >= losses[0][i]) for i in range(12)]
+        chosen |= set(rows)
+        worst = torch.stack([pair[rows[i]][i] for i in range(12)])
+        z_1, z_inf, z = f(pair[1]), f(pair[0]), f(worst)
+        right = [i for i in range(12) if z_inf[i].argmax() == Y[i]]
+        assert 0 < len(right) < 12
+        paired = sum(kl(softmax(z_inf)[i : i + 1], softmax(z_1)[i : i + 1]).sum() for i in right)
+        robust, natural = ce(z) + 5 * paired / len(right), ce(g(X))
+        grads = {"natural": gradient(natural, g), "robust": gradient(robust, f)}
+        found = method.update((X, Y), 0.0)
+        assert relative_error(found["loss/natural"], natural) < 1e-6
+        assert relative_error(found["loss/robust"], robust) < 1e-6
+        for model, grad in ((g, grads["natural"]), (f, grads["robust"])):
+            at = 0
+            for p in model.parameters():
+                p.data -= 0.05 * grad[at : at + p.numel()].view_as(p)
+                at += p.numel()
+        if method.steps == 1:  # type: ignore[attr-defined]
+            for name, model in (("natural", g), ("robust", f)):
+                moved = weights(method.learners[name].model)
+                torch.testing.assert_close(moved, weights(model))
+    assert chosen == {0, 1}
+    for key, old in start.state_dict().items():
+        n, r = g.state_dict()[key], f.state_dict()[key]
+        if old.dim():
+            a, b = (n - old).flatten(), (r - old).flatten()
+            cosine = float(a @ b / (a.norm() * b.norm()))
+            expected = old + 0.3 * max(cosine, 0) * (n - old) + 0.7 * (r - old)
+        else:
+            expected = r  # the count of batches
+        for learner in method.learners.values():
+            torch.testing.assert_close(learner.model.state_dict()[key], expected, msg=key)
+
+
+def test_ramp_adds_no_natural_step_that_points_the_other_way() -> None:
+    start, robust = torch.zeros(4, dtype=F64), torch.tensor([1.0, 2, 0, -1], dtype=F64)
+    torch.testing.assert_close(projected(start, -2 * robust, robust, 0.25), 0.75 * robust)
+    torch.testing.assert_close(projected(start, 2 * robust, robust, 0.25), 1.25 * robust)
+    torch.testing.assert_close(projected(start, start, robust, 0.25), 0.75 * robust)  # no step
 
 
 def members(method: Method) -> list[nn.Module]:

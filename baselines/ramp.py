@@ -1,0 +1,170 @@
+"""RAMP: robustness against several norms, with a natural copy mixed in (Jiang & Singh)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from baselines.multi_norm import AUTHORS
+from benchmark.attacks.apgd import apgd
+from benchmark.core.averaging import copy_state, floating_state
+from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learners
+from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.objective import Step
+from benchmark.core.schedule import Duration, Schedule
+from benchmark.core.setting import Setting
+from benchmark.core.threat import Threat
+
+
+class RAMP(Recipe):
+    """RAMP: E[ max_k CE(f(x_k), y) + lambda * [f(x_s) = y] KL(p(x_s) : p(x_t)) ], k in {s, t}.
+
+    Jiang & Singh, 2402.06827 (NeurIPS 2024), and its code. x_s and x_t are APGD examples under a
+    source and a target norm, l_inf and l_1; the maximum is taken image by image. The divergence
+    ("logit pairing") is a mean over the images that are right at x_s, and gradient flows through
+    both of its sides. A copy of the network is trained on natural images beside it, and after every
+    epoch, which both begin at theta, *gradient projection* mixes the two, tensor by tensor,
+    BatchNorm statistics too:
+
+        theta <- theta + beta * max(cos(D_n, D_r), 0) * D_n + (1 - beta) * D_r,
+
+    D_n and D_r the changes of the natural and of the robust copy in that epoch. Both go on from
+    there. This is Generalist's idea with other ratios: they depend on the weights, and the mixture
+    is handed back after every epoch.
+
+    Between two mixtures the robust copy is what is deployed.
+
+    Departures: the code updates the learning rate of its first parameter group only, so that
+    BatchNorm and biases, which have no weight decay, keep a rate of 1. It trains the natural copy
+    for the whole epoch first, in an order of its own; ours takes the same batches in turn. Its
+    network has softplus activations, and its WRN another loss (TRADES in place of the maximum).
+    Loss, gradient and mixture are compared with plain computations (tests/baselines).
+
+    Attributes:
+        weight: lambda; 5 in the code, 2 for its WRN.
+        beta: share of the natural copy.
+        every: from one mixture to the next; there is one after the last step too.
+        threats: source, then target; step sizes are not used. ``authors``: 8/255 and 12 with 10
+            steps.
+        learners: the natural copy, with its objective, and the robust one, whose is not used.
+    """
+
+    authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
+        source="code of 2402.06827, PreAct ResNet-18 from scratch",
+        optimizer=OptimizerConfig(lr=0.05, momentum=0.9, weight_decay=5e-4),
+        schedule=Schedule(points=((0, 1), (70 / 80, 0.1)), interpolation="step"),
+        epochs=80,
+        batch_size=128,
+    )
+
+    weight: float = Field(default=5.0, ge=0)
+    beta: float = Field(default=0.5, ge=0, le=1)
+    every: Duration = Duration(epochs=1)
+    threats: tuple[Threat, Threat] = ("linf", "l1")  # type: ignore[assignment]
+    learners: tuple[LearnerConfig, LearnerConfig] = default_learners(
+        {"name": "natural", "objective": "natural"}, {"name": "robust", "objective": "natural"}
+    )
+
+    @field_validator("threats", mode="before")
+    @classmethod
+    def _those_of_the_authors(cls, threats: Any) -> Any:
+        if threats != AUTHORS:
+            return threats
+        return {"norm": "linf", "eps": "8/255"}, {"norm": "l1", "eps": "12"}
+
+    def build(self, setting: Setting) -> Method:
+        """See ``Recipe.build``."""
+        return _RAMP(self, setting)
+
+
+@torch.no_grad()
+def projected(start: Tensor, natural: Tensor, robust: Tensor, beta: float) -> Tensor:
+    """The mixture of one tensor; see ``RAMP``. A single number is the robust copy's."""
+    if not start.dim():
+        return robust.clone()
+    of_natural, of_robust = natural - start, robust - start
+    cosine = F.cosine_similarity(of_robust.flatten(), of_natural.flatten(), dim=0)
+    return start + beta * cosine.clamp_min(0) * of_natural + (1 - beta) * of_robust
+
+
+class _RAMP(Method):
+    def __init__(self, recipe: RAMP, setting: Setting) -> None:
+        self.recipe, self._setting = recipe, setting
+        self.learners = build_learners(recipe.learners, setting)
+        self._natural, self._robust = self.learners.values()
+        self._every = max(1, recipe.every.steps(setting.total_steps, setting.steps_per_epoch))
+        self.steps = 0
+        # The robust copy at the last mixture, where the natural one was too.
+        self.start = [tensor.clone() for tensor in floating_state(self._robust.model)]
+
+    def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        x, y = batch
+        step = self._setting.step(progress)
+        natural = self._natural.step(x, y, progress)
+        source, target, worst = self._craft(x, y)
+        model = self._robust.model
+
+        def loss() -> Tensor:
+            with self._setting.autocast():
+                at_target, at_source = model(target), model(source)
+                paired = _paired(at_source, at_target, y, step)
+                return F.cross_entropy(model(worst), y) + self.recipe.weight * paired
+
+        robust = self._robust.descend(loss, step)
+        self.steps += 1
+        if self.steps % self._every == 0 or self.steps == self._setting.total_steps:
+            self._mix()
+        return {
+            f"loss/{self._natural.config.name}": natural,
+            f"loss/{self._robust.config.name}": robust,
+        }
+
+    def _craft(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
+        """x_s, x_t, and of each image the one with the larger cross-entropy."""
+        with self._robust.view as view:
+            attacked = [apgd(view, x, y, threat)[0] for threat in self.recipe.threats]
+            with torch.no_grad():
+                losses = [F.cross_entropy(view(z), y, reduction="none") for z in attacked]
+        source, target = attacked
+        from_source = (losses[0] > losses[1]).view(-1, 1, 1, 1)
+        return source, target, torch.where(from_source, source, target)
+
+    def _mix(self) -> None:
+        """Gradient projection; both copies get the mixture."""
+        natural, robust = self._natural.model, self._robust.model
+        states = zip(self.start, floating_state(natural), floating_state(robust), strict=True)
+        self.start = [projected(*tensors, self.recipe.beta) for tensors in states]
+        for model in (natural, robust):
+            copy_state(floating_state(model), self.start)
+        for mine, theirs in zip(natural.buffers(), robust.buffers(), strict=True):
+            mine.copy_(theirs)  # counts of batches too
+
+    @property
+    def passes(self) -> float:
+        attacks = sum(threat.steps for threat in self.recipe.threats)
+        return self._natural.passes + attacks + 3
+
+    def deployed(self) -> nn.Module:
+        return self._robust.model
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "start": self.start, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        copy_state(self.start, [tensor.to(self.start[0].device) for tensor in state["start"]])
+        self.steps = int(state["steps"])
+
+
+def _paired(source: Tensor, target: Tensor, y: Tensor, step: Step) -> Tensor:
+    """KL(p_s : p_t), a mean over the images that are right under the source norm; logits [n, k]."""
+    right = (source.argmax(1) == y).float()
+    divergence = F.kl_div(target.log_softmax(1), source.softmax(1), reduction="none").sum(1)
+    # As a mean over the images that this process has, since a step sums those by their shares.
+    count, images = step.total(torch.stack([right.sum(), torch.ones_like(right).sum()]))
+    return (right * divergence).mean() * images / count.clamp_min(1)
