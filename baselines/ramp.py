@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from baselines.multi_norm import AUTHORS
 from benchmark.attacks.apgd import apgd
 from benchmark.core.averaging import copy_state, floating_state
-from benchmark.core.learner import AuthorsRecipe, LearnerConfig, OptimizerConfig, default_learners
+from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Step
+from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat
@@ -54,6 +55,7 @@ class RAMP(Recipe):
         learners: the natural copy, with its objective, and the robust one, whose is not used.
     """
 
+    family = "multi-norm"
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2402.06827, PreAct ResNet-18 from scratch",
         optimizer=OptimizerConfig(lr=0.05, momentum=0.9, weight_decay=5e-4),

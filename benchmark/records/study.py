@@ -236,7 +236,7 @@ def _at_checkpoint(column: str, rule: str) -> str:
 
 
 def _read_own_model(path: Path) -> CellRecord:
-    """What ``evaluate --model`` left: an evaluation, no training and no configuration of one."""
+    """What ``evaluate-model`` left: an evaluation, no training and no configuration of one."""
     head = read_model(path)
     evaluation, outcomes = _read_figures(path)
     return CellRecord(

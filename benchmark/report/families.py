@@ -34,32 +34,11 @@ LEARNER_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#5555
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)))
 
 
-def family_of(cells: Sequence[CellRecord], label: str) -> Family:
+def family_of(cells: Sequence[CellRecord]) -> Family:
     """The family that the records of a method's runs name; one that has no look of its own here is
     drawn like "other", under its own name."""
-    name = next((str(f) for c in cells if (f := getattr(c, "family", None))), None)
-    name = name or _guessed(cells[0].method if cells else label)
+    name = next((cell.family for cell in cells if cell.family), OTHER.name)
     return FAMILIES.get(name, Family(name, OTHER.colour, OTHER.marker))
-
-
-def _guessed(method: str) -> str:
-    """The family of a registered method that does not say it, by the beginning of its name."""
-    beginnings = {
-        "Generalist": ("generalist",),
-        "natural": ("natural", "standard"),
-        "joint objectives": ("joint", "iat"),
-        "multi-norm": ("max", "avg", "msd", "sat", "e-at", "multi-norm", "ramp"),
-        "ensembles": ("ensemble", "output-ensemble"),
-        "weight averaging": ("weight", "ema", "swa", "seat", "soup", "interpol"),
-        "fast AT": ("fgsm", "n-fgsm"),
-        "adversarial training": ("pgd", "at", "trades", "mart", "fat", "awp", "hat", "lbgat",
-                                 "rst"),
-    }  # fmt: skip
-    name = method.lower().replace("_", "-")
-    for family, starts in beginnings.items():
-        if any(name == start or name.startswith((f"{start}-", f"{start}+")) for start in starts):
-            return family
-    return OTHER.name
 
 
 def families(table: Table) -> list[Family]:

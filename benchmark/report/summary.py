@@ -39,7 +39,7 @@ def table_of(suite: SuiteRecord, undertrained: Mapping[str, str]) -> Table:
     rows = tuple(
         Row(
             method=method,
-            family=family_of(suite.of(method), method),
+            family=family_of(suite.of(method)),
             planned=len(suite.of(method)),
             evaluated=len(suite.evaluated(method)),
             doubts=tuple(

@@ -86,7 +86,7 @@ def line_test(
 def line_sentences(suite: SuiteRecord, undertrained: Collection[str]) -> list[str]:
     """A sentence for every Generalist method and every main attack."""
     base = find_method(suite, "pgd-at")
-    generalists = [m for m in suite.methods if family_of(suite.of(m), m) == GENERALIST]
+    generalists = [m for m in suite.methods if family_of(suite.of(m)) == GENERALIST]
     if base is None or not generalists:
         return []
     # joint is the fair anchor; natural stands in where joint is absent or does not trade off

@@ -111,7 +111,5 @@ def test_a_family_is_what_the_record_says(out: Path) -> None:
     """Protects: a family guessed from a name; one without a look here keeps its own name."""
     cell = read_suite(out).cells[0]
     for family, colour in (("Generalist", "#D55E00"), ("my family", OTHER.colour)):
-        told = replace(cell)
-        object.__setattr__(told, "family", family)
-        found = family_of([told], "pgd-at")
+        found = family_of([replace(cell, family=family)])
         assert (found.name, found.colour) == (family, colour)

@@ -19,7 +19,6 @@ from benchmark.core.errors import BenchmarkError
 from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import plots, published, render
 from benchmark.report.curves import curve_of
-from benchmark.report.families import family_of
 from benchmark.report.figures import WIDTH, figure, mark_trial
 from benchmark.report.labels import spread
 from benchmark.report.study_model import Study
@@ -148,21 +147,6 @@ def test_spread_moves_labels_as_little_as_needed() -> None:
     assert spread([5.0, 5.0, 5.0], 2.0, -50, 50) == [3.0, 5.0, 7.0]
     assert spread([5.0, 5.0, 0.0], 2.0, 0, 5) == [3.0, 5.0, 0.0]
     assert spread([0.0, 0.0, 9.0], 2.0, 0, 9) == [0.0, 2.0, 9.0]
-
-
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        ("generalist-official", "Generalist"),
-        ("pgd-at", "adversarial training"),
-        ("weight-interpolation", "weight averaging"),
-        ("joint", "joint objectives"),
-        ("natural", "natural"),
-        ("my-own", "other"),
-    ],
-)
-def test_families(method: str, name: str) -> None:
-    assert family_of([], method).name == name
 
 
 def test_corruptions_one_by_one_and_mce(tmp_path: Path) -> None:
