@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from strategies import JSON_VALUES, attempt, damaged, examples
 from tiny_suites import tiny_cell, tiny_data
 
-from benchmark.attacks.journal import Batch, Journal
+from benchmark.attacks.journal import AttackedBatch, Journal
 from benchmark.core.errors import CheckpointError
 from benchmark.models.loading import load_external, read_state_dict
 from benchmark.training import checkpoint
@@ -149,7 +149,7 @@ def test_finished_batches_of_an_attack(tmp_path: Path, content: bytes) -> None:
     found = journal.read("apgd-ce", 0, y)
     assert not Path("executed").exists()
     if found is not None:
-        assert isinstance(found, Batch)
+        assert isinstance(found, AttackedBatch)
         assert found.predictions.shape == y.shape
         assert len(found.examples) == int((found.predictions != y).sum())
 
