@@ -56,7 +56,7 @@ def _figure(entry: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
         "n": entry["n"],
         "correct": entry["correct"],
         **_ends(entry),
-        "settings": _settings(entry) + (f" limit={limit} (a trial run)" if limit else ""),
+        "settings": (_settings(entry) + (f" limit={limit} (a trial run)" if limit else "")).strip(),
     }
 
 

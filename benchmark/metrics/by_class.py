@@ -97,5 +97,5 @@ class ByClass(Metric):
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
         if self.reduce == "worst":
-            return f"the lowest class accuracy under {self.of}, of class {detail['class']}"
-        return f"mean of the classes' accuracies under {self.of}"
+            return f"accuracy of the class with the lowest one, {self.of}"
+        return f"mean of the classes' accuracies, {self.of}"

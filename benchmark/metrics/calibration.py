@@ -75,12 +75,13 @@ class Calibration(Metric):
                 t.advance(len(y))
         confidence, right = torch.cat(confidences), torch.cat(hits)
         value = expected_calibration_error(confidence, right, self.bins)
-        detail = {
+        detail: dict[str, Any] = {
             "bins": self.bins,
             "accuracy": float(right.double().mean()),
             "confidence": float(confidence.mean()),
-            "threat": None if self.threat is None else self.threat.model_dump(mode="json"),
         }
+        if self.threat is not None:
+            detail["threat"] = self.threat.model_dump(mode="json")
         return Measured(indices, value, detail=detail)
 
     def passes(self, images: int) -> float:
@@ -90,11 +91,8 @@ class Calibration(Metric):
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
         words = {"norm": "{}", "eps": "eps {}", "step": "step {}", "steps": "{} steps"}
-        attack = f", {sentence(detail['threat'], words)}" if detail["threat"] else ""
-        return (
-            f"expected calibration error, {self.bins} bins of equal width; mean confidence "
-            f"{100 * detail['confidence']:.1f} %, accuracy {100 * detail['accuracy']:.1f} %{attack}"
-        )
+        attack = f", {sentence(detail['threat'], words)}" if "threat" in detail else ""
+        return f"expected calibration error, {self.bins} bins of equal width{attack}"
 
 
 def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int) -> float:
