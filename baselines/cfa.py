@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,13 +10,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from baselines.weight_averaging import AveragedMethod
 from benchmark.attacks import pgd
 from benchmark.attacks.norms import norm_of
 from benchmark.attacks.pgd import attack_loss, input_gradient, is_right
 from benchmark.core.averaging import copy_state, floating_state, move_towards
 from benchmark.core.crafting import crafting
 from benchmark.core.learner import LearnerConfig, default_learner
-from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.method import Batch, Method, Recipe
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
@@ -98,14 +98,11 @@ def craft(
     return x_adv
 
 
-class _CFA(Method):
+class _CFA(AveragedMethod):
     def __init__(self, recipe: CFA, setting: Setting) -> None:
-        self.recipe, self._setting = recipe, setting
-        self.learners = build_learners((recipe.learner,), setting)
-        (self._learner,) = self.learners.values()
-        self.average = copy.deepcopy(self._learner.model).eval().requires_grad_(False)
+        super().__init__(recipe.learner, setting)
+        self.recipe = recipe
         self.averaged = 0
-        self.steps = 0
         # By class: right predictions and images of this epoch [2, K], and the last one's robust
         # accuracy [K]. Empty until the first batch, which tells the number of classes.
         self.counts = torch.empty(0)
@@ -178,29 +175,19 @@ class _CFA(Method):
             values["robust/worst-class"] = float(self.accuracy.min())
         return values
 
-    def selectable(self, progress: float) -> bool:
-        """Once there is an average."""
+    @property
+    def begun(self) -> bool:
         return bool(self.averaged)
 
-    def deployed(self) -> nn.Module:
-        return self.average if self.averaged else self._learner.model
-
     def state_dict(self) -> dict[str, Any]:
-        own = {
-            "average": self.average.state_dict(),
-            "averaged": self.averaged,
-            "counts": self.counts,
-            "accuracy": self.accuracy,
-            "steps": self.steps,
-        }
+        own = {"averaged": self.averaged, "counts": self.counts, "accuracy": self.accuracy}
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         device = next(self._learner.model.parameters()).device
-        self.average.load_state_dict(state["average"])
         self.counts, self.accuracy = (state[name].to(device) for name in ("counts", "accuracy"))
-        self.averaged, self.steps = int(state["averaged"]), int(state["steps"])
+        self.averaged = int(state["averaged"])
 
 
 def _by_class(logits: Tensor, y: Tensor) -> Tensor:

@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.multi_norm import AUTHORS
+from baselines.multi_norm import LinfAndL1
 from benchmark.attacks.apgd import TRAINING_DENSITY, apgd
 from benchmark.core.learner import LearnerConfig, default_learner
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.setting import Setting
-from benchmark.core.threat import Threat
 
 
 class EAT(Recipe):
@@ -44,15 +43,8 @@ class EAT(Recipe):
     family = "multi-norm"
 
     learner: LearnerConfig = default_learner("e-at", "natural")
-    threats: tuple[Threat, Threat] = ("linf", "l1")  # type: ignore[assignment]
+    threats: LinfAndL1 = ("linf", "l1")  # type: ignore[assignment]
     density: float = Field(default=TRAINING_DENSITY, gt=0, le=1)
-
-    @field_validator("threats", mode="before")
-    @classmethod
-    def _those_of_the_authors(cls, threats: Any) -> Any:
-        if threats != AUTHORS:
-            return threats
-        return {"norm": "linf", "eps": "8/255"}, {"norm": "l1", "eps": "12"}
 
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""

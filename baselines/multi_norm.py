@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from torch import Tensor, nn
 
 from benchmark.attacks import pgd
@@ -26,6 +26,16 @@ from benchmark.core.threat import Threat, ThreatModel
 # As the value of ``threats``: the radii, step sizes and steps of the method's code, whatever the
 # threat models of the suite are.
 AUTHORS = "authors"
+
+
+def _linf_and_l1(threats: Any) -> Any:
+    if threats != AUTHORS:
+        return threats
+    return {"norm": "linf", "eps": "8/255"}, {"norm": "l1", "eps": "12"}
+
+
+# The two threat models of methods that train on l_inf and l_1 alone (E-AT, RAMP).
+LinfAndL1 = Annotated[tuple[Threat, Threat], BeforeValidator(_linf_and_l1)]
 
 # How the authors of the two codes train all of their methods.
 _ROBUST_UNION_RECIPE = AuthorsRecipe(

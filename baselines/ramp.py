@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.multi_norm import AUTHORS
+from baselines.multi_norm import LinfAndL1
 from benchmark.attacks.apgd import apgd
 from benchmark.core.averaging import copy_state, floating_state
 from benchmark.core.learner import LearnerConfig, default_learners
@@ -19,7 +19,6 @@ from benchmark.core.objective import Step
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
-from benchmark.core.threat import Threat
 
 
 class RAMP(Recipe):
@@ -67,17 +66,10 @@ class RAMP(Recipe):
     weight: float = Field(default=5.0, ge=0)
     beta: float = Field(default=0.5, ge=0, le=1)
     every: Duration = Duration(epochs=1)
-    threats: tuple[Threat, Threat] = ("linf", "l1")  # type: ignore[assignment]
+    threats: LinfAndL1 = ("linf", "l1")  # type: ignore[assignment]
     learners: tuple[LearnerConfig, LearnerConfig] = default_learners(
         {"name": "natural", "objective": "natural"}, {"name": "robust", "objective": "natural"}
     )
-
-    @field_validator("threats", mode="before")
-    @classmethod
-    def _those_of_the_authors(cls, threats: Any) -> Any:
-        if threats != AUTHORS:
-            return threats
-        return {"norm": "linf", "eps": "8/255"}, {"norm": "l1", "eps": "12"}
 
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from baselines.weight_averaging import AveragedMethod
 from benchmark.core.averaging import copy_state, floating_state, move_towards
 from benchmark.core.learner import LearnerConfig, default_learner
-from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.method import Batch, Method, Recipe
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Duration, Schedule
@@ -121,13 +120,10 @@ class ReBATPlusPlus(ReBAT):
         return objective.model_copy(update={"threat": threat.model_copy(update=more)})
 
 
-class _ReBAT(Method):
+class _ReBAT(AveragedMethod):
     def __init__(self, recipe: ReBAT, setting: Setting) -> None:
-        self.recipe, self._setting = recipe, setting
-        self.learners = build_learners((recipe.learner,), setting)
-        (self._learner,) = self.learners.values()
-        self.average = copy.deepcopy(self._learner.model).eval().requires_grad_(False)
-        self.steps = 0
+        super().__init__(recipe.learner, setting)
+        self.recipe = recipe
         self._since = recipe.since.steps(setting.total_steps, setting.steps_per_epoch)
 
     def craft(self, x: Tensor, y: Tensor, step: Step) -> Tensor:
@@ -164,20 +160,9 @@ class _ReBAT(Method):
     def passes(self) -> float:
         return self._learner.objective.crafting_passes + 1
 
-    def selectable(self, progress: float) -> bool:
-        """Once there is an average."""
+    @property
+    def begun(self) -> bool:
         return self.steps > self._since
-
-    def deployed(self) -> nn.Module:
-        return self.average if self.steps > self._since else self._learner.model
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "average": self.average.state_dict(), "steps": self.steps}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.average.load_state_dict(state["average"])
-        self.steps = int(state["steps"])
 
 
 class _ReBATPlusPlus(_ReBAT):

@@ -36,13 +36,44 @@ class _Averaged(Recipe):
         return {key: value for key, value in data.items() if key not in keys} | {"learner": learner}
 
 
-class _AveragedMethod(Method):
-    def __init__(self, recipe: _Averaged, setting: Setting) -> None:
+class AveragedMethod(Method):
+    """One learner and an average of its weights, which is deployed once it has begun.
+
+    Attributes:
+        average: a copy of the network, in eval mode, for a subclass to fill.
+        steps: optimiser steps so far, for a subclass to count.
+    """
+
+    def __init__(self, learner: LearnerConfig, setting: Setting) -> None:
         self._setting = setting
-        self.learners = build_learners((recipe.learner,), setting)
+        self.learners = build_learners((learner,), setting)
         (self._learner,) = self.learners.values()
         self.average = copy.deepcopy(self._learner.model).eval().requires_grad_(False)
         self.steps = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is an average; until then the learner itself is deployed."""
+        return True
+
+    def selectable(self, progress: float) -> bool:
+        """Once there is an average."""
+        return self.begun
+
+    def deployed(self) -> nn.Module:
+        return self.average if self.begun else self._learner.model
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "average": self.average.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.average.load_state_dict(state["average"])
+        self.steps = int(state["steps"])
+
+
+class _Following(AveragedMethod):
+    """The average is told of the weights after every step."""
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         losses = super().update(batch, progress)
@@ -53,17 +84,6 @@ class _AveragedMethod(Method):
     def _follow(self, step: int) -> None:
         """Take the weights after optimiser step ``step`` (from 0) into the average."""
         raise NotImplementedError
-
-    def deployed(self) -> nn.Module:
-        return self.average
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "average": self.average.state_dict(), "steps": self.steps}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.average.load_state_dict(state["average"])
-        self.steps = int(state["steps"])
 
 
 class EMA(_Averaged):
@@ -97,9 +117,9 @@ class EMA(_Averaged):
         return _EMA(self, setting)
 
 
-class _EMA(_AveragedMethod):
+class _EMA(_Following):
     def __init__(self, recipe: EMA, setting: Setting) -> None:
-        super().__init__(recipe, setting)
+        super().__init__(recipe.learner, setting)
         self._decay = recipe.decay
 
     @torch.no_grad()
@@ -145,9 +165,9 @@ class SWA(_Averaged):
         return _SWA(self, setting)
 
 
-class _SWA(_AveragedMethod):
+class _SWA(_Following):
     def __init__(self, recipe: SWA, setting: Setting) -> None:
-        super().__init__(recipe, setting)
+        super().__init__(recipe.learner, setting)
         length = setting.total_steps, setting.steps_per_epoch
         self._since = recipe.since.steps(*length)
         self._every = max(1, recipe.every.steps(*length))
@@ -164,12 +184,11 @@ class _SWA(_AveragedMethod):
             source = floating_state(self._learner.model)
             move_towards(floating_state(self.average), [source], [1.0], 1 - 1 / count)
 
-    def selectable(self, progress: float) -> bool:
-        """Once there is an average."""
+    @property
+    def begun(self) -> bool:
         return bool(self._averaged(self.steps))
 
     def deployed(self) -> nn.Module:
-        if not self._averaged(self.steps):
-            return self._learner.model
-        reestimate_batchnorm(self.average, self._setting.calibration())
-        return self.average
+        if self.begun:
+            reestimate_batchnorm(self.average, self._setting.calibration())
+        return super().deployed()
