@@ -16,7 +16,7 @@ from benchmark.core.config import config_hash
 from benchmark.core.files import atomic_path, save_tensors
 from benchmark.metrics import budget
 from benchmark.metrics.in_ball import WORDS, InBall, attack_work
-from benchmark.metrics.metric import Context, Measured, Setup, sentence
+from benchmark.metrics.metric import Context, Measured, Setup, norm_in_title, sentence
 from benchmark.records.files import RunFiles
 
 _STANDARD: tuple[Attack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -74,7 +74,7 @@ class AutoAttack(InBall):
     def base_title(self) -> str:
         """Such as AutoAttack l2 (estimate)."""
         form = f" ({self.form})" if self.form else ""
-        return f"AutoAttack{self.norm_in_title}{form}"
+        return f"AutoAttack{norm_in_title(self.norm)}{form}"
 
     def screened(self) -> AutoAttack | None:
         """See ``Metric.screened``; None if this is a screening or an estimate itself."""

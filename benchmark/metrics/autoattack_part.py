@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from benchmark.attacks.autoattack import Attack
 from benchmark.metrics.in_ball import WORDS, InBall, attack_work
-from benchmark.metrics.metric import Context, Measured, sentence
+from benchmark.metrics.metric import Context, Measured, norm_in_title, sentence
 
 
 class AutoAttackPart(InBall):
@@ -29,7 +29,7 @@ class AutoAttackPart(InBall):
     def base_title(self) -> str:
         """Such as APGD-CE; Square is a word, the others are abbreviations."""
         word = "Square" if self.attack == "square" else self.attack.upper()
-        return f"{word}{self.norm_in_title}"
+        return f"{word}{norm_in_title(self.norm)}"
 
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``."""

@@ -13,7 +13,7 @@ from benchmark.attacks.folding import folded_if_same
 from benchmark.attacks.pgd import pgd
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import NormName, Pixels, ThreatModel
-from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, sentence
+from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, norm_in_title, sentence
 
 
 class Calibration(Metric):
@@ -49,8 +49,7 @@ class Calibration(Metric):
         """``ECE``, or such as ECE, PGD-20; the norm is said unless it is l_inf."""
         if self.threat is None:
             return "ECE"
-        norm = "" if self.threat.norm == "linf" else f" {self.threat.norm}"
-        return f"ECE, PGD-{self.threat.steps}{norm}"
+        return f"ECE, PGD-{self.threat.steps}{norm_in_title(self.threat.norm)}"
 
     @property
     def ball(self) -> tuple[NormName, Pixels] | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from benchmark.core.threat import NormName, Pixels, ThreatModel
-from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, sentence
+from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, norm_in_title, sentence
 from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes
 
 _WORDS = {
@@ -49,7 +48,6 @@ class Curve(Metric):
     threat: ThreatModel
     factors: tuple[Annotated[float, Field(gt=0, le=16)], ...] = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2)
 
-    role = "other"
     per_image = False
     count_option = "--n-pgd"
 
@@ -72,8 +70,7 @@ class Curve(Metric):
     @property
     def base_title(self) -> str:
         """Such as Area PGD-20; the norm is said unless it is l_inf."""
-        norm = "" if self.threat.norm == "linf" else f" {self.threat.norm}"
-        return f"Area PGD-{self.threat.steps}{norm}"
+        return f"Area PGD-{self.threat.steps}{norm_in_title(self.threat.norm)}"
 
     @property
     def ball(self) -> tuple[NormName, Pixels]:
@@ -123,7 +120,8 @@ class Curve(Metric):
         accuracies = [float(column.double().mean()) for column in columns.values()]
         eps = [0.0, *(float(threat.eps) for threat in threats)]
         clean = float(right.double().mean())
-        area = float(np.trapezoid([clean, *accuracies], eps)) / eps[-1]
+        heights = torch.tensor([clean, *accuracies], dtype=torch.float64)
+        area = float(torch.trapezoid(heights, torch.tensor(eps, dtype=torch.float64))) / eps[-1]
         detail = {
             "threat": self.threat.model_dump(mode="json"),
             "radii": list(columns),

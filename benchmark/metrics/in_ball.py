@@ -58,11 +58,6 @@ class InBall(Metric):
         """See ``Metric.ball``."""
         return self.norm, self.eps
 
-    @property
-    def norm_in_title(self) -> str:
-        """The norm as headings say it; l_inf goes without saying."""
-        return "" if self.norm == "linf" else f" {self.norm}"
-
     def attacked(
         self,
         context: Context,

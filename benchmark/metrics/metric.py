@@ -354,6 +354,11 @@ class Metric(Config, ABC):
 FORWARD = 0.45
 
 
+def norm_in_title(norm: NormName) -> str:
+    """A norm as headings say it, after a space; l_inf goes without saying."""
+    return "" if norm == "linf" else f" {norm}"
+
+
 def sentence(detail: Mapping[str, Any], forms: Mapping[str, str]) -> str:
     """The values of ``detail`` in words: ``forms`` maps a key to text around its value.
 

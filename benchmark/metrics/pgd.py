@@ -14,7 +14,7 @@ from benchmark.attacks.pgd import pgd
 from benchmark.core.config import explain
 from benchmark.core.errors import ConfigError
 from benchmark.core.threat import NormName, Pixels, ThreatModel
-from benchmark.metrics.metric import Context, Measured, Metric, Numbers, sentence
+from benchmark.metrics.metric import Context, Measured, Metric, Numbers, norm_in_title, sentence
 from benchmark.metrics.outcomes import pgd_outcomes
 
 _WORDS = {
@@ -71,9 +71,8 @@ class PGD(Metric):
     @property
     def base_title(self) -> str:
         """Such as PGD-20; the norm is said unless it is l_inf."""
-        norm = "" if self.threat.norm == "linf" else f" {self.threat.norm}"
         form = f" ({self.form})" if self.form else ""
-        return f"{self._word.upper()}-{self.threat.steps}{norm}{form}"
+        return f"{self._word.upper()}-{self.threat.steps}{norm_in_title(self.threat.norm)}{form}"
 
     @property
     def form(self) -> Literal["", "screening", "estimate"]:
