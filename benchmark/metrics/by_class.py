@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-import torch
-
-from benchmark.core.config import config_hash
-from benchmark.core.errors import BenchmarkError
-from benchmark.metrics.metric import Context, Measured, Metric, Setup
+from benchmark.metrics.derived import Derived
+from benchmark.metrics.metric import Context, Measured
 
 # Below this many images of a class its accuracy says little; see ``ByClass.measure``.
 _FEW = 10
 
 
-class ByClass(Metric):
+class ByClass(Derived):
     """Class-wise accuracy of another metric; nothing is attacked again.
 
     ``worst``: the accuracy of the class with the lowest one (reported by CFA, 2303.14460, and
@@ -34,11 +30,6 @@ class ByClass(Metric):
     kind: Literal["by-class"] = "by-class"
     of: str
     reduce: Literal["worst", "balanced"] = "worst"
-    n: None = None
-    # Nothing is drawn here: the metric that this one is computed from has a seed.
-    seed: Literal[0] = 0
-
-    per_image = False
 
     @property
     def base_name(self) -> str:
@@ -61,25 +52,14 @@ class ByClass(Metric):
         """See ``Metric.with_parts``."""
         return self.model_copy(update={"of": names.get(self.of, self.of)})
 
-    def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:
-        """See ``Metric.images_of``: its part, which may not have been replaced since."""
-        return config_hash({"part": record.get(self.of, {}).get("key")})
-
     def measure(self, context: Context) -> Measured:
         """See ``Metric.measure``. Warns in the record where a class has fewer than 10 images.
 
         Raises:
-            BenchmarkError: the metric that it is computed from is not measured yet.
+            BenchmarkError: see ``Derived.outcomes_of_parts``.
         """
-        if self.of not in context.outcomes:
-            raise BenchmarkError(
-                f"{self.name} is computed from {self.of}, which is not measured yet; measure it "
-                f"first (--metric {self.of})"
-            )
-        shared = context.outcomes[self.of].notna().to_numpy()
-        frame = context.outcomes[shared]
-        right = frame[self.of].astype(bool)
-        found = right.groupby(frame["label"]).agg(["mean", "size"])
+        indices, outcomes = self.outcomes_of_parts(context)
+        found = outcomes.groupby("label")[self.of].agg(["mean", "size"])
         classes = {str(label): round(float(mean), 6) for label, mean in found["mean"].items()}
         value = float(found["mean"].min() if self.reduce == "worst" else found["mean"].mean())
         few = sorted(str(label) for label, size in found["size"].items() if size < _FEW)
@@ -88,11 +68,7 @@ class ByClass(Metric):
             detail["class"] = str(found["mean"].idxmin())
         if few:
             detail["warnings"] = [f"fewer than {_FEW} images of class {', '.join(few)}"]
-        return Measured(torch.from_numpy(np.flatnonzero(shared)), value, {}, detail)
-
-    def passes(self, images: int) -> float:
-        """Nothing: it is computed from outcomes."""
-        return 0.0
+        return Measured(indices, value, {}, detail)
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
