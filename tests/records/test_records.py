@@ -216,3 +216,8 @@ def test_outcomes_of_two_attacks_share_one_image_axis(small: SuiteRecord) -> Non
     assert (clean == clean).all()
     assert (attacked == attacked).sum() == 200  # 100 images of each seed
     assert outcome_matrices([(small.of("joint"), "clean")]) is None  # one seed has no outcomes
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="holds neither a suite"):
+        read_suite(tmp_path)
