@@ -1,7 +1,7 @@
 """APGD: PGD that chooses its own step sizes (Croce & Hein, 2003.01690; l_1: 2103.01208).
 
-For training (E-AT, 2105.12508, whose code calls it ``apgd_train``). Evaluation takes AutoAttack's
-own.
+For training (E-AT, 2105.12508, whose code calls it ``apgd_train``) and for the cheap attack before
+an AutoAttack on a budget. AutoAttack has its own.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def apgd(
     threat: ThreatModel,
     *,
     density: float = TRAINING_DENSITY,
+    target: Tensor | None = None,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``threat.steps`` APGD steps on the cross-entropy from ``x``.
+    """``threat.steps`` APGD steps from ``x`` on the cross-entropy, or towards a class.
 
     l_inf and l_2: step size 2 eps at first, momentum 0.75, halved at checkpoints unless three
     quarters of the steps improved the loss or a new best was found, going on from the best. l_1:
@@ -63,20 +65,22 @@ def apgd(
     Args:
         model: in crafting state, [n, c, h, w] in [0, 1] to logits.
         density: share of the coordinates that the first l_1 step moves.
+        target: a wrong class per image, int64 [n]; the loss is then z_target - z_y.
+        start: the first iterate, inside the ball and the box; default ``x``.
 
     Returns:
-        The iterate with the largest cross-entropy, and whether an image was classified correctly at
-        ``x`` and at every iterate (bool [n]): the accuracy that the attack leaves.
+        The iterate with the largest loss, and whether an image was classified correctly at
+        every iterate, the first included (bool [n]): the accuracy that the attack leaves.
     """
     run = _SparseAPGD(x, threat, density) if threat.norm == "l1" else _APGD(x, threat)
-    x_adv = x
+    x_adv = x if start is None else start
     resisted = torch.ones_like(y, dtype=torch.bool)
     for step in range(threat.steps + 1):
         here = x_adv.detach().requires_grad_()
         grad = None
         with torch.enable_grad():
             logits = model(here)
-            losses = F.cross_entropy(logits, y, reduction="none")
+            losses = _losses(logits, y, target)
             if step < threat.steps:
                 (grad,) = torch.autograd.grad(losses.sum(), here)
         resisted &= logits.detach().argmax(1) == y
@@ -84,6 +88,13 @@ def apgd(
         if step < threat.steps:
             x_adv = run.next(step)
     return run.best, resisted
+
+
+def _losses(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    """What ``apgd`` maximises, per image [n]."""
+    if target is None:
+        return F.cross_entropy(logits, y, reduction="none")
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
 
 
 class _APGD:

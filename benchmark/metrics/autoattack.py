@@ -29,8 +29,9 @@ class AutoAttack(InBall):
         precision: bf16 crafts in reduced precision, and the fp32 model judges every success twice.
             Faster where the processor has bf16 units, but no verdict of AutoAttack's, so the name
             ends in ``_screening``.
-        budget: attack so many survivors of a cheap attack, a random sample, and estimate the
-            accuracy from them (see ``benchmark.metrics.budget``); the name ends in ``_estimate``.
+        budget: attack so many survivors of cheap attacks, the thinnest and a random sample of the
+            others, and estimate the accuracy from them (see ``benchmark.metrics.budget``); the name
+            ends in ``_estimate``.
         halfwidth: the same, until the 95 % interval is this narrow, in percentage points.
 
     Raises:
@@ -128,14 +129,19 @@ class AutoAttack(InBall):
         )
         known = context.known
         earlier = known["detail"] if known and known["detail"].get("base") == base else {}
-        kept = {key: earlier[key] for key in ("attacks", "targets", "versions") if key in earlier}
+        kept = {
+            key: earlier[key]
+            for key in ("attacks", "targets", "versions", "late")
+            if key in earlier
+        }
+        halfwidth = None if self.halfwidth is None else self.halfwidth / 100
         everyone = torch.arange(len(setup.data.test))
         if earlier:
             draw = budget.Draw.recorded(earlier, context.outcomes[self.name])
         else:
-            label = f"{context.label(self)}, cheap attack"
+            label = f"{context.label(self)}, cheap attacks"
             with setup.progress.task(label, len(everyone)) as task:
-                alive = budget.survivors_of(
+                cheap = budget.cheap_attacks(
                     context.model,
                     setup.batches(everyone),
                     self.norm,
@@ -143,7 +149,9 @@ class AutoAttack(InBall):
                     self.seed,
                     task.advance,
                 )
-            draw = budget.Draw.fresh(setup.ranks.gather(alive)[0], self.seed)
+            cheap = setup.ranks.gather(cheap)[0]
+            kept["late"] = int(cheap.late.sum())
+            draw = budget.begin(cheap, self.seed, budget=self.budget, halfwidth=halfwidth)
 
         def judge(indices: Tensor) -> Tensor:
             ordered = indices.sort().values
@@ -157,7 +165,7 @@ class AutoAttack(InBall):
             draw,
             judge,
             budget=self.budget,
-            halfwidth=None if self.halfwidth is None else self.halfwidth / 100,
+            halfwidth=halfwidth,
         )
         detail = {
             "norm": self.norm,
@@ -166,7 +174,7 @@ class AutoAttack(InBall):
             "interval": kind,
             "low": interval.low,
             "high": interval.high,
-            "cheap": f"PGD-{budget.CHEAP_STEPS} on the margin, step eps/4, any iterate",
+            "cheap": budget.CHEAP,
             "base": base,
             **kept,
             **draw.detail(),
@@ -178,7 +186,7 @@ class AutoAttack(InBall):
         if not self.is_estimate:
             return self.count(images) * attack_work(*_STANDARD)
         attacked = min(self.budget or images, images)
-        return images * budget.CHEAP_STEPS + attacked * attack_work(*_STANDARD)
+        return images * budget.CHEAP_PASSES + attacked * attack_work(*_STANDARD)
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""

@@ -1,10 +1,30 @@
-"""AutoAttack on a budget: all images meet a cheap attack, a sample of the survivors the real one.
+"""AutoAttack on a budget: cheap attacks on all images, the real one where it can still matter.
 
-An image that is wrong when clean, or that the cheap attack fools, is not robust: that is final. Of
-the S survivors AutoAttack takes a random sample; its share of robust ones, times S, estimates the
-number that all of AutoAttack would leave, with an exact interval for a finite population. Most of
-AutoAttack's cost is paid by images that survive it, and most of the uncertainty of a plain random
-subset by images that any attack decides, so the same interval costs a fraction.
+**Cheap attacks.** Every image meets PGD on the margin, and where the label's lead over the next
+class shrank enough to be worth it, a few steps of APGD towards each of the nearest classes: PGD has
+mostly stuck at the nearest one, and the second or third gives way. An image that is wrong when
+clean, or that either attack fools, is not robust: that is final.
+
+**Strata.** The S survivors are ordered by the lead that is left in logits. The T thinnest form one
+stratum, which AutoAttack meets whole, so nothing about it is left to chance. Of the other S - T it
+meets a simple random sample. T is settled from the cheap attacks and the first budget, before
+AutoAttack has met any image (``thin_stratum``).
+
+**Interval for these images.** Given the cheap attacks, each survivor either withstands AutoAttack
+or does not; the only randomness is the sample. The robust images of the thin stratum are counted.
+The number of robust ones among the other S - T is estimated from the sample, without replacement,
+by ``statistics.looks_interval``: exact hypergeometric limits at the first look, whose size was set
+in advance, with four fifths of alpha; at all later looks, whose sizes may follow what was seen, a
+confidence sequence with the last fifth. Proof of coverage: each of the two holds for *every* number
+of robust images with at least its share of 1 - alpha; by the union bound they hold together with
+95 % or more; and adding a known count moves both ends and the truth alike. Where the breaks lie
+among the S - T does not matter, since a simple random sample has the same distribution wherever
+they lie, and nothing about the margins enters. A wrong guess in ``thin_stratum`` costs width and
+never coverage.
+
+Two strata are enough: once few breaks are left, the upper limit on the unseen ones is set by the
+smallest sampling rate of any stratum, so sampling some thick images at a lower rate than others
+widens the interval.
 """
 
 from __future__ import annotations
@@ -13,41 +33,87 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
+from benchmark.attacks.apgd import EVALUATION_DENSITY, apgd
 from benchmark.attacks.folding import folded_if_same
 from benchmark.attacks.norms import norm_of
-from benchmark.attacks.pgd import attack_loss, input_gradient, is_right, random_start
+from benchmark.attacks.pgd import attack_loss, input_gradient, is_right, margin, random_start
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
+from benchmark.metrics.metric import FORWARD
 from benchmark.records.statistics import (
+    FIRST_LOOK,
+    FIRST_LOOK_BELOW,
     Interval,
-    hypergeometric_interval,
-    sampling_sequence,
+    looks_interval,
 )
 
 # Survivors attacked between two looks at the interval, when a half-width is asked for.
 LOOK = 32
-# Steps of the cheap attack, each eps / 4 long: what PGD-20 costs, on the margin, at any iterate.
-CHEAP_STEPS = 20
+# Steps of PGD, each eps / 4 long: what PGD-20 costs, on the margin, at any iterate.
+PGD_STEPS = 20
+# APGD: steps towards each class, and how many of the nearest classes. Networks attacked in full
+# show that one class is not enough and that more steps find nothing more (docs/evaluation.md).
+APGD_STEPS, APGD_CLASSES = 10, 3
+# APGD is spared where the lead that is left exceeds this many times what PGD took off it.
+HOPELESS = 2.0
+CHEAP = (
+    f"PGD-{PGD_STEPS} on the margin, step eps/4, then APGD-{APGD_STEPS} towards the "
+    f"{APGD_CLASSES} nearest classes, any iterate"
+)
+# Of an image that survives it all, in input-gradient passes; forward passes judge every iterate.
+CHEAP_PASSES = PGD_STEPS * (1 + FORWARD) + 3 * FORWARD + APGD_CLASSES * (APGD_STEPS + 1 + FORWARD)
+# What ``thin_stratum`` expects AutoAttack to break beyond the cheap attacks, as a share of what
+# APGD broke beyond PGD: 1 image against 28 on four networks attacked in full, taken with caution.
+STILL_TO_COME = 0.1
 
 # Indices of images to whether AutoAttack left each robust, bool [m].
 Judge = Callable[[Tensor], Tensor]
 
 
-def cheap_survivors(
-    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator | None
-) -> Tensor:
-    """Which images no iterate of PGD on the margin fools, judged by ``model`` itself; bool [n].
+@dataclass(frozen=True)
+class Cheap:
+    """What the cheap attacks left of n images.
 
-    A fooled image is attacked no further. ``model`` is in crafting state.
+    Attributes:
+        survived: not fooled, and right when clean; bool [n].
+        lead: the smallest lead of the label over the next class that was seen, in logits; float
+            [n]. Of survivors alone it has a meaning.
+        after_pgd: the smallest lead that PGD saw; float [n].
+        late: fooled by APGD after PGD had failed; bool [n].
+    """
+
+    survived: Tensor
+    lead: Tensor
+    after_pgd: Tensor
+    late: Tensor
+
+    @staticmethod
+    def joined(parts: Iterable[Cheap]) -> Cheap:
+        """The images of all ``parts``, in order, on the CPU."""
+        columns = zip(*((p.survived, p.lead, p.after_pgd, p.late) for p in parts), strict=True)
+        return Cheap(*(torch.cat(column).cpu() for column in columns))
+
+
+def cheap_attack(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator | None
+) -> Cheap:
+    """PGD, then APGD where it may help, every success judged by ``model`` itself.
+
+    An image fooled by any iterate of PGD is attacked no further. ``model`` is in crafting state.
+    ``threat`` is PGD's.
     """
     logits = model(x)
-    alive = is_right(logits, y).nonzero().squeeze(1)
     view = folded_if_same(model, x, logits)
     norm, eps, size = norm_of(threat.norm), float(threat.eps), float(threat.step)
+    lead, best = -margin(logits, y), x.clone()
+    at_first = lead.clone()
+    alive = is_right(logits, y).nonzero().squeeze(1)
     x_adv = random_start(x[alive], threat, "uniform", generator)
     for _ in range(threat.steps):
         if not len(alive):
@@ -55,64 +121,138 @@ def cheap_survivors(
         grad = input_gradient(view, x_adv, attack_loss("cw", y[alive]))
         with torch.no_grad():
             x_adv = norm.admit(x_adv + size * norm.ascend(grad, x_adv), x[alive], eps)
-            left = is_right(model(x_adv), y[alive])
+            left = _note(model, x_adv, y, alive, lead, best)
         alive, x_adv = alive[left], x_adv[left]
     survived = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     survived[alive] = True
-    return survived
+    withstood_pgd, after_pgd = survived.clone(), lead.clone()
+    rows = (survived & (lead <= HOPELESS * (at_first - lead))).nonzero().squeeze(1)
+    if len(rows):
+        start = best[rows]
+        wrong = model(start).scatter(1, y[rows, None], -torch.inf)
+        classes = wrong.topk(min(APGD_CLASSES, wrong.shape[1] - 1), dim=1).indices
+        steps = threat.model_copy(update={"steps": APGD_STEPS})
+        for target in classes.unbind(1):
+            found, _ = apgd(
+                view, x[rows], y[rows], steps,
+                density=EVALUATION_DENSITY, target=target, start=start,
+            )  # fmt: skip
+            survived[rows] &= _note(model, found, y, rows, lead, best)
+    return Cheap(survived, lead, after_pgd, withstood_pgd & ~survived)
 
 
-def survivors_of(
+def _note(
+    model: nn.Module, x_adv: Tensor, y: Tensor, rows: Tensor, lead: Tensor, best: Tensor
+) -> Tensor:
+    """Judge the attacked images ``rows``: keep smaller leads, and return which are right still."""
+    logits = model(x_adv)
+    now = -margin(logits, y[rows])
+    smaller = now < lead[rows]
+    lead[rows[smaller]], best[rows[smaller]] = now[smaller], x_adv[smaller]
+    return is_right(logits, y[rows])
+
+
+def cheap_attacks(
     model: nn.Module,
     batches: Iterable[tuple[Any, Tensor, Tensor]],
     norm: Literal["linf", "l2", "l1"],
     eps: float,
     seed: int,
     advance: Callable[[int], None],
-) -> Tensor:
-    """``cheap_survivors`` over batches (indices, x, y), bool [n] on the CPU."""
+) -> Cheap:
+    """``cheap_attack`` over batches (indices, x, y)."""
     threat = ThreatModel.model_validate(
-        {"norm": norm, "eps": eps, "step": eps / 4, "steps": CHEAP_STEPS}
+        {"norm": norm, "eps": eps, "step": eps / 4, "steps": PGD_STEPS}
     )
     parts = []
     generator: torch.Generator | None = None
     with crafting(model), torch.no_grad():
         for _, x, y in batches:
             generator = generator or torch.Generator(device=x.device).manual_seed(seed)
-            parts.append(cheap_survivors(model, x, y, threat, generator).cpu())
+            parts.append(cheap_attack(model, x, y, threat, generator))
             advance(len(y))
-    return torch.cat(parts)
+    return Cheap.joined(parts)
+
+
+def thin_stratum(cheap: Cheap, budget: int) -> int:
+    """How many of the thinnest survivors AutoAttack should meet whole.
+
+    Of none, an eighth, a quarter and half of the budget, the size that should give the narrowest
+    interval if the breaks to come are a ``STILL_TO_COME`` share of those that APGD found beyond
+    PGD, and lie where those lay. A guess for the allocation alone: no interval rests on it.
+    """
+    survivors = int(cheap.survived.sum())
+    budget = min(budget, survivors)
+    leads = cheap.after_pgd[cheap.survived].sort().values
+    places = torch.searchsorted(leads, cheap.after_pgd[cheap.late])  # among the survivors
+
+    def width(thin: int) -> float:
+        outside = STILL_TO_COME * int((places >= thin).sum())
+        return _expected_width(outside, budget - thin, survivors - thin)
+
+    return min((budget * share // 8 for share in (0, 1, 2, 4)), key=width)
+
+
+def _expected_width(breaks: float, drawn: int, total: int) -> float:
+    """Of the interval, in images, if about ``breaks`` of ``total`` images are not robust and
+    ``drawn`` are looked at: Poisson limits, shrunk by what the sample leaves unseen."""
+    if drawn < 1:
+        return float(total)
+    rate, alpha = drawn / total, 0.05 * FIRST_LOOK
+    seen = np.arange(int(4 * breaks * rate) + 10)
+    most = stats.gamma.ppf(1 - FIRST_LOOK_BELOW * alpha, seen + 1)
+    least = np.where(seen, stats.gamma.ppf((1 - FIRST_LOOK_BELOW) * alpha, np.maximum(seen, 1)), 0)
+    chance = stats.poisson.pmf(seen, breaks * rate)
+    return float(chance @ (most - least) / rate * (1 - rate))
+
+
+def _smallest_sample(images: float, total: int) -> int:
+    """The smallest first sample of ``total`` whose interval, if every drawn image is robust, is at
+    most ``images`` wide."""
+    low, high = 1, total
+    while low < high:
+        middle = (low + high) // 2
+        found = looks_interval([(middle, middle)], total)
+        if (found.high - found.low) * total <= images:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The sample so far.
+    """The survivors in the order in which AutoAttack meets them, and its verdicts so far.
 
     Attributes:
-        order: indices of all survivors in the order in which they are drawn; a longer sample
-            extends a shorter one.
+        order: indices of all survivors: the thin stratum, then the others at random. A longer
+            sample extends a shorter one.
+        thin: size of the thin stratum.
         verdicts: whether AutoAttack left each of the first of them robust, bool [attacked].
-        looks: sample sizes at which the interval was looked at.
+        looks: numbers of attacked images at which the interval was looked at.
     """
 
     order: Tensor
+    thin: int
     verdicts: Tensor
     looks: tuple[int, ...] = ()
 
     @staticmethod
-    def fresh(survivors: Tensor, seed: int) -> Draw:
-        """Nothing drawn yet; ``survivors``: bool [n]."""
-        indices = survivors.nonzero().squeeze(1)
+    def fresh(cheap: Cheap, seed: int, thin: int) -> Draw:
+        """Nothing attacked yet."""
+        indices = cheap.survived.nonzero().squeeze(1)
+        indices = indices[cheap.lead[indices].argsort(stable=True)]
         generator = torch.Generator().manual_seed(seed)
-        order = indices[torch.randperm(len(indices), generator=generator)]
-        return Draw(order, torch.zeros(0, dtype=torch.bool))
+        others = indices[thin:].sort().values
+        others = others[torch.randperm(len(others), generator=generator)]
+        return Draw(torch.cat([indices[:thin], others]), thin, torch.zeros(0, dtype=torch.bool))
 
     @staticmethod
     def recorded(detail: Mapping[str, Any], column: pd.Series) -> Draw:
         """From a record's detail and its column of outcomes."""
         order = torch.tensor(detail["order"], dtype=torch.long)
         known = column.iloc[order[: detail["attacked"]].numpy()].to_numpy(dtype=bool)
-        return Draw(order, torch.from_numpy(known), tuple(detail["looks"]))
+        return Draw(order, detail["thin"], torch.from_numpy(known), tuple(detail["looks"]))
 
     def column(self, images: int) -> Any:
         """Outcomes of all images: null for survivors that AutoAttack did not meet."""
@@ -126,6 +266,7 @@ class Draw:
         return {
             "survivors": len(self.order),
             "attacked": len(self.verdicts),
+            "thin": self.thin,
             "looks": list(self.looks),
             "order": self.order.tolist(),
         }
@@ -136,18 +277,39 @@ class Draw:
         if size <= done:
             return self
         verdicts = torch.cat([self.verdicts, judge(self.order[done:size])])
-        return Draw(self.order, verdicts, (*self.looks, size))
+        return Draw(self.order, self.thin, verdicts, (*self.looks, size))
 
-    def interval(self, images: int, fixed: bool) -> Interval:
+    def interval(self, images: int) -> Interval:
         """Of the robust accuracy over these ``images``, in [0, 1].
 
         It holds the choice of the sample alone; ``statistics.population_interval`` makes of it the
         interval for new images, which is the one to compare and to rank by.
         """
-        form = hypergeometric_interval if fixed else sampling_sequence
-        found = form(int(self.verdicts.sum()), len(self.verdicts), len(self.order))
-        share = len(self.order) / images
-        return Interval(found.value * share, found.low * share, found.high * share)
+        sure = int(self.verdicts[: self.thin].sum())
+        sampled, others = self.verdicts[self.thin :], len(self.order) - self.thin
+        if not others:
+            return Interval(sure / images, sure / images, sure / images)
+        right = [0, *sampled.cumsum(0).tolist()]
+        sizes = [look - self.thin for look in self.looks]
+        found = looks_interval([(right[size], size) for size in sizes], others)
+        ends = (found.value, found.low, found.high)
+        return Interval(*((sure + end * others) / images for end in ends))
+
+
+def begin(
+    cheap: Cheap, seed: int, *, budget: int | None = None, halfwidth: float | None = None
+) -> Draw:
+    """Settle strata and order; AutoAttack has met nothing yet.
+
+    Args:
+        seed: of the order in which the images outside the thin stratum are drawn.
+        budget, halfwidth: see ``estimate``.
+    """
+    if budget is None:
+        assert halfwidth is not None
+        survivors = int(cheap.survived.sum())
+        budget = _smallest_sample(2 * halfwidth * len(cheap.survived), survivors)
+    return Draw.fresh(cheap, seed, thin_stratum(cheap, budget))
 
 
 def estimate(
@@ -168,21 +330,22 @@ def estimate(
         halfwidth: of the 95 % interval for these images, as a fraction of them.
 
     Returns:
-        The sample, the interval for these images, and what it is worth: exact for a sample drawn in
-        one go, valid at every look if it was extended, or stopped by its width.
+        The sample, the interval for these images, and how often it was looked at.
     """
     if not len(draw.order):
-        return draw, Interval(0.0, 0.0, 0.0), "exact: nothing survives the cheap attack"
+        return draw, Interval(0.0, 0.0, 0.0), "exact: nothing survives the cheap attacks"
     if budget is not None:
         draw = draw.extended(judge, budget)
-        once = len(draw.looks) == 1
-        kind = "exact, fixed sample" if once else "valid at every look"
-        return draw, draw.interval(images, fixed=once), kind
-    assert halfwidth is not None
-    while True:
-        if len(draw.verdicts):
-            interval = draw.interval(images, fixed=False)
-            narrow = (interval.high - interval.low) / 2 <= halfwidth
-            if narrow or len(draw.verdicts) == len(draw.order):
-                return draw, interval, "valid at every look"
-        draw = draw.extended(judge, len(draw.verdicts) + LOOK)
+    else:
+        assert halfwidth is not None
+        if not len(draw.verdicts):
+            others = len(draw.order) - draw.thin
+            first = draw.thin + _smallest_sample(2 * halfwidth * images, others)
+            draw = draw.extended(judge, first)
+        while len(draw.verdicts) < len(draw.order):
+            interval = draw.interval(images)
+            if (interval.high - interval.low) / 2 <= halfwidth:
+                break
+            draw = draw.extended(judge, len(draw.verdicts) + LOOK)
+    looks = len(draw.looks)
+    return draw, draw.interval(images), f"exact, {looks} look{'s' if looks > 1 else ''}"

@@ -353,26 +353,33 @@ def selected(p: float, candidates: int) -> float:
     return min(1.0, p / 2 * candidates) if candidates > 2 else p
 
 
-def hypergeometric_interval(right: int, drawn: int, total: int, level: float = 0.95) -> Interval:
+def hypergeometric_interval(
+    right: int, drawn: int, total: int, level: float = 0.95, lower: float = 0.5
+) -> Interval:
     """Exact interval of the number of right images among ``total``, ``drawn`` of them looked at.
 
     The sample is drawn without replacement, so the count is hypergeometric; the interval holds all
-    totals K for which neither tail, P_K(X >= right) nor P_K(X <= right), is alpha/2 or less
-    (Clopper and Pearson's construction). Its ends are whole numbers of images. Valid for a sample
-    size that was fixed in advance; for one that was extended see ``sampling_sequence``.
+    totals K for which P_K(X >= right) is above ``lower`` times alpha and P_K(X <= right) above the
+    rest of alpha (Clopper and Pearson's construction). Its ends are whole numbers of images. Valid
+    for a sample size that was fixed in advance; for one that was extended see ``looks_interval``.
+
+    Args:
+        lower: the share of alpha that the lower end may err by; a half gives equal tails.
 
     Returns:
         Estimate and ends as fractions of ``total``.
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: counts that cannot be, or a share outside (0, 1).
     """
     _check_sample(right, drawn, total, level)
+    if not 0 < lower < 1:
+        raise ValueError(f"lower = {lower} must lie strictly between 0 and 1")
     alpha = 1 - level
     counts = np.arange(right, total - (drawn - right) + 1)
     at_least = stats.hypergeom.sf(right - 1, total, counts, drawn)
     at_most = stats.hypergeom.cdf(right, total, counts, drawn)
-    kept = counts[(at_least > alpha / 2) & (at_most > alpha / 2)]
+    kept = counts[(at_least > lower * alpha) & (at_most > (1 - lower) * alpha)]
     value = right / drawn
     # With tiny samples the estimate itself can fall between two whole numbers.
     low, high = kept.min() / total, kept.max() / total
@@ -380,7 +387,7 @@ def hypergeometric_interval(right: int, drawn: int, total: int, level: float = 0
 
 
 def sampling_sequence(
-    right: int, drawn: int, total: int, level: float = 0.95, prior: tuple[float, float] = (9, 1)
+    right: int, drawn: int, total: int, level: float = 0.95, prior: tuple[float, float] = (50, 0.5)
 ) -> Interval:
     """Interval of the same number, valid at *every* sample size at once.
 
@@ -391,8 +398,9 @@ def sampling_sequence(
 
         prior(K) / posterior(K | data) < 1 / alpha.
 
-    The prior must not depend on the sample. Its default expects nine of ten images that survive a
-    cheap attack to survive AutoAttack; it moves the width, never the coverage.
+    The prior is a set of weights over K that says where the interval is to be narrow. It must not
+    depend on the sample. Coverage holds for every single K, so no weights can spoil it; the default
+    makes the interval narrow where about one image of a hundred is wrong.
 
     Raises:
         ValueError: counts that cannot be.
@@ -405,6 +413,42 @@ def sampling_sequence(
     kept = counts[before - after < -math.log(1 - level)]
     value = right / drawn
     return Interval(value, min(kept.min() / total, value), max(kept.max() / total, value))
+
+
+# How ``looks_interval`` spends its alpha: on the first look, and within it on the lower end. Where
+# nearly every drawn image is right the upper end is close to 1 anyhow, and the doubt lies below.
+FIRST_LOOK, FIRST_LOOK_BELOW = 0.8, 0.9
+
+
+def looks_interval(looks: Sequence[tuple[int, int]], total: int, level: float = 0.95) -> Interval:
+    """Interval of the number of right images among ``total`` from a sample that may have grown.
+
+    The size of the first sample was fixed before anything was seen, so ``hypergeometric_interval``
+    is exact there; it gets four fifths of alpha. Whether the sample then grew, and how far, may
+    depend on what was seen. So later looks take ``sampling_sequence``, which holds at all sizes at
+    once, with the last fifth. By the union bound all of these intervals hold together with
+    probability ``level`` or more, and so does what they have in common, which is the result.
+
+    Args:
+        looks: (right, drawn) at each look, counts of the whole sample so far.
+
+    Returns:
+        Estimate from the last look, and ends, as fractions of ``total``.
+
+    Raises:
+        ValueError: no look, or counts that cannot be.
+    """
+    if not looks:
+        raise ValueError("an interval needs at least one look")
+    alpha = 1 - level
+    found = hypergeometric_interval(*looks[0], total, 1 - FIRST_LOOK * alpha, FIRST_LOOK_BELOW)
+    low, high, value = found.low, found.high, found.value
+    for right, drawn in looks[1:]:
+        found = sampling_sequence(right, drawn, total, 1 - (1 - FIRST_LOOK) * alpha)
+        low, high, value = max(low, found.low), min(high, found.high), found.value
+    if low > high:  # one of the intervals missed; the latest one has seen most
+        low, high = found.low, found.high
+    return Interval(value, min(low, value), max(high, value))
 
 
 def population_interval(sampled: Interval, n: int, level: float = 0.95) -> Interval:
