@@ -21,6 +21,7 @@ their sizes (Banerjee, Sankhya 22, 1960), and tests show it for accuracies by si
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -376,13 +377,17 @@ def hypergeometric_interval(
     if not 0 < lower < 1:
         raise ValueError(f"lower = {lower} must lie strictly between 0 and 1")
     alpha = 1 - level
-    counts = np.arange(right, total - (drawn - right) + 1)
-    at_least = stats.hypergeom.sf(right - 1, total, counts, drawn)
-    at_most = stats.hypergeom.cdf(right, total, counts, drawn)
-    kept = counts[(at_least > lower * alpha) & (at_most > (1 - lower) * alpha)]
+    counts = range(right, total - (drawn - right) + 1)
+    # The first tail grows with K and the second shrinks.
+    first = bisect_right(
+        counts, lower * alpha, key=lambda k: stats.hypergeom.sf(right - 1, total, k, drawn)
+    )
+    after = bisect_left(
+        counts, -(1 - lower) * alpha, key=lambda k: -stats.hypergeom.cdf(right, total, k, drawn)
+    )
     value = right / drawn
     # With tiny samples the estimate itself can fall between two whole numbers.
-    low, high = kept.min() / total, kept.max() / total
+    low, high = counts[first] / total, counts[after - 1] / total
     return Interval(value, min(low, value), max(high, value))
 
 
