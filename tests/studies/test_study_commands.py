@@ -59,7 +59,7 @@ def test_every_study_states_its_command_and_its_record() -> None:
         text = (ROOT / "studies" / f"{name}.py").read_text(encoding="utf-8")
         for place in (table, recorded, ast.get_docstring(ast.parse(text)) or ""):
             assert f"python -m studies.{name}" in place, name
-    records = re.findall(r"`((?:speed|gate|faults)/[\w-]+\.json)`", table)
+    records = re.findall(r"`((?:speed|gate|faults|aa-budget)/[\w-]+\.json)`", table)
     assert len(records) >= len(STUDIES)
     for record in records:
         assert (ROOT / "results" / record).is_file(), record
