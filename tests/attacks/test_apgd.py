@@ -160,3 +160,24 @@ def test_step_size_of_the_threat_model_is_not_used() -> None:
     other = one.model_copy(update={"step": Pixels("0.001")})
     with crafting(model):
         assert torch.equal(apgd(model, x, y, one)[0], apgd(model, x, y, other)[0])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_towards_a_class_from_a_start(norm: str) -> None:
+    """The best iterate has the largest z_target - z_y, never a smaller one than the start, and the
+    classes that are not the target do not matter."""
+    x, y = images(16)
+    model = tiny_net().eval()
+    target = (y + 1) % 3
+    small = threat(norm, 10)
+    start = norm_of(norm).admit(x + 0.001, x, EPS[norm])
+
+    def towards(x_adv: Tensor) -> Tensor:
+        logits = model(x_adv)
+        return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+
+    with crafting(model), torch.no_grad():
+        found, _ = apgd(model, x, y, small, target=target, start=start)
+        assert (towards(found) >= towards(start)).all()
+        assert (towards(found) > towards(start)).float().mean() > 0.9
+        assert (norm_of(norm).length(found - x) <= EPS[norm] * (1 + 1e-4)).all()

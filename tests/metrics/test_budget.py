@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,206 +19,191 @@ from trained_networks import build, train
 
 from benchmark.config.suite import build_suite
 from benchmark.evaluation.evaluator import Evaluator
-from benchmark.metrics.budget import LOOK, Draw, estimate, survivors_of
+from benchmark.metrics import budget
+from benchmark.metrics.budget import Cheap, Draw, begin, cheap_attacks, estimate, thin_stratum
 from benchmark.metrics.in_ball import InBall
 from benchmark.metrics.metric import Metric
-from benchmark.records.statistics import hypergeometric_interval, population_interval
+from benchmark.records.statistics import Interval, looks_interval, population_interval
+from studies.budget import compare, known, recorded, unknown
 
 CPU = torch.device("cpu")
 
 
-def truth(images: int, survivors: int, robust: int) -> tuple[Tensor, Tensor]:
-    """(survives the cheap attack, survives AutoAttack), bool [images], shuffled."""
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(1))
-    alive, left = torch.zeros(images, dtype=torch.bool), torch.zeros(images, dtype=torch.bool)
-    alive[order[:survivors]] = True
-    left[order[:robust]] = True
-    return alive, left
+def left_by_cheap(images: int, survivors: int, late: int = 0) -> Cheap:
+    """The first images survive, in order of their lead; ``late`` others fell to APGD, at small
+    leads."""
+    alive, fell = torch.arange(images) < survivors, torch.zeros(images, dtype=torch.bool)
+    fell[survivors : survivors + late] = True
+    lead = torch.arange(images, dtype=torch.float)
+    after_pgd = torch.where(fell, (lead - survivors) / 10, lead)
+    return Cheap(alive, lead, after_pgd, fell)
+
+
+def withstanding(images: int, survivors: int, broken: Iterable[int]) -> Tensor:
+    """AutoAttack's verdicts, bool [images]."""
+    left = torch.arange(images) < survivors
+    left[list(broken)] = False
+    return left
 
 
 def test_a_larger_budget_extends_the_sample() -> None:
     """The same images first, nobody attacked twice, and the interval knows of the first look."""
-    alive, left = truth(300, 120, 100)
+    cheap, left = left_by_cheap(300, 120), withstanding(300, 120, range(60, 80))
     asked: list[int] = []
 
     def judge(indices: Tensor) -> Tensor:
         asked.extend(indices.tolist())
         return left[indices]
 
-    small, first, kind = estimate(300, Draw.fresh(alive, 0), judge, budget=20)
-    assert (len(asked), kind, small.looks) == (20, "exact, fixed sample", (20,))
-    assert alive[asked].all()
+    fresh = Draw.fresh(cheap, 0, 5)
+    small, first, kind = estimate(300, fresh, judge, budget=20)
+    assert (len(asked), kind, small.looks) == (20, "exact, 1 look", (20,))
+    assert asked[:5] == [0, 1, 2, 3, 4]  # the thinnest, whole
+    assert max(asked) < 120
     record = json.loads(json.dumps(small.detail()))
     again = Draw.recorded(record, pd.Series(small.column(300)))
     large, second, kind = estimate(300, again, judge, budget=60)
-    assert (len(asked), len(set(asked)), kind) == (60, 60, "valid at every look")
+    assert (len(asked), len(set(asked)), kind) == (60, 60, "exact, 2 looks")
     assert large.looks == (20, 60)
-    whole, once, _ = estimate(300, Draw.fresh(alive, 0), judge, budget=60)
-    assert torch.equal(whole.verdicts, large.verdicts)
-    assert second.value == once.value
-    assert second.low <= once.low  # it was looked at before
-    assert first.low < second.low
+    once, alone, _ = estimate(300, fresh, judge, budget=60)
+    assert torch.equal(once.verdicts, large.verdicts)
+    assert second.value == alone.value
+    assert first.low <= second.low < second.high <= first.high
     asked.clear()
     _, third, _ = estimate(300, large, judge, budget=40)  # less than there is: nothing to do
     assert not asked
     assert third == second
-    _, all_of_it, _ = estimate(300, Draw.fresh(alive, 0), judge, budget=10**6)
+    _, all_of_it, _ = estimate(300, fresh, judge, budget=10**6)
     assert (all_of_it.low, all_of_it.value, all_of_it.high) == pytest.approx((1 / 3,) * 3)
 
 
-def test_a_half_width_is_reached() -> None:
-    alive, left = truth(1000, 500, 460)
-    draw, interval, kind = estimate(1000, Draw.fresh(alive, 0), lambda i: left[i], halfwidth=0.03)
+@pytest.mark.parametrize("broken", [range(0), range(100, 200)])
+def test_a_half_width_is_reached(broken: range) -> None:
+    """In one look where nothing is broken, in several where the sample meets breaks."""
+    cheap, left = left_by_cheap(1000, 500), withstanding(1000, 500, broken)
+    draw = begin(cheap, 0, halfwidth=0.03)
+    draw, interval, kind = estimate(1000, draw, lambda i: left[i], halfwidth=0.03)
     assert (interval.high - interval.low) / 2 <= 0.03
-    assert kind == "valid at every look"
-    assert len(draw.verdicts) % LOOK == 0
-    shorter = Draw(draw.order, draw.verdicts[:-LOOK], draw.looks[:-1]).interval(1000, fixed=False)
-    assert (shorter.high - shorter.low) / 2 > 0.03
-    assert interval.low <= 0.46 <= interval.high
+    assert (len(draw.looks) > 1) == bool(broken)
+    assert kind.startswith(f"exact, {len(draw.looks)} look")
+    if broken:
+        shorter = Draw(draw.order, draw.thin, draw.verdicts[: draw.looks[-2]], draw.looks[:-1])
+        before = shorter.interval(1000)
+        assert (before.high - before.low) / 2 > 0.03
+    assert interval.low <= float(left.double().mean()) <= interval.high
 
 
 def test_nothing_survives() -> None:
-    alive, left = truth(50, 0, 0)
-    draw, interval, kind = estimate(50, Draw.fresh(alive, 0), lambda i: left[i], budget=10)
+    draw = begin(left_by_cheap(50, 0), 0, budget=10)
+    draw, interval, kind = estimate(50, draw, lambda i: i > 0, budget=10)
     assert (interval.low, interval.high) == (0, 0)
     assert "nothing survives" in kind
     assert not pd.Series(draw.column(50)).any()
 
 
-def test_coverage_over_a_thousand_samples() -> None:
-    """The interval of a fixed sample holds the truth at least 94 % of the time."""
-    alive, left = truth(1000, 240, 210)
-    covered, cache = 0, {}
-    for seed in range(1000):
-        draw = Draw.fresh(alive, seed)
-        right = int(left[draw.order[:40]].sum())
-        if right not in cache:
-            cache[right] = estimate(1000, draw, lambda i: left[i], budget=40)[1]
-        covered += cache[right].low <= 0.21 + 1e-12 and cache[right].high >= 0.21 - 1e-12
-    assert covered >= 940
+def test_the_thin_stratum_pays_only_where_breaks_are_expected() -> None:
+    """APGD that found many at small leads promises more of them; one that found none does not."""
+    assert thin_stratum(left_by_cheap(10_000, 4600), 400) == 0
+    assert 0 < thin_stratum(left_by_cheap(10_000, 4600, late=400), 400) <= 200
+    assert thin_stratum(left_by_cheap(100, 10, late=5), 400) <= 5
 
 
-@pytest.mark.parametrize("budget", [40, None])
+PLACES = {
+    "thinnest": lambda count, rng: range(count),
+    "behind the thin stratum": lambda count, rng: range(15, 15 + count),
+    "thickest": lambda count, rng: range(240 - count, 240),
+    "anywhere": lambda count, rng: rng.choice(240, count, replace=False).tolist(),
+}
+
+
+@pytest.mark.parametrize("places", PLACES)
+@pytest.mark.parametrize("count", [1, 12, 60, 240])
+def test_coverage_wherever_the_breaks_lie(
+    places: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The truth lies in *all* intervals that four looks show, 95 % of the time or more: whoever
+    stops at the one they like best gains nothing. No place of the breaks is an exception."""
+    monkeypatch.setattr(budget, "looks_interval", cached_looks)
+    rng = np.random.default_rng(0)
+    cheap, trials, covered = left_by_cheap(1000, 240), 250, 0
+    for seed in range(trials):
+        left = withstanding(1000, 240, PLACES[places](count, rng))
+        truth = float(left.double().mean())
+        draw = Draw.fresh(cheap, seed, 15)
+        for size in (45, 80, 120, 200):
+            draw, found, _ = estimate(1000, draw, lambda i, v=left: v[i], budget=size)
+            if not found.low - 1e-9 <= truth <= found.high + 1e-9:
+                break
+        else:
+            covered += 1
+    assert covered >= 0.95 * trials, covered
+
+
+@cache
+def _cached(looks: tuple[tuple[int, int], ...], total: int) -> Interval:
+    return looks_interval(looks, total)
+
+
+def cached_looks(looks: Sequence[tuple[int, int]], total: int) -> Interval:
+    return _cached(tuple(looks), total)
+
+
+@pytest.mark.parametrize("amount", [{"budget": 40}, {"halfwidth": 0.03}])
 @pytest.mark.parametrize(("images", "cheap", "robust"), [(1000, 0.24, 0.21), (300, 0.6, 0.57)])
 def test_the_population_interval_covers(
-    images: int, cheap: float, robust: float, budget: int | None
+    images: int, cheap: float, robust: float, amount: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Protects: the interval that estimates are ranked by holds the accuracy on *new* images.
 
     Test images are drawn anew each time, then the sample among their survivors; with a half-width
     in place of a budget the sample grows until it is narrow enough. The interval for these images
-    alone misses the truth far more often, which is why it must not be compared with others.
+    alone misses that accuracy far more often, which is why it must not be compared with others.
     """
-    rng = np.random.default_rng([images, budget or 0])
-    trials, covered, alone, cache = 1000, 0, 0, {}
+    monkeypatch.setattr(budget, "looks_interval", cached_looks)
+    rng = np.random.default_rng([images, len(amount)])
+    trials, covered, alone = 400, 0, 0
     for _ in range(trials):
         survivors = int(rng.binomial(images, cheap))
         verdicts = torch.from_numpy(rng.random(survivors) < robust / cheap)
-        draw = Draw(torch.arange(survivors), verdicts[:0])
-        amount: dict[str, Any] = {"budget": budget} if budget else {"halfwidth": 0.03}
-        drawn, own, _ = estimate(images, draw, lambda i, v=verdicts: v[i], **amount)
-        key = (survivors, len(drawn.verdicts), int(drawn.verdicts.sum()))
-        wide = cache.setdefault(key, population_interval(own, images))
+        draw = Draw(torch.arange(survivors), 0, verdicts[:0])
+        _, own, _ = estimate(images, draw, lambda i, v=verdicts: v[i], **amount)
+        wide = population_interval(own, images)
         covered += wide.low <= robust <= wide.high
         alone += own.low <= robust <= own.high
     assert covered / trials >= 0.95
-    assert alone / trials < 0.9 or images == 300
+    assert alone / trials < 0.93 or images == 300
 
 
-def cost(gradients: float, forwards: float) -> float:
-    """In gradient passes; a forward pass is worth 0.45 of one (measured on small-resnet)."""
-    return gradients + 0.45 * forwards
+def test_what_it_is_worth_at_a_tenth_of_the_passes() -> None:
+    """10,000 images at 85 / 48 / 46: half a point where APGD and margins tell of the breaks; where
+    nothing does, valid all the same, and not much wider than one random sample."""
+    helped, unhelped = (compare(network, 410, 200) for network in (known(), unknown()))
+    assert helped["share_of_whole"] <= 0.1
+    assert helped["halfwidth"] <= min(0.5, helped["halfwidth_formerly"] / 2)
+    assert helped["halfwidth"] <= helped["halfwidth_subset"] / 4
+    assert unhelped["halfwidth"] <= 1.2 * unhelped["halfwidth_formerly"]
+    assert min(helped["coverage"], unhelped["coverage"]) >= 0.94
 
 
-@pytest.mark.parametrize("halfwidth", [0.01, 0.02])
-def test_cost_against_a_random_subset(halfwidth: float) -> None:
-    """ResNet-18-like: 10,000 images, 85 % clean, 48 % after the cheap attack, 46 % AutoAttack.
-
-    A plain random subset of equal half-width costs at least four times as much.
-    """
-    n, clean, cheap, robust = 10_000, 0.85, 0.48, 0.46
-    full = cost(101 + 909 + 900, 10 + 910 + 5001)
-    # images that fall: to APGD-CE, or (between 48 and 46 %) to APGD-T
-    per_image = robust * full + (cheap - robust) * cost(101 + 909, 10) + (clean - cheap) * 101
-    needed = robust * (1 - robust) * 1.96**2 / halfwidth**2
-    subset = needed / (1 + needed / n)  # finite population
-    plain = subset * per_image
-    survivors = int(cheap * n)
-    alive, _ = truth(n, survivors, int(robust * n))
-    draw, sample = Draw.fresh(alive, 0), 40
-    while True:
-        expected = round(sample * robust / cheap)
-        verdicts = torch.arange(sample) < expected
-        interval = Draw(draw.order, verdicts, (sample,)).interval(n, fixed=True)
-        if (interval.high - interval.low) / 2 <= halfwidth:
-            break
-        sample += 10
-    # every step of the cheap attack on every clean image: an upper bound, fooled ones drop out
-    ours = clean * n * cost(20, 21) + sample * full
-    assert ours <= plain / 4, (ours / plain, sample, subset)
+RECORDS = sorted((Path(__file__).parents[2] / "results" / "aa-budget").glob("*/evaluation.json"))
 
 
-RECORD = Path(__file__).parents[2] / "results" / "aa-budget"
-
-
-@pytest.fixture(scope="module")
-def attacked() -> tuple[Tensor, Tensor, dict[str, float]]:
-    """A small PGD-AT network on 1,000 test images, on record: which survive the cheap attack, which
-    of them all of AutoAttack, and the share left after each of its attacks."""
-    if not RECORD.exists():
-        pytest.skip("results/ is not beside the tests")
-    entry = json.loads((RECORD / "evaluation.json").read_text())["metrics"]
-    outcomes = pd.read_parquet(RECORD / "outcomes.parquet")
-    alive = torch.zeros(len(outcomes), dtype=torch.bool)
-    alive[entry["aa_linf_estimate"]["detail"]["order"]] = True
-    left = torch.tensor(outcomes["aa_linf"].to_numpy(dtype=bool)) & alive
-    after = {"clean": entry["clean"]["mean"], **entry["aa_linf"]["detail"]["after"]}
-    assert len(left) == 1000
-    return alive, left, after
-
-
-@pytest.mark.parametrize("budget", [30, 60, 100])
-def test_coverage_on_a_fully_attacked_network(
-    budget: int, attacked: tuple[Tensor, Tensor, dict[str, float]]
-) -> None:
-    """1,000 draws from recorded verdicts: the interval holds the truth at least 94 % of the time."""
-    alive, left, _ = attacked
-    truth = float(left.double().mean())
-    covered = 0
-    for seed in range(1000):
-        _, interval, _ = estimate(
-            1000, Draw.fresh(alive, seed), lambda rows: left[rows], budget=budget
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.parent.name)
+def test_on_fully_attacked_networks(record: Path) -> None:
+    """By draws from recorded verdicts: covers, narrower than the former way at equal cost, and far
+    narrower than a random subset. What the estimate found on record holds the truth too."""
+    entries = json.loads(record.read_text())["metrics"]
+    for network in recorded(record.parent):
+        detail = entries[network.name.split(", ")[1].replace("aa_linf", "aa_linf_estimate")][
+            "detail"
+        ]
+        assert (
+            detail["low"] - 1e-9 <= float(network.robust.double().mean()) <= detail["high"] + 1e-9
         )
-        covered += interval.low - 1e-9 <= truth <= interval.high + 1e-9
-    assert covered >= 940, covered
-
-
-def test_cost_on_a_fully_attacked_network(
-    attacked: tuple[Tensor, Tensor, dict[str, float]],
-) -> None:
-    """At most half of what AutoAttack on a random subset costs whose exact interval is as wide."""
-    alive, left, after = attacked
-    stages = {
-        "apgd-ce": cost(101, 0), "apgd-t": cost(909, 10), "fab-t": cost(900, 910),
-        "square": cost(0, 5001),
-    }  # fmt: skip
-    shares = list(after.values())
-    # each attack meets what the one before it left
-    per_image = sum(share * work for share, work in zip(shares[:-1], stages.values(), strict=True))
-    right, budget = int(left.sum()), 60
-    share = right / int(alive.sum())
-    verdicts = torch.arange(budget) < round(share * budget)
-    ours_at = Draw(Draw.fresh(alive, 0).order, verdicts, (budget,)).interval(1000, fixed=True)
-    width = ours_at.high - ours_at.low
-    subset = next(
-        size
-        for size in range(20, 1001)
-        if (found := hypergeometric_interval(round(right / 1000 * size), size, 1000)).high
-        - found.low
-        <= width
-    )
-    ours = after["clean"] * 1000 * cost(20, 21) + budget * sum(stages.values())
-    assert ours <= subset * per_image / 2, (ours / (subset * per_image), subset)
+        found = compare(network, 100, 300)
+        assert found["coverage"] >= 0.94
+        assert found["ratio"] < 0.95
+        assert found["halfwidth"] < found["halfwidth_subset"] / 5
 
 
 @pytest.fixture(scope="module")
@@ -234,18 +221,35 @@ def test_the_cheap_attack_is_verified_and_drops_what_it_fools(net: nn.Module) ->
     """Protects: its successes are final, so each must be a real one."""
     split = tiny_data(None).test
     x, y = split.images[:100].float() / 255, split.labels[:100]  # type: ignore[union-attr]
-    one = survivors_of(net, [(None, x, y)], "linf", 0.12, 0, lambda n: None)
+    one = cheap_attacks(net, [(None, x, y)], "linf", 0.12, 0, lambda n: None)
     clean = net(x).argmax(1) == y
-    assert not (one & ~clean).any()
-    assert 0 < int(one.sum()) < int(clean.sum())
-    weak = survivors_of(net, [(None, x, y)], "linf", 1e-6, 0, lambda n: None)
-    assert torch.equal(weak, clean)
+    assert not (one.survived & ~clean).any()
+    assert 0 < int(one.survived.sum()) < int(clean.sum())
+    assert (one.lead[one.survived] > 0).all()
+    assert (one.lead[clean & ~one.survived] <= 0).all()
+    assert (one.lead <= one.after_pgd).all()
+    assert torch.equal(one.late, clean & (one.after_pgd > 0) & ~one.survived)
+    weak = cheap_attacks(net, [(None, x, y)], "linf", 1e-6, 0, lambda n: None)
+    assert torch.equal(weak.survived, clean)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_the_cheap_attacks_in_other_norms(net: nn.Module, norm: Any) -> None:
+    """Every admissible step keeps to the ball, so that a tiny one fools nobody."""
+    split = tiny_data(None).test
+    x, y = split.images[:40].float() / 255, split.labels[:40]  # type: ignore[union-attr]
+    clean = net(x).argmax(1) == y
+    tiny, large = (
+        cheap_attacks(net, [(None, x, y)], norm, eps, 0, lambda n: None) for eps in (1e-5, 3.0)
+    )
+    assert torch.equal(tiny.survived, clean)
+    assert int(large.survived.sum()) < int(clean.sum())
 
 
 def test_the_record_of_an_estimate(
     net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shorten(monkeypatch, "apgd-ce", "apgd-t")
+    shorten(monkeypatch, "apgd-ce", "apgd-t", steps=20)
     data = tiny_data(120)
     evaluator = Evaluator(data, CPU)
     evaluator.evaluate(net, metric(budget=8), tmp_path)
@@ -253,11 +257,13 @@ def test_the_record_of_an_estimate(
     detail = entry["detail"]
     column = pd.read_parquet(tmp_path / "outcomes.parquet")["aa_linf_estimate"]
     assert (entry["correct"], detail["attacked"], detail["interval"]) == (
-        None, 8, "exact, fixed sample"
+        None, 8, "exact, 1 look"
     )  # fmt: skip
     assert column.isna().sum() == detail["survivors"] - 8
-    robust = int(column.sum())
-    assert entry["mean"] == pytest.approx(robust / 8 * detail["survivors"] / len(data.test))
+    thin, survivors = detail["thin"], detail["survivors"]
+    met = column[detail["order"][:8]].astype(bool).to_numpy()
+    expected = met[:thin].sum() + met[thin:].mean() * (survivors - thin)
+    assert entry["mean"] == pytest.approx(expected / len(data.test))
     assert detail["low"] <= entry["mean"] <= detail["high"]
 
     runs = []
@@ -272,23 +278,22 @@ def test_the_record_of_an_estimate(
     entry = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]["aa_linf_estimate"]
     assert runs == [8]
     assert (entry["detail"]["attacked"], entry["detail"]["looks"]) == (16, [8, 16])
-    assert entry["detail"]["interval"] == "valid at every look"
+    assert entry["detail"]["interval"] == "exact, 2 looks"
     more = pd.read_parquet(tmp_path / "outcomes.parquet")["aa_linf_estimate"]
     assert (more[column.notna()] == column[column.notna()]).all()
     evaluator.evaluate(net, metric(budget=16, seed=1), tmp_path)  # another sample: from the start
     assert runs == [8, 16]
-    # against the whole truth
+    # all of them: nothing is left to chance
     evaluator.evaluate(net, metric(budget=10**6), tmp_path / "whole")
     whole = json.loads((tmp_path / "whole" / "evaluation.json").read_text())["metrics"]
     value = whole["aa_linf_estimate"]["mean"]
-    assert entry["detail"]["low"] <= value <= entry["detail"]["high"]
     everything = pd.read_parquet(tmp_path / "whole" / "outcomes.parquet")["aa_linf_estimate"]
     assert value == pytest.approx(everything.astype(float).mean())
     assert np.isclose(whole["aa_linf_estimate"]["detail"]["low"], value)
 
 
 def test_estimates_are_labelled_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch, "apgd-ce", "apgd-t")
+    shorten(monkeypatch, "apgd-ce", "apgd-t", steps=20)
     entry = {"kind": "autoattack", "eps": 0.01, "budget": 3}
     suite = write_suite(
         tmp_path, evaluation=[{"kind": "clean"}, entry], methods=["natural", "pgd-at"]
@@ -312,7 +317,7 @@ def test_estimates_are_labelled_everywhere(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_options_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch, "apgd-ce", "apgd-t")
+    shorten(monkeypatch, "apgd-ce", "apgd-t", steps=20)
     entry = {"kind": "autoattack", "name": "aa_linf", "norm": "linf", "eps": 0.01, "n": 4}
     suite = write_suite(tmp_path, evaluation=[{"kind": "clean"}, entry])
     assert cli("run", suite, "--out", tmp_path / "out").status == 0

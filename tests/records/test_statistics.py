@@ -15,6 +15,7 @@ from benchmark.records.statistics import (
     clopper_pearson,
     holm,
     hypergeometric_interval,
+    looks_interval,
     mcnemar_exact,
     paired_bootstrap,
     paired_contrast,
@@ -278,6 +279,34 @@ def test_sampling_sequence_narrows_to_the_truth() -> None:
         widths.append(found.high - found.low)
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] == 0
+
+
+@pytest.mark.parametrize(("total", "truth", "drawn"), [(60, 57, 12), (300, 299, 60), (50, 10, 9)])
+def test_one_look_covers_by_enumeration(total: int, truth: int, drawn: int) -> None:
+    """Unequal tails and a fifth of alpha kept for later looks: never below the level."""
+    coverage = 0.0
+    for right in range(max(0, drawn - (total - truth)), min(drawn, truth) + 1):
+        found = looks_interval([(right, drawn)], total)
+        if found.low - 1e-12 <= truth / total <= found.high + 1e-12:
+            coverage += float(stats.hypergeom.pmf(right, total, truth, drawn))
+    assert coverage >= 0.96 - 1e-9
+
+
+def test_looks_by_hand() -> None:
+    """Nothing wrong among the first m: K is kept while P_K(none wrong) > 0.9 * 0.04."""
+    found = looks_interval([(30, 30)], 100)
+    kept = [k for k in range(30, 101) if stats.hypergeom.pmf(30, 100, k, 30) > 0.036]
+    assert (found.low, found.high) == (min(kept) / 100, 1.0)
+    further = looks_interval([(30, 30), (60, 60)], 100)
+    assert found.low < further.low
+    assert looks_interval([(30, 30), (100, 100)], 100).low == 1.0
+    # two looks that cannot both be right: the later one counts
+    torn = looks_interval([(40, 40), (40, 400)], 1000)
+    assert torn.low <= 0.1 <= torn.high
+    with pytest.raises(ValueError, match="at least one look"):
+        looks_interval([], 10)
+    with pytest.raises(ValueError, match="lower"):
+        hypergeometric_interval(1, 2, 3, lower=1.0)
 
 
 def test_population_interval_holds_both_errors() -> None:
