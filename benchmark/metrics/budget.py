@@ -69,7 +69,7 @@ CHEAP = (
 # Of an image that survives it all, in input-gradient passes; forward passes judge every iterate.
 CHEAP_PASSES = PGD_STEPS * (1 + FORWARD) + 3 * FORWARD + APGD_CLASSES * (APGD_STEPS + 1 + FORWARD)
 # What ``thin_stratum`` expects AutoAttack to break beyond the cheap attacks, as a share of what
-# APGD broke beyond PGD: 1 image against 28 on four networks attacked in full, taken with caution.
+# APGD broke beyond PGD: 1 image against 26 on four networks attacked in full, taken with caution.
 STILL_TO_COME = 0.1
 
 # Indices of images to whether AutoAttack left each robust, bool [m].
