@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from baselines.multi_norm import LinfAndL1
 from benchmark.attacks.apgd import apgd
-from benchmark.core.averaging import copy_state, floating_state
+from benchmark.core.averaging import copy_state, floating_state, projected
 from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.objective import Step
@@ -35,7 +35,7 @@ class RAMP(Recipe):
 
     D_n and D_r the changes of the natural and of the robust copy in that epoch. Both go on from
     there. This is Generalist's idea with other ratios: they depend on the weights, and the mixture
-    is handed back after every epoch.
+    is handed back after every epoch. The mixing rule alone is ``project_onto`` of ``generalist``.
 
     Between two mixtures the robust copy is what is deployed.
 
@@ -74,16 +74,6 @@ class RAMP(Recipe):
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""
         return _RAMP(self, setting)
-
-
-@torch.no_grad()
-def projected(start: Tensor, natural: Tensor, robust: Tensor, beta: float) -> Tensor:
-    """The mixture of one tensor; see ``RAMP``. A single number is the robust copy's."""
-    if not start.dim():
-        return robust.clone()
-    of_natural, of_robust = natural - start, robust - start
-    cosine = F.cosine_similarity(of_robust.flatten(), of_natural.flatten(), dim=0)
-    return start + beta * cosine.clamp_min(0) * of_natural + (1 - beta) * of_robust
 
 
 class _RAMP(Method):
@@ -131,8 +121,8 @@ class _RAMP(Method):
     def _mix(self) -> None:
         """Gradient projection; both copies get the mixture."""
         natural, robust = self._natural.model, self._robust.model
-        states = zip(self.start, floating_state(natural), floating_state(robust), strict=True)
-        self.start = [projected(*tensors, self.recipe.beta) for tensors in states]
+        states, beta = [floating_state(natural), floating_state(robust)], self.recipe.beta
+        self.start = projected(self.start, states, [beta, 1 - beta], onto=1)
         for model in (natural, robust):
             copy_state(floating_state(model), self.start)
         for mine, theirs in zip(natural.buffers(), robust.buffers(), strict=True):

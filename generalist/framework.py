@@ -11,15 +11,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.core.averaging import (
     copy_state,
     floating_state,
     move_towards,
+    projected,
     reestimate_batchnorm,
 )
-from benchmark.core.learner import Learner, LearnerConfig, learner_names
+from benchmark.core.learner import LearnerConfig, learner_names
 from benchmark.core.mesh import NO_PEERS, Axis
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
@@ -31,11 +31,10 @@ from generalist.mixing import (
     first_mixed,
     ratios,
 )
+from generalist.skipping import leaves_nothing, overwritten_steps
 
 # Redistribution more often than this leaves base learners no time of their own.
 _FEW_STEPS = 3
-# Parts of the names of modules that draw random numbers in train mode.
-_DRAWING = ("drop", "stochastic", "noise", "rrelu", "fractional")
 
 
 class Generalist(Recipe):
@@ -73,12 +72,22 @@ class Generalist(Recipe):
             images before deployment.
         optimizer_state: momentum and the like at redistribution: "keep" or "reset".
         skip_unused: leave out the first steps of a learner whose ratio is 0 until a redistribution
-            overwrites it, where that changes nothing else by a bit: see ``_exactly_skipped``.
+            overwrites it, where that changes nothing else by a bit: see ``generalist.skipping``.
+        project_onto: a learner's name: mix by gradient projection (RAMP, 2402.06827, section 4.3)
+            instead of by (2)'s weighted mean. Let D_k be what learner k has changed since the last
+            redistribution (or the start) at theta_0. Then, tensor by tensor, the mixture is theta_0
+            + gamma_o D_o + sum_k gamma_k max(cos(D_k, D_o), 0) D_k over the other learners k, o
+            being the named one. A step against learner o is left out. ``ramp`` itself mixes once
+            per epoch and has no moving average: here ``average: {decay: 0, warmup: false}``.
     """
 
     family = "Generalist"
 
-    unrecorded: ClassVar[Mapping[str, Any]] = {**Recipe.unrecorded, "skip_unused": True}
+    unrecorded: ClassVar[Mapping[str, Any]] = {
+        **Recipe.unrecorded,
+        "skip_unused": True,
+        "project_onto": None,
+    }
 
     learners: tuple[LearnerConfig, ...]
     mixing: dict[str, Schedule] = Field(default_factory=dict)
@@ -88,10 +97,16 @@ class Generalist(Recipe):
     batchnorm: Literal["average", "copy", "reestimate"] = "average"
     optimizer_state: Literal["keep", "reset"] = "keep"
     skip_unused: bool = True
+    project_onto: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Generalist:
-        check_ratios(self.mixing, learner_names(self.learners))
+        names = learner_names(self.learners)
+        check_ratios(self.mixing, names)
+        if self.project_onto not in (None, *names):
+            raise ValueError(
+                f"project_onto names {self.project_onto!r}, but the learners are {list(names)}"
+            )
         other = next((learner.name for learner in self.learners if learner.model), None)
         if other:
             raise ValueError(
@@ -108,11 +123,11 @@ class Generalist(Recipe):
 class GeneralistMethod(Method):
     """The state of a Generalist in training; the equations are those of ``Generalist``."""
 
-    independent_learners = True
-
     def __init__(self, recipe: Generalist, setting: Setting) -> None:
         self.recipe = recipe
         self._setting = setting
+        # A projection compares learners with each other, so one process must have them all.
+        self.independent_learners = recipe.project_onto is None
         self.learners = build_learners(recipe.learners, setting)
         self.global_learner = copy.deepcopy(next(iter(self.learners.values())).model).eval()
         self.global_learner.requires_grad_(False)
@@ -121,6 +136,9 @@ class GeneralistMethod(Method):
             for name, learner in self.learners.items()
         }
         self.steps = 0
+        # All learners at the last redistribution, where a projection's changes begin.
+        self._start: list[Tensor] = []
+        self._begin_anew()
         # Distances just before a redistribution in the last step; else None.
         self._parted: dict[str, Tensor] | None = None
         self._warmup = recipe.warmup.steps(setting.total_steps, setting.steps_per_epoch)
@@ -130,61 +148,23 @@ class GeneralistMethod(Method):
         self._constant = constant_steps(recipe.mixing.values(), setting.total_steps)
         # By learner: after how many steps its weights first count, and how many are left out.
         self._unused = self._unused_steps()
+        skipped = recipe.skip_unused, recipe.optimizer_state == "reset", recipe.batchnorm == "copy"
         self._skipped = {
-            name: steps if recipe.skip_unused and self._exactly_skipped(learner) else 0
-            for (name, learner), steps in zip(
-                self.learners.items(), self._unused.values(), strict=True
-            )
-        }
-        self._warn(setting.total_steps)
+            name: steps if skipped[0] and leaves_nothing(
+                self.learners[name], optimizer_reset=skipped[1], buffers_copied=skipped[2]
+            ) else 0
+            for name, steps in self._unused.items()
+        }  # fmt: skip
+        _warn(recipe, self._warmup, self._every, setting.total_steps)
 
     def _unused_steps(self) -> dict[str, int]:
         """By learner, how many of its first steps leave no trace in the global learner's weights:
         its ratio is 0 in all of them, and the redistribution after the last overwrites it."""
-        last = 0
-        if self._every and self._constant >= max(1, self._warmup):
-            since = self._constant - self._warmup
-            last = self._warmup + since // self._every * self._every
-        return {name: 0 if gamma else last for name, gamma in self._ratios(0.0).items()}
-
-    def _exactly_skipped(self, learner: Learner) -> bool:
-        """Whether everything else stays the same, bit by bit, if a learner rests until its weights
-        are overwritten.
-
-        A redistribution overwrites parameters and floating-point buffers, and nothing else. So it
-        must not leave behind: the optimiser's state (momentum, unless reset or not there at all);
-        the position of random draws (of the objective, or of dropout and the like, which all
-        learners draw from one source); a count of batches that is used (BatchNorm without a fixed
-        momentum) or handed on (``batchnorm: copy``); any other integer state of the network. Order
-        and augmentation of images and the learning rate depend on the step alone. Draws that a
-        network makes outside a module are not seen here.
-        """
-        optimizer = learner.config.optimizer
-        stateless = optimizer.name == "sgd" and not optimizer.momentum
-        return (
-            (stateless or self.recipe.optimizer_state == "reset")
-            and self.recipe.batchnorm != "copy"
-            and not learner.objective.draws
-            and all(map(_overwritten, learner.model.modules()))
-        )
-
-    def _warn(self, total_steps: int) -> None:
-        """Point out settings under which learners and global learner hardly interact."""
-        every, text = self.recipe.every, ""
-        if not self._every or total_steps == 1:  # a single step: built for its form only
-            return
-        if self._warmup > total_steps:
-            text = (
-                f"the warm-up of {self._warmup} steps outlasts training ({total_steps}), so that "
-                "nothing is redistributed: lower `warmup`, or give it as a share such as 62.5%"
-            )
-        elif every.share and self._every < _FEW_STEPS:
-            text = (
-                f"{self._every} steps from one redistribution to the next are too few for learners "
-                "to part from each other: train longer, or raise `every`"
-            )
-        if text:
-            warnings.warn(text, stacklevel=4)
+        last = overwritten_steps(self._constant, self._warmup, self._every)
+        return {
+            name: 0 if gamma or name == self.recipe.project_onto else last
+            for name, gamma in self._ratios(0.0).items()
+        }
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Equations (1), (2) and, when due, (3)."""
@@ -244,19 +224,21 @@ class GeneralistMethod(Method):
         """One step of the moving average, BatchNorm statistics by the recipe's rule; of ``models``,
         each process on ``axis`` adds those of its own learners."""
         here = [name for name in models if axis.size == 1 or self.learners[name].here]
-        averaged = self.recipe.batchnorm == "average"
-        move_towards(
-            floating_state(target, averaged),
-            [floating_state(models[name], averaged) for name in here],
-            [gamma[name] for name in here],
-            decay,
-            axis,
-        )
+        states = [self._averaged_state(models[name]) for name in here]
+        shares = [gamma[name] for name in here]
+        if self.recipe.project_onto is not None:
+            onto = here.index(self.recipe.project_onto)
+            states, shares = [projected(self._start, states, shares, onto)], [1.0]
+        move_towards(self._averaged_state(target), states, shares, decay, axis)
         if self.recipe.batchnorm == "copy":
             leader = max(gamma, key=lambda name: gamma[name])
             for mine, theirs in zip(target.buffers(), models[leader].buffers(), strict=True):
                 mine.copy_(theirs) if leader in here else mine.zero_()
             axis.sum_(list(target.buffers()))
+
+    def _averaged_state(self, model: nn.Module) -> list[Tensor]:
+        """The tensors of a network that are averaged: without buffers, unless the recipe says."""
+        return floating_state(model, self.recipe.batchnorm == "average")
 
     def _redistribution_is_due(self) -> bool:
         """At t', t' + c, t' + 2c, ... steps (at c, 2c, ... without a warm-up)."""
@@ -272,6 +254,11 @@ class GeneralistMethod(Method):
             copy_state(floating_state(learner.model), source)
             if self.recipe.optimizer_state == "reset":
                 learner.optimizer.load_state_dict(self._optimizer_start[name])
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        if self.recipe.project_onto is not None:
+            self._start = [t.clone() for t in self._averaged_state(self.global_learner)]
 
     def _reestimate(self) -> None:
         reestimate_batchnorm(self.global_learner, self._setting.calibration())
@@ -314,21 +301,32 @@ class GeneralistMethod(Method):
             **super().state_dict(),
             "global": self.global_learner.state_dict(),
             "steps": self.steps,
+            "start": self._start,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         super().load_state_dict(state)
         self.global_learner.load_state_dict(state["global"])
+        if self._start:
+            copy_state(self._start, [tensor.to(self._start[0].device) for tensor in state["start"]])
         self.steps = int(state["steps"])
 
 
-def _overwritten(module: nn.Module) -> bool:
-    """Whether a redistribution overwrites all that a module's passes in train mode change."""
-    if any(word in type(module).__name__.lower() for word in _DRAWING):
-        return False
-    counted = isinstance(module, _BatchNorm) and module.momentum is not None
-    return all(
-        buffer.is_floating_point() or (counted and name == "num_batches_tracked")
-        for name, buffer in module.named_buffers(recurse=False)
-    )
+def _warn(recipe: Generalist, warmup: int, every: int, total_steps: int) -> None:
+    """Point out settings under which learners and global learner hardly interact."""
+    text = ""
+    if not every or total_steps == 1:  # a single step: built for its form only
+        return
+    if warmup > total_steps:
+        text = (
+            f"the warm-up of {warmup} steps outlasts training ({total_steps}), so that nothing is "
+            "redistributed: lower `warmup`, or give it as a share such as 62.5%"
+        )
+    elif recipe.every.share and every < _FEW_STEPS:
+        text = (
+            f"{every} steps from one redistribution to the next are too few for learners to part "
+            "from each other: train longer, or raise `every`"
+        )
+    if text:
+        warnings.warn(text, stacklevel=5)

@@ -69,6 +69,11 @@ class GeneralistOfficial(Generalist):
     def _needs_robust(self) -> GeneralistOfficial:
         if [learner.name for learner in self.learners] != ["natural", "robust"]:
             raise ValueError("generalist-official has exactly two learners, natural and robust")
+        if self.project_onto is not None:
+            raise ValueError(
+                "generalist-official mixes as the released code does; use project_onto with "
+                "generalist-d"
+            )
         return self
 
     def build(self, setting: Setting) -> Method:

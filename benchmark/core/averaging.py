@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -50,6 +51,41 @@ def move_towards(
     for source, share in zip(sources, shares, strict=True):
         if share:
             torch._foreach_add_(target, list(source), alpha=(1 - decay) * share)
+
+
+@torch.no_grad()
+def projected(
+    start: Sequence[Tensor],
+    sources: Sequence[Sequence[Tensor]],
+    shares: Sequence[float],
+    onto: int,
+) -> list[Tensor]:
+    """Gradient projection (RAMP, 2402.06827, section 4.3), tensor by tensor.
+
+        start + sum_k shares[k] * c_k * D_k,   D_k = sources[k] - start,
+
+    where c_k is max(cos(D_k, D_o), 0), the cosine with the change of source o = ``onto``, and c_o
+    is 1. A change that points against source o's is left out; so is one where either is 0. Of a
+    single number (a tensor without dimensions) the result is source o's.
+    """
+    return [
+        _projected(tensor, [source[i] for source in sources], shares, onto)
+        for i, tensor in enumerate(start)
+    ]
+
+
+def _projected(
+    start: Tensor, sources: Sequence[Tensor], shares: Sequence[float], onto: int
+) -> Tensor:
+    if not start.dim():
+        return sources[onto].clone()
+    changes = [source - start for source in sources]
+    mixture = start + shares[onto] * changes[onto]
+    for k, (change, share) in enumerate(zip(changes, shares, strict=True)):
+        if share and k != onto:
+            cosine = F.cosine_similarity(changes[onto].flatten(), change.flatten(), dim=0)
+            mixture += share * cosine.clamp_min(0) * change
+    return mixture
 
 
 @torch.no_grad()

@@ -18,7 +18,6 @@ from tiny_learners import CONTEXT, images, relative_error, tiny_net, tiny_settin
 from torch import Tensor, nn
 
 from baselines.ar_at import _Companion
-from baselines.ramp import projected
 from benchmark.attacks import pgd
 from benchmark.attacks.apgd import apgd
 from benchmark.attacks.norms import norm_of
@@ -648,13 +647,6 @@ def test_ramp() -> None:
             expected = r  # the count of batches
         for learner in method.learners.values():
             torch.testing.assert_close(learner.model.state_dict()[key], expected, msg=key)
-
-
-def test_ramp_adds_no_natural_step_that_points_the_other_way() -> None:
-    start, robust = torch.zeros(4, dtype=F64), torch.tensor([1.0, 2, 0, -1], dtype=F64)
-    torch.testing.assert_close(projected(start, -2 * robust, robust, 0.25), 0.75 * robust)
-    torch.testing.assert_close(projected(start, 2 * robust, robust, 0.25), 1.25 * robust)
-    torch.testing.assert_close(projected(start, start, robust, 0.25), 0.75 * robust)  # no step
 
 
 def members(method: Method) -> list[nn.Module]:

@@ -7,7 +7,13 @@ import torch
 from tiny_learners import images, relative_error, state_of, tiny_net
 from torch import nn
 
-from benchmark.core.averaging import copy_state, floating_state, move_towards, reestimate_batchnorm
+from benchmark.core.averaging import (
+    copy_state,
+    floating_state,
+    move_towards,
+    projected,
+    reestimate_batchnorm,
+)
 
 
 def test_move_towards_is_the_formula() -> None:
@@ -24,6 +30,30 @@ def test_move_towards_is_the_formula() -> None:
     move_towards(floating_state(target), [floating_state(m) for m in sources], shares, decay)
     for name, value in expected.items():
         assert relative_error(target.state_dict()[name], value) < 1e-12
+
+
+def test_projection_adds_no_step_that_points_the_other_way() -> None:
+    """The mixture of two and of three sources on one tensor; single numbers are the leader's."""
+    start = torch.zeros(4, dtype=torch.float64)
+    leader = torch.tensor([1.0, 2, 0, -1], dtype=torch.float64)
+
+    def mixture(*others: torch.Tensor) -> torch.Tensor:
+        shares = [0.25] * len(others)
+        states = [[tensor] for tensor in (*others, leader)]
+        (found,) = projected([start], states, [*shares, 0.75], onto=len(others))
+        return found
+
+    torch.testing.assert_close(mixture(-2 * leader), 0.75 * leader)
+    torch.testing.assert_close(mixture(2 * leader), 1.25 * leader)
+    torch.testing.assert_close(mixture(start), 0.75 * leader)  # no step
+    slanted = leader + torch.tensor([2.0, -1, 0, 0], dtype=torch.float64)  # cosine sqrt(6 / 11)
+    torch.testing.assert_close(
+        mixture(slanted, -leader), 0.75 * leader + 0.25 * (6 / 11) ** 0.5 * slanted
+    )
+    count = projected(
+        [torch.tensor(1.0)], [[torch.tensor(2.0)], [torch.tensor(5.0)]], [0.9, 0.1], 1
+    )
+    assert count == [torch.tensor(5.0)]
 
 
 def test_floating_state_leaves_out_counters_and_optionally_buffers() -> None:

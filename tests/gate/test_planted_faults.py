@@ -37,8 +37,8 @@ FAULTS = {
     ),
     "mixing ratio reversed": Fault(
         "generalist/framework.py",
-        "            [gamma[name] for name in here],",
-        "            [1 - gamma[name] for name in here],",
+        "        shares = [gamma[name] for name in here]",
+        "        shares = [1 - gamma[name] for name in here]",
         "generalist-d",
         "mixing ratio",
     ),

@@ -78,6 +78,57 @@ def test_global_learner_is_the_closed_form_average(warmup: bool) -> None:
         assert relative_error(value, expected) < 1e-9, key
 
 
+def test_projection_as_mixing_rule() -> None:
+    """Without a moving average and with a redistribution every epoch, the mixture is RAMP's: tensor
+    by tensor, from the last redistribution on, the natural change scaled by its cosine."""
+    method = build(
+        4, mixing={"b": 0.7}, average={"decay": 0, "warmup": False}, warmup=0, every=1,
+        project_onto="b",
+    )  # fmt: skip
+    start = floating(method.global_learner)
+    for step in range(4):
+        due, method._redistribution_is_due = method._redistribution_is_due, lambda: False
+        method.update(images(8, step, F64), step / 4)
+        a, b = (floating(learner.model) for learner in method.learners.values())
+        cosines = []
+        for key, old in start.items():
+            one, other = (a[key] - old).flatten(), (b[key] - old).flatten()
+            cosines.append(float(one @ other / (one.norm() * other.norm())))
+            expected = old + 0.3 * max(cosines[-1], 0) * (a[key] - old) + 0.7 * (b[key] - old)
+            found = floating(method.global_learner)[key]
+            assert relative_error(found, expected) < 1e-9, key
+        assert len({round(cosine, 6) for cosine in cosines}) == len(cosines)
+        del method._redistribution_is_due
+        if due():
+            assert step in (1, 3)
+            method._redistribute()
+            start = floating(method.global_learner)
+
+
+def test_projection_resumes_exactly_between_two_redistributions() -> None:
+    """The weights where the changes begin are part of the state."""
+    without_draws = [TWO[0], {"name": "b", "objective": "natural", "optimizer": {"lr": 0.02}}]
+    hyper = {"warmup": 0, "every": 2, "project_onto": "b", "learners": without_draws}
+    whole = build(6, 2, torch.float32, **hyper)
+    steps = list(batches(6, size=4))
+    for step, batch in enumerate(steps[:5]):
+        whole.update(batch, step / 6)
+    again = build(6, 2, torch.float32, **hyper)
+    again.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for method in (whole, again):
+        method.update(steps[5], 5 / 6)
+    assert_same_state(whole.global_learner, again.global_learner)
+
+
+@pytest.mark.parametrize("name", ["generalist-d", "generalist-official"])
+def test_what_cannot_be_projected_is_refused(name: str) -> None:
+    """A name that no learner has, and the released algorithm with another rule."""
+    onto = "l2" if name == "generalist-d" else "robust"
+    message = "project_onto names 'l2'" if name == "generalist-d" else "as the released code does"
+    with pytest.raises(ValueError, match=message):
+        recipe(name, project_onto=onto)
+
+
 @pytest.mark.parametrize(
     ("warmup", "every", "expected"),
     [
