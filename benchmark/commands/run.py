@@ -392,6 +392,7 @@ def _write_plan(
                     for metric in suite.evaluation
                     if stated
                 ],
+                "fronts": {name: list(front) for name, front in suite.fronts.items()},
                 "plan": [
                     {"slug": cell.slug, "label": cell.label, "seed": cell.config.seed}
                     for cell in plan

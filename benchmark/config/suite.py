@@ -192,6 +192,9 @@ class SuiteConfig(Config):
         seeds: one cell each.
         evaluation: metrics in the order of the tables' columns; ``{panel: NAME}`` stands for those
             of a panel (see ``suites.panels``).
+        fronts: by name, the labels of a method's settings that trade clean for robust accuracy,
+            such as one per beta of TRADES. Reports draw each as a line, compare the areas that they
+            dominate, and take the distance of each Generalist from each of the others.
     """
 
     name: Name
@@ -207,6 +210,7 @@ class SuiteConfig(Config):
     methods: tuple[MethodEntry, ...]
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
     evaluation: tuple[MetricRef, ...] = Field(default_factory=standard_panel, min_length=1)
+    fronts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -241,6 +245,13 @@ class SuiteConfig(Config):
         if not labels or not self.seeds:
             raise ValueError("a suite needs at least one method and one seed")
         check_panel(self.evaluation)
+        for name, front in self.fronts.items():
+            unknown = [label for label in front if label not in labels]
+            if unknown or not front:
+                raise ValueError(
+                    f"front {name!r} names {', '.join(unknown) or 'no method'}; name labels of "
+                    f"the suite's methods: {', '.join(labels)}"
+                )
         return self
 
     def cells(self) -> list[Cell]:

@@ -289,7 +289,8 @@ class _Planned(_Strict):
 
 class Plan(_Strict):
     """``suite.json``: the suite and the cells that were asked for; ``evaluation`` is empty where
-    the suite does not say what is measured."""
+    the suite does not say what is measured. ``fronts`` names settings of a method that trade clean
+    for robust accuracy, by their labels."""
 
     name: str
     title: str
@@ -301,6 +302,7 @@ class Plan(_Strict):
     model: _Named
     train: dict[str, Any]
     evaluation: list[_Named]
+    fronts: dict[str, list[str]] = {}
     plan: list[_Planned]
 
 

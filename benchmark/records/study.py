@@ -94,6 +94,7 @@ class SuiteRecord:
         evaluation: names of the suite's metrics, in order.
         stale: "metric of method seed s" measured under other settings than the suite's, or than
             other runs; not shown.
+        fronts: by name, the labels of settings of a method that trade clean for robust accuracy.
     """
 
     path: Path
@@ -110,6 +111,7 @@ class SuiteRecord:
     extra: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    fronts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, label: str) -> list[CellRecord]:
         """The cells of a method, by seed."""
@@ -333,6 +335,7 @@ def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
         extra=extra,
         evaluation=tuple(item["name"] for item in suite.get("evaluation", ())),
         stale=stale,
+        fronts={name: tuple(front) for name, front in suite.get("fronts", {}).items()},
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.records.study import CellRecord
-from benchmark.report.study_model import Family, Table
+from benchmark.report.study_model import Family, Front, Table
 
 # Colours: Okabe and Ito, told apart under colour blindness; kindred families differ by the marker.
 OTHER = Family("other", "#999999", "P")
@@ -54,3 +54,25 @@ def line_styles(table: Table) -> Mapping[str, Any]:
         styles[row.method] = DASHES[counts[row.family.colour] % len(DASHES)]
         counts[row.family.colour] += 1
     return styles
+
+
+# Colours of fronts after Paul Tol's vibrant scheme, told apart under colour blindness; all those of
+# Generalist are in warm ones.
+_WARM = ("#CC3311", "#EE7733", "#AA4499")
+_COLD = ("#0077BB", "#009988", "#33BBEE", "#555555", "#117733", "#999933", "#332288", "#882255")
+_MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
+
+
+def front_looks(fronts: Sequence[Front]) -> list[tuple[str, str, Any]]:
+    """Colour, marker and dashes of each front; Generalist's are diamonds in warm colours."""
+    looks: list[tuple[str, str, Any]] = []
+    warm = cold = 0
+    for front in fronts:
+        if front.family == GENERALIST:
+            looks.append((_WARM[warm % len(_WARM)], "D", DASHES[warm % len(DASHES)]))
+            warm += 1
+        else:
+            marker = _MARKERS[cold % len(_MARKERS)]
+            looks.append((_COLD[cold % len(_COLD)], marker, DASHES[cold % len(DASHES)]))
+            cold += 1
+    return looks

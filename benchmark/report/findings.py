@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmark.records.keys import images_of
 from benchmark.records.study import SuiteRecord
+from benchmark.report.fronts import front_sentences
 from benchmark.report.leaders import leaders
 from benchmark.report.metric_roles import attacks, clean_metric, same_attack_ball, title
 from benchmark.report.notes import limit_warning, missing_line, reliability_lines
 from benchmark.report.paired import ALPHA, VISIBLE, contrast, p_text, points
-from benchmark.report.study_model import DOUBTFUL, Findings
+from benchmark.report.study_model import DOUBTFUL, Findings, FrontPlane
 from benchmark.report.trade_off_line import line_sentences
 from benchmark.report.undertrained import undertrained_lines
 
 
-def findings_of(suite: SuiteRecord, undertrained: Mapping[str, str]) -> Findings:
+def findings_of(
+    suite: SuiteRecord, undertrained: Mapping[str, str], fronts: Sequence[FrontPlane] = ()
+) -> Findings:
     """All findings of a suite.
 
     Args:
         undertrained: method to reason, for methods of which nothing is concluded.
+        fronts: the suite's fronts, which take the place of the trade-off line.
     """
     found = tuple(w.removeprefix("WARNING: ") for w in warnings(suite, undertrained))
     ahead = tuple(leaders(suite, undertrained))
     if not ahead:
         return Findings(found, (), (), ())
-    line = tuple(line_sentences(suite, undertrained))
+    line = tuple(front_sentences(fronts) if fronts else line_sentences(suite, undertrained))
     caveats = [
         "Leaders were chosen on the images they are tested on, so their p-values are corrected for "
         "the number of methods that could have led (Bonferroni)."
@@ -35,7 +39,7 @@ def findings_of(suite: SuiteRecord, undertrained: Mapping[str, str]) -> Findings
             "A test on 1 seed compares these trained networks, not the methods; another seed may "
             "turn the order."
         )
-    return Findings(found, ahead, line, tuple(caveats))
+    return Findings(found, ahead, line, tuple(caveats), fronts=bool(fronts))
 
 
 def warnings(suite: SuiteRecord, undertrained: Mapping[str, str]) -> list[str]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from benchmark.report.captions import CAPTIONS
-from benchmark.report.study_model import CorruptionTable, Findings, Provenance, Study
+from benchmark.report.captions import CAPTIONS, FRONTS_HOW
+from benchmark.report.fronts import accuracy_text, area, difference_text, distance_text
+from benchmark.report.study_model import (
+    CorruptionTable,
+    Findings,
+    FrontCell,
+    FrontPlane,
+    Provenance,
+    Study,
+)
 from benchmark.report.tables import interval_cells, score_cells
-from benchmark.report.texts import LINE_HEAD, LINE_TITLE, NOTHING, percent
+from benchmark.report.texts import NOTHING, line_heading, percent
 
 
 def markdown_table(
@@ -83,7 +91,9 @@ def findings_md(found: Findings) -> str:
         return "\n\n".join(parts) + "\n"
     parts.append(" ".join(found.leaders))
     if found.line:
-        parts.append(f"{LINE_TITLE}. {LINE_HEAD}\n\n" + "\n".join(f"- {s}" for s in found.line))
+        parts.append(
+            f"{'. '.join(line_heading(found))}\n\n" + "\n".join(f"- {s}" for s in found.line)
+        )
     parts.append(" ".join(found.caveats))
     return "\n\n".join(parts) + "\n"
 
@@ -114,6 +124,52 @@ def _corruptions(study: Study, table: CorruptionTable) -> str:
         markdown_table(head, [[name, *map(percent, values)] for name, values in rows]),
     ]
     return "\n".join([*parts, *(f"- {note}" for note in table.notes)]) + "\n"
+
+
+def fronts_md(study: Study) -> str:
+    """fronts.md: the settings of each front, their areas, distances; "" if the suite names none."""
+    return "\n".join(_front_plane(study, plane) for plane in study.fronts)
+
+
+def _front_plane(study: Study, plane: FrontPlane) -> str:
+    tables = [
+        (
+            "Settings and the area that they dominate",
+            ["Front", "Settings (clean / robust, %)", "Hypervolume", "95 % interval"],
+            [
+                [
+                    front.name,
+                    ", ".join(f"{label} {accuracy_text(xy)}" for label, xy in front.points),
+                    area(front.hypervolume.value),
+                    f"[{area(front.hypervolume.low)}, {area(front.hypervolume.high)}]",
+                ]
+                for front in plane.fronts
+            ],
+            2,
+        ),
+        ("Difference of hypervolumes", *_matrix(plane.differences, difference_text), 1),
+        (
+            "Distance of each Generalist from each front",
+            *_matrix(plane.distances, distance_text),
+            1,
+        ),
+    ]
+    parts = _head(study, f"Fronts, clean/{plane.title}. {study.heading}")
+    for name, head, rows, text_columns in tables:
+        if rows:
+            parts += [f"## {name}\n", markdown_table(head, rows, text_columns)]
+    reference = accuracy_text(plane.reference)
+    parts.append(FRONTS_HOW.format(where=plane.where, reference=reference))
+    return "\n".join(parts) + "\n"
+
+
+def _matrix(
+    cells: Mapping[tuple[str, str], FrontCell], text: Callable[[FrontCell], str]
+) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table of cells, by (row, column)."""
+    columns = list(dict.fromkeys(column for _, column in cells))
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    return ["", *columns], [[row, *(text(cells[row, c]) for c in columns)] for row in rows]
 
 
 def published_md(study: Study) -> str:

@@ -15,12 +15,11 @@ from benchmark.report.chart_data import chart_data
 from benchmark.report.families import LEARNER_COLOURS, families
 from benchmark.report.study_model import HeatMap, Row, Study, Summary
 from benchmark.report.texts import (
-    LINE_HEAD,
-    LINE_TITLE,
     NOTHING,
     cost_text,
     images,
     interval_text,
+    line_heading,
     percent,
     score_text,
 )
@@ -39,8 +38,7 @@ def report_html(study: Study) -> str:
     text: str = environment.get_template("page.html").render(
         study=study,
         nothing=NOTHING,
-        line_title=LINE_TITLE,
-        line_head=LINE_HEAD,
+        line_heading=line_heading(study.findings),
         columns=table_columns(study),
         rows=table_rows(study),
         families=families(study.table),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmark.report.families import front_looks
 from benchmark.report.figures import STYLE, figure, save
 from benchmark.report.labels import place_labels
 from benchmark.report.study_model import Family, Study, TradeOff
@@ -106,6 +107,36 @@ def _tradeoff_panel(
     ax.set_ylabel(f"{one.title} accuracy (%), n = {n}")
     lines = list(pairwise(path))
     return [xy[i] for i in shown], texts, colours, [bars[i] for i in shown], lines
+
+
+def fronts(study: Study) -> Figure | None:
+    """The settings and the hull of each front, one panel for each main attack."""
+    if not study.fronts:
+        return None
+    with mpl.rc_context(STYLE):
+        fig, axes = figure(0.5 + 2.9 * len(study.fronts), len(study.fronts))
+        for ax, plane in zip(axes[:, 0], study.fronts, strict=True):
+            looks = dict(zip(plane.fronts, front_looks(plane.fronts), strict=True))
+            for front, (colour, marker, dashes) in looks.items():
+                for hull in front.seeds:
+                    ax.plot(*_per_cent(hull), color=colour, lw=0.4, alpha=0.35, zorder=1)
+                ax.plot(*_per_cent(front.hull), color=colour, ls=dashes, lw=1.1, zorder=3)
+                ax.plot(
+                    *_per_cent([xy for _, xy in front.points]), color=colour, marker=marker, ls="",
+                    ms=3.6, mew=0.4, mec="white", zorder=4,
+                )  # fmt: skip
+            ax.set_ylabel(f"{plane.title} accuracy (%), {plane.where}")
+        axes[-1, 0].set_xlabel("Clean accuracy (%)")
+        handles = [
+            Line2D([], [], color=c, marker=m, ls=d, ms=3.6, mew=0.4, mec="white", label=front.name)
+            for front, (c, m, d) in looks.items()
+        ]
+        fig.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.0)
+        return fig
+
+
+def _per_cent(found: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [100 * x for x, _ in found], [100 * y for _, y in found]
 
 
 def interpolation(table: pd.DataFrame, first: str, second: str) -> Figure:

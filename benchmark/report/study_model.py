@@ -153,14 +153,16 @@ class Findings:
     Attributes:
         warnings: what should stop a reader.
         leaders: who is ahead in each score; empty if nothing has been evaluated.
-        line: Generalist methods against the trade-off line.
+        line: Generalist methods against the trade-off line, or their fronts against others'.
         caveats: how to read the tests.
+        fronts: ``line`` is about fronts.
     """
 
     warnings: tuple[str, ...]
     leaders: tuple[str, ...]
     line: tuple[str, ...]
     caveats: tuple[str, ...]
+    fronts: bool = False
 
 
 # --- plots ----------------------------------------------------------------------------------------
@@ -223,6 +225,60 @@ class TradeOffs:
     of: Mapping[str, TradeOff]
     first: str | None
     beside_published: str | None
+
+
+@dataclass(frozen=True)
+class Front:
+    """Settings of one method that trade clean for robust accuracy; see ``report.fronts``.
+
+    Attributes:
+        points: (label, (clean, robust)) of each setting, means over the shared seeds.
+        hull: the vertices of the upper concave hull, by rising clean accuracy.
+        seeds: the hull of each seed.
+        hypervolume: the area that the points dominate above the plane's reference point.
+    """
+
+    name: str
+    family: Family
+    points: tuple[tuple[str, tuple[float, float]], ...]
+    hull: tuple[tuple[float, float], ...]
+    seeds: tuple[tuple[tuple[float, float], ...], ...]
+    hypervolume: Interval
+
+
+@dataclass(frozen=True)
+class FrontCell:
+    """A difference with its interval and adjusted p; no interval where nothing can be compared."""
+
+    interval: Interval | None
+    p: float
+
+
+@dataclass(frozen=True)
+class FrontPlane:
+    """All fronts in the plane of clean accuracy and that under one attack.
+
+    Attributes:
+        n, seeds: images and seeds that all points share.
+        reference: (clean, robust) of the hypervolume.
+        differences: (Generalist front, rival front) to the difference of their hypervolumes.
+        distances: (label of a Generalist, rival front) to the signed distance.
+    """
+
+    metric: str
+    title: str
+    n: int
+    seeds: tuple[int, ...]
+    reference: tuple[float, float]
+    fronts: tuple[Front, ...]
+    differences: Mapping[tuple[str, str], FrontCell]
+    distances: Mapping[tuple[str, str], FrontCell]
+
+    @property
+    def where(self) -> str:
+        """ "n = 10,000, 3 seeds"."""
+        seeds = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+        return f"n = {self.n:,}, {seeds}"
 
 
 @dataclass(frozen=True)
@@ -419,6 +475,7 @@ class Study:
     notes: tuple[str, ...]
     findings: Findings
     trade_offs: TradeOffs
+    fronts: tuple[FrontPlane, ...]
     curves: Mapping[str, Mapping[str, Curve]]
     mixing: Mapping[str, Mapping[str, Mapping[str, Curve]]]
     corruptions: tuple[CorruptionTable, ...]

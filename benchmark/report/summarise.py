@@ -8,6 +8,7 @@ from benchmark.records.study import SuiteRecord
 from benchmark.report.corruptions import corruption_tables
 from benchmark.report.curves import mixing_curves, validation_curves
 from benchmark.report.findings import findings_of
+from benchmark.report.fronts import front_planes
 from benchmark.report.gallery import gallery_of
 from benchmark.report.heat_maps import across_norms, by_class
 from benchmark.report.notes import limit_warning, notes
@@ -31,6 +32,7 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
     undertrained = all_undertrained(suite)
     table = table_of(suite, undertrained)
     published = published_on(suite.dataset)
+    fronts = front_planes(suite, undertrained)
     return Study(
         name=suite.name,
         title=suite.title,
@@ -44,10 +46,11 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
         evaluated=len(suite.cells) - len(suite.missing()),
         table=table,
         notes=notes(suite, table),
-        findings=findings_of(suite, undertrained),
+        findings=findings_of(suite, undertrained, fronts),
         trade_offs=trade_offs_of(
             suite, table, [layer.metric for layer in published.layers], undertrained
         ),
+        fronts=fronts,
         curves=validation_curves(suite),
         mixing=mixing_curves(suite),
         corruptions=corruption_tables(suite, undertrained, corruption_reference),

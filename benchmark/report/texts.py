@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from benchmark.report.study_model import Cost, Summary
+from benchmark.report.study_model import Cost, Findings, Summary
 
 NOTHING = "No cell has been evaluated yet."
 LINE_TITLE = "Generalist against the trade-off line"
@@ -14,7 +14,17 @@ LINE_HEAD = (
     "percentage points, positive = better, with its 95 % interval, and p adjusted after Holm over "
     "these tests."
 )
+FRONTS_TITLE = "Fronts of Generalist against those of other methods"
+FRONTS_HEAD = (
+    "Hypervolumes are areas in squared percentage points, with 95 % intervals; p is adjusted after "
+    "Holm. Every distance is in fronts.md."
+)
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+
+
+def line_heading(found: Findings) -> tuple[str, str]:
+    """What stands above the sentences of ``Findings.line``, and how to read them."""
+    return (FRONTS_TITLE, FRONTS_HEAD) if found.fronts else (LINE_TITLE, LINE_HEAD)
 
 
 def percent(value: float) -> str:

@@ -11,7 +11,7 @@ from benchmark.core.files import write_text
 from benchmark.report import plots, training_plots
 from benchmark.report.figures import mark_trial, save
 from benchmark.report.latex import table_tex
-from benchmark.report.markdown import corruptions_md, published_md, report_md, table_md
+from benchmark.report.markdown import corruptions_md, fronts_md, published_md, report_md, table_md
 from benchmark.report.page import report_html
 from benchmark.report.study_model import Study
 from benchmark.report.tables import csv_text
@@ -21,11 +21,13 @@ TEXTS: dict[str, Callable[[Study], str]] = {
     "table.md": table_md,
     "table.csv": csv_text,
     "table.tex": table_tex,
+    "fronts.md": fronts_md,
     "corruptions.md": corruptions_md,
     "published.md": published_md,
 }
 PLOTS: dict[str, Callable[[Study], Figure | None]] = {
     "tradeoff": plots.tradeoff,
+    "fronts": plots.fronts,
     "curves": training_plots.curves,
     "mixing": training_plots.mixing,
     "corruptions": plots.corruptions,
