@@ -80,6 +80,10 @@ class Finding:
     name: str
     text: str
 
+    def of(self, function: str) -> dict[str, str]:
+        """As it stands in a record, with the function of the network that it is about."""
+        return {"name": self.name, "text": self.text, "function": function}
+
 
 def check(model: nn.Module, x: Tensor, y: Tensor) -> list[Finding]:
     """Everything that is wrong with ``model`` as the target of an attack; nothing for honest ones.
