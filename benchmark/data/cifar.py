@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import urllib.error
 from collections.abc import Sequence
@@ -46,7 +47,12 @@ CIFAR100_CLASSES = (
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs between CIFAR-10 and CIFAR-100."""
+    """What differs between CIFAR-10 and CIFAR-100.
+
+    Attributes:
+        first_test_image: SHA-256 of the first image of the official test set, uint8 [3, 32, 32];
+            "" if it is not known here.
+    """
 
     name: str
     title: str
@@ -54,6 +60,7 @@ class Variant:
     batches: str
     label_columns: tuple[str, ...]
     hub_folder: str
+    first_test_image: str = ""
 
     def torchvision(self) -> Any:
         """torchvision's class."""
@@ -63,7 +70,13 @@ class Variant:
 
 
 _TEN = Variant(
-    "cifar10", "CIFAR-10", CIFAR10_CLASSES, "cifar-10-batches-py", ("label",), "plain_text"
+    "cifar10",
+    "CIFAR-10",
+    CIFAR10_CLASSES,
+    "cifar-10-batches-py",
+    ("label",),
+    "plain_text",
+    first_test_image="73eefb0106f2b7a2660668be6875682f6aa9c20820633725642b0cc87dc59198",
 )
 _HUNDRED = Variant(
     "cifar100",
@@ -110,7 +123,7 @@ def _read(variant: Variant, config: DatasetConfig, data_root: Path) -> Raw:
 
 
 def _checked(variant: Variant, raw: Raw) -> Raw:
-    """Check sizes and add a note where images of the official set are missing."""
+    """Check sizes and add a note where images of the official set are missing, or are others."""
     notes = list(raw.notes)
     for part, split, full in (
         ("training", raw.train, TRAIN_IMAGES),
@@ -120,9 +133,22 @@ def _checked(variant: Variant, raw: Raw) -> Raw:
             continue
         if not isinstance(split, Split) or tuple(split.images.shape[2:]) != (SIZE, SIZE):
             raise DataError(f"{variant.title} images must have 32x32 pixels; {part} has others")
-        if len(split) != full:
+        if part == "test" and not _has(split, variant.first_test_image):
+            notes.append(
+                f"the {len(split):,} test images are not the official test set, whose first image "
+                "is not among them"
+            )
+        elif len(split) != full:
             notes.append(f"{len(split):,} of the official {full:,} {part} images")
     return Raw(raw.train, raw.val, raw.test, variant.classes, raw.source, tuple(notes))
+
+
+def _has(split: Split, digest: str) -> bool:
+    """Whether one of the images has this SHA-256; True if the digest is not known."""
+    if not digest:
+        return True
+    images = split.images.numpy()
+    return any(hashlib.sha256(image.tobytes()).hexdigest() == digest for image in images)
 
 
 def _read_batches(variant: Variant, root: Path, config: DatasetConfig, *, download: bool) -> Raw:

@@ -40,6 +40,11 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
             "In brackets in a cell: how many of the method's runs have the figure, and of how many "
             "images it is, where that is less than elsewhere."
         )
+    data = dict.fromkeys(
+        note for c in done for note in nested(c.evaluation, "dataset", "notes") or ()
+    )
+    if data:
+        lines.append(f"Data: {'; '.join(data)}.")
     for column in table.columns:
         if column.on_images_of:
             weaker, attack = (title(suite, name) for name in column.on_images_of)

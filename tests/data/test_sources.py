@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def test_parquet_in_several_shards(tmp_path: Path, below: str, column: str) -> N
     assert str(tmp_path) not in data.source
     assert any("60 of the official 50,000" in note for note in data.notes)
     assert data.classes == CIFAR10_CLASSES
+
+
+def test_other_images_in_place_of_the_test_set_are_named(tmp_path: Path, real_data: Path) -> None:
+    """Real images of the official test set are told from any others of the same form."""
+    others = tmp_path / "cifar10" / "test-00000-of-00001.parquet"
+    write_parquet(others, random_images(40), balanced(40))
+    shutil.copy(real_data / "cifar10" / "train-00000-of-00001.parquet", others.parent)
+    told = "the 40 test images are not the official test set, whose first image is not among them"
+    assert told in load(config(name="cifar10"), tmp_path).notes
+    official = load(config(name="cifar10"), real_data).notes
+    assert not any("are not the official test set" in note for note in official)
 
 
 def test_cifar100_reads_fine_labels(tmp_path: Path) -> None:
