@@ -24,6 +24,7 @@ from benchmark.core.learner import (
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
+from benchmark.core.search import Knob
 from benchmark.core.setting import Setting, Step
 from benchmark.core.threat import Threat, ThreatModel
 
@@ -50,6 +51,8 @@ class AverageProbabilities(nn.Module):
 
 class _Pair(Recipe):
     """A natural learner, then a robust one, and the weight of the second."""
+
+    search = (Knob("share", 0.05, 0.95),)
 
     learners: tuple[LearnerConfig, LearnerConfig] = default_learners(
         {"name": "natural", "objective": "natural"}, {"name": "robust", "objective": "pgd-at"}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks import pgd
 from benchmark.core.objective import AttackObjective, Step
+from benchmark.core.search import Knob
 
 
 class Joint(AttackObjective):
@@ -26,6 +27,7 @@ class Joint(AttackObjective):
     """
 
     family = "joint objectives"
+    search = (Knob("share", 0.1, 0.95),)
 
     share: float = Field(default=0.5, ge=0, le=1)
 

@@ -12,6 +12,7 @@ from benchmark.attacks import pgd
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
+from benchmark.core.search import Knob
 
 
 class MART(AttackObjective):
@@ -32,6 +33,7 @@ class MART(AttackObjective):
     """
 
     family = "adversarial training"
+    search = (Knob("beta", 0.5, 12, log=True),)
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of MART, ResNet-18",
         optimizer=OptimizerConfig(lr=0.01, momentum=0.9, weight_decay=3.5e-3),

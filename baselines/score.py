@@ -13,6 +13,7 @@ from benchmark.core.crafting import BatchNormMode
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
+from benchmark.core.search import Knob
 
 
 class SCORE(AttackObjective):
@@ -43,6 +44,7 @@ class SCORE(AttackObjective):
     """
 
     family = "adversarial training"
+    search = (Knob("beta", 0.5, 12, log=True),)
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 2202.10103, WRN-28-10 with Swish and generated data",
         optimizer=OptimizerConfig(lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True),

@@ -11,6 +11,7 @@ from benchmark.attacks import pgd
 from benchmark.core.objective import AttackObjective, Step
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
+from benchmark.core.search import Knob
 
 
 class TRADES(AttackObjective):
@@ -34,6 +35,7 @@ class TRADES(AttackObjective):
     """
 
     family = "adversarial training"
+    search = (Knob("beta", 0.5, 12, log=True),)
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(
         source="code of 1901.08573, WRN-34-10; it ends before its drops at epochs 90 and 100",
         optimizer=OptimizerConfig(lr=0.1, momentum=0.9, weight_decay=2e-4),

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.schedule import Schedule
+from benchmark.core.search import Knob
 from generalist.framework import Generalist
 
 
@@ -15,6 +16,11 @@ def late_stage_decay(start: float, end: float, since: float = 2 / 3) -> Schedule
     The released code decays from epoch 80 of 120, hence two thirds.
     """
     return Schedule(points=((0.0, start), (since, start), (1.0, end)))
+
+
+def _falling_to(ratio: float, *robust: str) -> dict[str, Schedule]:
+    """Ratios of the robust learners that begin at equal parts and end at ``ratio`` each."""
+    return {name: late_stage_decay(1 / len(robust), ratio) for name in robust}
 
 
 NATURAL = {"name": "natural", "objective": "natural"}
@@ -38,6 +44,10 @@ class GeneralistD(Generalist):
     rest. t' = 75 and c = 5 of 120 epochs, as shares of training. See ``Generalist`` for the
     equations.
     """
+
+    search = (
+        Knob("last_ratio", 0.1, 1.0, setting="mixing", form=lambda r: _falling_to(r, "linf")),
+    )
 
     learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF)
     mixing: dict[str, Schedule] = Field(
@@ -76,6 +86,12 @@ class GeneralistT(Generalist):
     The two robust ratios are 0.5 each until two thirds of training, then fall linearly to 0.3; the
     natural one takes the rest (0.4). Late-stage decay; the paper's breakpoints are not known to us.
     """
+
+    search = (
+        Knob(
+            "last_ratio", 0.05, 0.5, setting="mixing", form=lambda r: _falling_to(r, "linf", "l2")
+        ),
+    )
 
     learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF, L2)
     mixing: dict[str, Schedule] = Field(

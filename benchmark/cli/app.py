@@ -32,6 +32,7 @@ from benchmark.cli.signature import flat
 from benchmark.cli.speed import speed
 from benchmark.cli.submit import submit
 from benchmark.cli.train import train
+from benchmark.cli.tune import tune
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.registry import did_you_mean
 
@@ -74,6 +75,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "More": {
         "train": train,
+        "tune": tune,
         "evaluate-model": evaluate_model,
         "interpolate": interpolate,
         "submit": submit,

@@ -271,6 +271,38 @@ class SuiteConfig(Config):
             for entry in self.methods
         ]
 
+    def varied(
+        self, entry: MethodEntry, settings: Mapping[str, Any], optimizer: Mapping[str, Any]
+    ) -> MethodEntry:
+        """One of the methods with other hyper-parameters.
+
+        Args:
+            settings: of the method, in place of what the suite says.
+            optimizer: changes of the suite's optimiser, for learners that do not state their own.
+
+        Raises:
+            ConfigError: a setting that the method does not take.
+        """
+        own = OptimizerConfig.model_validate(
+            {**self.optimizer.model_dump(mode="json"), **optimizer}
+        )
+        context = self._context(own)
+        item = {**(entry.given or {"name": entry.recipe.name}), **settings, "label": entry.label}
+        try:
+            return MethodEntry.model_validate(_entry(item, context))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def _context(self, optimizer: OptimizerConfig) -> dict[str, Any]:
+        """What fills the settings that a method leaves open."""
+        return {
+            "threats": self.threats,
+            "learner": {
+                "optimizer": optimizer.model_dump(mode="json"),
+                "schedule": self.schedule.model_dump(mode="json"),
+            },
+        }
+
     def only(self, methods: Sequence[str], seeds: Sequence[int]) -> SuiteConfig:
         """The suite cut down to some labels or method names (and seeds); empty means all.
 
@@ -284,13 +316,7 @@ class SuiteConfig(Config):
         if not methods:
             return self.model_copy(update={"seeds": seeds})
         chosen: list[MethodEntry] = []
-        context = {
-            "threats": self.threats,
-            "learner": {
-                "optimizer": self.optimizer.model_dump(mode="json"),
-                "schedule": self.schedule.model_dump(mode="json"),
-            },
-        }
+        context = self._context(self.optimizer)
         for name in methods:
             own = [entry for entry in self.methods if name == entry.label]
             bare, recipe = (name, {}) if own else _split(name)

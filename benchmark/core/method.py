@@ -15,6 +15,7 @@ from benchmark.core.learner import Learner, LearnerConfig, learner_names
 from benchmark.core.mesh import Mesh
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.optimizer import AuthorsRecipe
+from benchmark.core.search import Knob
 from benchmark.core.setting import Setting
 
 Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] in [0, 1], labels [n]
@@ -109,6 +110,7 @@ class Recipe(Config, ABC):
         recipe: whose optimiser and schedule its learners have where they state none: the suite's
             common ones, or those of the method's authors (``AuthorsRecipe``).
         authors: the latter; None if they are not known or state none.
+        search: see ``Objective``.
         family: see ``Objective``; a method that is an objective states it there.
         unrecorded: options that came after the first records, and their defaults, at which they are
             left out, so that the hashes of earlier records stay.
@@ -116,6 +118,7 @@ class Recipe(Config, ABC):
 
     family: ClassVar[str] = "other"
     authors: ClassVar[AuthorsRecipe | None] = None
+    search: ClassVar[tuple[Knob, ...]] = ()
     unrecorded: ClassVar[Mapping[str, Any]] = {"recipe": "common"}
 
     name: str = ""

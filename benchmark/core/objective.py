@@ -15,6 +15,7 @@ from benchmark.core.crafting import BatchNormMode
 from benchmark.core.errors import ConfigError
 from benchmark.core.optimizer import AuthorsRecipe
 from benchmark.core.registry import Registry
+from benchmark.core.search import Knob
 from benchmark.core.setting import Step
 from benchmark.core.threat import Threat
 
@@ -44,12 +45,14 @@ class Objective(Config, ABC):
         name: the registered name, filled in by the registry.
         family: of methods that it belongs to, in a word or two; reports draw a family alike.
         authors: how the method's authors train it; None if that is not known.
+        search: what a tuner may change, beside the optimiser's settings.
         batchnorm: the model's mode while crafting: "eval", "batch" (BatchNorm by the batch) or
             "train" (as "batch", and the running averages follow); see ``core.crafting``.
     """
 
     family: ClassVar[str] = "other"
     authors: ClassVar[AuthorsRecipe | None] = None
+    search: ClassVar[tuple[Knob, ...]] = ()
 
     name: str = ""
     batchnorm: BatchNormMode = "eval"

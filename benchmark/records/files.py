@@ -18,6 +18,16 @@ class SuiteFiles:
         return self.directory / "suite.json"
 
     @property
+    def tuning(self) -> Path:
+        """The trials of a search for hyper-parameters, and what they were chosen from."""
+        return self.directory / "tuning.json"
+
+    @property
+    def tuned(self) -> Path:
+        """The suite with the settings that a search found."""
+        return self.directory / "tuned.yaml"
+
+    @property
     def cells(self) -> Path:
         """The folder of the runs."""
         return self.directory / "cells"

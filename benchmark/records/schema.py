@@ -306,6 +306,34 @@ class Plan(_Strict):
     plan: list[_Planned]
 
 
+class _Knob(_Strict):
+    name: str
+    low: float
+    high: float
+    log: bool
+
+
+class _Trial(_Strict):
+    """``values`` by knob, none for the suite's own settings; no score if training diverged."""
+
+    values: dict[str, float]
+    slug: Word
+    score: Share | None
+    clean: Share | None = None
+    pgd: Share | None = None
+    gradient_passes: Positive | None = None
+
+
+class Tuning(_Strict):
+    """``tuning.json``: by method, what was searched and every trial, in order."""
+
+    suite: str
+    seed: Count
+    score: str
+    space: dict[str, list[_Knob]]
+    trials: dict[str, list[_Trial]]
+
+
 class WeightPath(_Strict):
     """``path.json``: label and seed of both ends of an interpolation."""
 
@@ -330,6 +358,16 @@ def read_plan(out: Path) -> dict[str, Any]:
 def write_plan(out: Path, content: Content) -> None:
     """Write it. Raises BenchmarkError: see ``write_record``."""
     write_record(SuiteFiles(out).plan, Plan, content)
+
+
+def read_tuning(out: Path) -> dict[str, Any]:
+    """The content of a ``tuning.json``. Raises BenchmarkError: see ``read_record``."""
+    return read_record(SuiteFiles(out).tuning, Tuning, "delete it to begin the search anew")
+
+
+def write_tuning(out: Path, content: Content) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(SuiteFiles(out).tuning, Tuning, content)
 
 
 def read_configuration(directory: Path) -> dict[str, Any]:
