@@ -474,7 +474,7 @@ def _cost(objects: AutoAttack, name: str, classes: int) -> int:
 
 def _view(model: nn.Module, x: Tensor, logits: Tensor) -> FoldedView | None:
     """A folded copy if the model allows a copy and that gives the model's ``logits`` on ``x``."""
-    # Foreign models may fail to be copied in any way they like; the model itself always works.
+    # Copying a foreign model may raise any exception; the model itself works.
     try:
         view = FoldedView(model, channels_last=x.device.type == "cpu")
         return view if view.agrees(x, logits) else None
@@ -540,7 +540,7 @@ def _library_state_kept() -> Iterator[None]:
     """Start the library's check for dynamic models from zero, and restore the trace function.
 
     Its call counters are never reset, so after one dynamic model every later one would be reported;
-    and it ends by removing any trace function, so coverage and debuggers would go blind.
+    and it ends by removing any trace function, so coverage tools and debuggers would stop working.
     """
     trace = sys.gettrace()
     for name in checks.funcs:

@@ -56,7 +56,7 @@ class FoldedView(nn.Module):
         self._source = (model,)
         net: nn.Module
         pairs: list[tuple[str, str]]
-        # Foreign forward code fails under tracing in any way it likes.
+        # Tracing foreign forward code may raise any exception.
         try:
             net, pairs = _fold_graph(_frozen_copy(model))
         except Exception:
@@ -155,7 +155,7 @@ def _close(net: nn.Module, x: Tensor, expected: Tensor, tolerance: float) -> boo
 def folded_if_same(model: nn.Module, x: Tensor, logits: Tensor | None = None) -> nn.Module:
     """A folded copy of ``model``, which is in eval mode, if it gives the same logits on ``x``; else
     ``model`` itself. ``logits`` are those of ``model`` on ``x``, if they are known."""
-    # A foreign network may refuse to be copied in any way it likes; the network itself works.
+    # Copying a foreign network may raise any exception; the network itself works.
     try:
         view = FoldedView(model)
     except Exception:

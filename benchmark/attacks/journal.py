@@ -1,4 +1,4 @@
-"""What an attack has finished, batch by batch, so that a killed evaluation goes on where it was."""
+"""What an attack has finished, batch by batch, so that an evaluation can resume after a kill."""
 
 from __future__ import annotations
 

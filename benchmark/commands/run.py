@@ -49,7 +49,7 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: another name, or CUDA where there is none.
     """
-    # Convolutions of fp32 networks would else be rounded to TF32, attacks' gradients with them.
+    # Otherwise convolutions of fp32 networks, and so the gradients of attacks, are rounded to TF32.
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     if name in ("auto", "cuda") and torch.cuda.is_available():

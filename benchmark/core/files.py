@@ -147,5 +147,5 @@ def read_frame(path: Path) -> pd.DataFrame:
     """
     import pandas as pd  # noqa: PLC0415 - start-up time: evaluation.json is read without it
 
-    # One flipped bit in seven would else pass as another outcome.
+    # Without checksums, one flipped bit in seven reads as another outcome.
     return pd.read_parquet(path, engine="pyarrow", page_checksum_verification=True)

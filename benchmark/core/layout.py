@@ -13,7 +13,7 @@ _VECTOR = 16
 
 def lay_out(network: nn.Module) -> nn.Module:
     """``network`` in channels_last layout, which is faster; contiguous if it is on a CPU and has a
-    layer that channels_last kills.
+    layer whose training crashes in channels_last.
 
     oneDNN writes beyond its memory when it computes the *weight* gradient of a strided 1x1
     convolution whose input has fewer channels than a vector of the CPU has numbers: seen with torch

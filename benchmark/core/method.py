@@ -90,7 +90,7 @@ class Method(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on bit by bit."""
+        """All that is needed to resume exactly, to the bit."""
         return {"learners": {name: item.state_dict() for name, item in self.learners.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A mark of the process that works in a folder, so that a death without a word is reported.
+"""A mark of the process that works in a folder, so that the next start can report a crash.
 
 A process killed by the system (too little memory) or by a fault in a library (a segmentation fault)
 says nothing. Its mark stays, and the next process in the folder says what was under way.

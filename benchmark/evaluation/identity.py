@@ -98,7 +98,7 @@ def _gradient(model: nn.Module, x: Tensor, direction: Tensor) -> Tensor | None:
             # A copy, since some networks change their input in place.
             total = (model(images.clone()).double() @ direction).sum()
         (gradient,) = torch.autograd.grad(total, images)
-    except Exception:  # no gradient, or foreign code that fails in any way it likes
+    except Exception:  # no gradient, or any exception of foreign code
         return None
     return gradient.double()
 

@@ -125,7 +125,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> list[Finding]:
 
 def _try(look: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
     """A check that the model makes impossible is a finding, not the end of the evaluation."""
-    # Foreign forward code fails in any way it likes.
+    # Foreign forward code may raise any exception.
     try:
         return look(*arguments)
     except Exception as error:

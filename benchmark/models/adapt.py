@@ -222,7 +222,7 @@ def _modes(net: nn.Module, spec: str) -> NetworkForm:
             f"{spec} returns frozen TorchScript, which has no modes; save it as a .ts file and "
             "give that to evaluate-model"
         )
-    # An exported program refuses; foreign code fails in any way it likes.
+    # An exported program refuses; foreign code may raise any exception.
     try:
         return NetworkForm(returns_itself=net.train(False) is net)
     except Exception:

@@ -196,7 +196,7 @@ def _onnx(path: Path) -> nn.Module:
     _inline_aliases(model)
     try:
         net: nn.Module = convert(model)
-    # The converter gives up in any way it likes.
+    # The converter may raise any exception.
     except Exception as error:
         opset = max((entry.version for entry in model.opset_import), default=0)
         raise ConfigError(
