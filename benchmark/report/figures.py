@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -32,7 +33,6 @@ STYLE: Any = {
     "legend.fontsize": 6,
     "legend.frameon": False,
     "lines.linewidth": 1.1,
-    "pdf.fonttype": 42,
     "savefig.dpi": 200,
     "figure.dpi": 200,
 }
@@ -51,15 +51,25 @@ def mark_trial(fig: Figure, limit: int | None) -> None:
         fig.suptitle(f"limit = {limit}: a trial run, not a result", fontsize=6.5, color="#B00020")
 
 
+# By ending: what is left out of a file so that equal input gives equal bytes.
+FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None, "Creator": None},
+}
+# Read when a file is written. TrueType, since publishers refuse Type 3; text of an SVG stays text.
+_WRITING: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "generalist-bench"}
+
+
 def save(fig: Figure, stem: Path) -> list[Path]:
-    """Write stem.png (200 dpi) and stem.pdf, both free of dates so that equal input is equal."""
+    """Write the figure in each of ``FORMATS`` (PNG with 200 dpi), free of dates."""
     written = []
     # Laid out once: a layout that ran again for each format could move labels off their places.
     fig.draw_without_rendering()
     fig.set_layout_engine("none")
-    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+    for suffix, metadata in FORMATS.items():
         path = stem.with_suffix(suffix)
-        with atomic_path(path) as temporary:
+        with mpl.rc_context(_WRITING), atomic_path(path) as temporary:
             fig.savefig(temporary, format=suffix[1:], metadata=metadata)
         written.append(path)
     return written

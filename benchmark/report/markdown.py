@@ -46,7 +46,8 @@ def report_md(study: Study, plots: Sequence[str]) -> str:
     if plots:
         parts.append("## Plots\n")
         for name in plots:
-            parts.append(f"![{name}]({name}.png)\n\n{CAPTIONS[name]} ([PDF]({name}.pdf))\n")
+            files = f"[PDF]({name}.pdf), [SVG]({name}.svg)"
+            parts.append(f"![{name}]({name}.png)\n\n{CAPTIONS[name]} ({files})\n")
     where = "[published.md](published.md)"
     parts += [
         "## Published figures\n",

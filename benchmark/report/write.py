@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmark.core.files import write_text
 from benchmark.report import plots, training_plots
-from benchmark.report.figures import mark_trial, save
+from benchmark.report.figures import FORMATS, mark_trial, save
 from benchmark.report.latex import table_tex
 from benchmark.report.markdown import corruptions_md, fronts_md, published_md, report_md, table_md
 from benchmark.report.page import report_html
@@ -51,7 +51,7 @@ def write_report(study: Study, target: Path, html: bool = False) -> list[Path]:
     for name, draw in PLOTS.items():
         fig = draw(study)
         if fig is None:
-            for suffix in (".png", ".pdf"):
+            for suffix in FORMATS:
                 (target / f"{name}{suffix}").unlink(missing_ok=True)
         else:
             mark_trial(fig, study.limit)

@@ -30,7 +30,7 @@ PLOTS = ("tradeoff", "curves", "mixing", "corruptions", "published")
 
 def test_every_file_is_written(rendered: Path) -> None:
     expected = {"report.md", "table.md", "table.csv", "table.tex", "published.md", "corruptions.md"}
-    expected |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "pdf")}
+    expected |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "pdf", "svg")}
     assert {p.name for p in rendered.iterdir()} == expected
 
 
@@ -40,7 +40,12 @@ def test_plots_are_not_blank(rendered: Path, name: str) -> None:
     assert image.shape[1] == pytest.approx(WIDTH * 200, abs=1)
     assert (image.min(axis=2) < 0.9).mean() > 0.01
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
-    assert (rendered / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    pdf = (rendered / f"{name}.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    # Publishers refuse Type 3 fonts; a page's font dictionaries are not compressed.
+    assert b"/Type3" not in pdf
+    assert b"/TrueType" in pdf or b"/Type0" in pdf
+    assert "<text" in (rendered / f"{name}.svg").read_text()
 
 
 def test_rendering_twice_gives_equal_files_and_touches_no_record(
