@@ -24,6 +24,7 @@ from benchmark.data import sources
 from benchmark.data.dataset import FileNames
 from benchmark.data.source import DatasetConfig
 from benchmark.models import robustbench as shim
+from benchmark.models.adapt import notes_of
 from benchmark.models.config import ModelConfig
 from benchmark.models.dm_wide_resnet import DMWideResNet
 from benchmark.models.loading import load_external
@@ -172,6 +173,7 @@ def test_a_whole_network_of_deepmind_is_evaluated_by_name(
         10,
         settings={"normalization": normalization},
     )
+    assert any("the one of model.normalization" in note for note in notes_of(ours))
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
