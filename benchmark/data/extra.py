@@ -130,7 +130,7 @@ def _array_header(file: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     try:
-        return readers[np.lib.format.read_magic(file)](file)  # type: ignore[arg-type]
+        return readers[np.lib.format.read_magic(file)](file)
     except (ValueError, KeyError, OSError) as error:
         raise DataError(f"{where} is damaged: image is no array ({error})") from error
 

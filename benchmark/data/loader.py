@@ -83,7 +83,7 @@ def train_loader(
 class TrainLoader:
     """Shuffled, randomly cropped and flipped batches of a split in memory.
 
-    With ``extra``, a share of each batch is drawn from there; ``ExtraConfig`` says what an epoch is.
+    With ``extra``, a share of each batch is drawn from there; see ``ExtraConfig``.
 
     Args:
         split: images in memory; they are moved to ``device`` once, with ``flip`` each beside its
@@ -123,7 +123,7 @@ class TrainLoader:
             self._bounds, self._of_split = full_bounds(len(split), batch_size, extra.share)
         self.steps_per_epoch = len(self._bounds)
         device = torch.device(device)
-        self._crops = _Crops(*split.images.shape[2:], split.channels, crop, device)
+        self._crops = _Crops(split, crop, device)
         self._runs = self._crops.run(split.images.permute(0, 2, 3, 1), mirrored=flip)
         self._labels = split.labels.to(device)
         self._seed, self._crop, self._flip = seed, crop, flip
@@ -193,9 +193,7 @@ class TrainLoader:
             return images, self._labels.index_select(0, chosen.to(self._labels.device))
         (own,) = torch.where(chosen < count)
         (others,) = torch.where(chosen >= count)
-        images = self._crops.cut(
-            self._runs, chosen[own] + flips[own] * count, top[own], left[own]
-        )
+        images = self._crops.cut(self._runs, chosen[own] + flips[own] * count, top[own], left[own])
         labels = self._labels.index_select(0, chosen[own].to(self._labels.device))
         if not len(others):
             return images, labels
@@ -210,19 +208,18 @@ class TrainLoader:
 
 
 class _Crops:
-    """Cuts images of one size out of runs of pixels.
+    """Cuts images as large as those of ``split`` out of runs of pixels.
 
     A run is image behind image, [h, w, c] each. A shifted image is what lies that far from it, but
     for rows and columns that are its neighbours': they become zero.
     """
 
-    def __init__(
-        self, height: int, width: int, channels: int, crop: int, device: torch.device
-    ) -> None:
-        self._shape = height, width, channels
+    def __init__(self, split: Split, crop: int, device: torch.device) -> None:
+        height, width = split.images.shape[2:]
+        self._shape = height, width, split.channels
         self._crop, self._device = crop, device
         self._rows = _inside(height, crop).to(device)
-        self._columns = _inside(width, crop).repeat_interleave(channels, 1).to(device)
+        self._columns = _inside(width, crop).repeat_interleave(split.channels, 1).to(device)
 
     def run(self, images: Tensor, *, mirrored: bool) -> Tensor:
         """All windows of the size of an image in a run of ``images`` (uint8 [n, h, w, c], on the

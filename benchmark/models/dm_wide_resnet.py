@@ -7,7 +7,7 @@ Submodules are named as in RobustBench's ``architectures/dm_wide_resnet.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -127,10 +127,11 @@ class DMWideResNetOptions(ArchitectureOptions):
     activation: ActivationName = "swish"
 
 
-def _dm(blocks: int, widen: int) -> Any:
+def _dm(blocks: int, widen: int) -> Callable[..., Call]:
     def call(num_classes: int, *, image_size: int, channels: int, **options: Any) -> Call:
-        form = {"blocks": blocks, "widen": widen, **options}
-        return partial(DMWideResNet, num_classes, **form, **input_channels(channels))
+        form: dict[str, Any] = {"blocks": blocks, "widen": widen, **options}
+        form |= input_channels(channels)
+        return partial(DMWideResNet, num_classes, **form)
 
     return call
 
