@@ -63,7 +63,8 @@ class Paper(Config):
         name, authors, link, venue: of the paper.
         architecture: as the board shows it, such as WideResNet-28-10.
         reported: robust accuracy in the paper.
-        additional_data: trained on images beyond the data set's own.
+        additional_data: trained on images beyond the data set's own; known of a run that has
+            ``dataset.extra``.
         unreliable, external, footnote: see RobustBench; external replaces the rank's accuracy.
         code: URL of checkpoint and code, for the issue.
         license: MIT, or the URL of another; None keeps the model out of the Model Zoo.

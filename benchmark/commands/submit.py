@@ -87,6 +87,12 @@ class _Submission:
         return self.config.dataset.name
 
     @property
+    def trained_on(self) -> str:
+        extra = self.config.dataset.extra
+        also = f" and extra images ({Path(extra.path).name})" if extra else ""
+        return f"{self.dataset}{also}"
+
+    @property
     def detail(self) -> Mapping[str, Any]:
         """Of the metric that is reported."""
         detail: Mapping[str, Any] = self.evaluation["metrics"][self.metric]["detail"]
@@ -125,6 +131,7 @@ def submit(
     _check_folder(out)
     paper = _read_paper(info)
     label, config = read_cell_config(run)
+    paper = _with_additional_data(paper, config)
     training, evaluation = read_training(run), read_evaluation(run)
     reasons = violations(threat, config, evaluation)
     found = len(reasons)
@@ -198,6 +205,22 @@ def _read_paper(path: Path | None) -> Paper:
     return parse(Paper, content, where=f"--info {path}")
 
 
+def _with_additional_data(paper: Paper, config: CellConfig) -> Paper:
+    """``paper``, which says of a run with ``dataset.extra`` that it has additional data.
+
+    Raises:
+        ConfigError: it says that there is none.
+    """
+    if config.dataset.extra is None:
+        return paper
+    if paper.additional_data is False:
+        raise ConfigError(
+            "--info says additional_data: false, but the run was trained on extra images too "
+            f"({Path(config.dataset.extra.path).name}); say true"
+        )
+    return paper.model_copy(update={"additional_data": True})
+
+
 def _against_files(data: Dataset) -> list[str]:
     """ImageNet's board is on fixed images; other boards' are the whole test set."""
     if not isinstance(data.test, StreamedSplit) or data.name != "imagenet":
@@ -215,7 +238,7 @@ def _write(
 ) -> None:
     indices = torch.arange(min(8, len(data.test)))
     _, images, _ = next(iter(evaluation_batches(data.test, 8, indices=indices)))
-    title = f"{submission.id}: {submission.label}, trained on {submission.dataset}."
+    title = f"{submission.id}: {submission.label}, trained on {submission.trained_on}."
     source = standalone_source(model, title, images)
 
     shutil.rmtree(out / "model_info", ignore_errors=True)
@@ -298,6 +321,7 @@ def _log(submission: _Submission) -> str:
             "weights": submission.weights,
         },
         "board": f"{submission.dataset} {FOLDERS[submission.threat]}",
+        "trained on": submission.trained_on,
         "against it": list(submission.reasons) or "nothing was found",
         "dataset": dataset,
         "metrics": metrics,
@@ -313,6 +337,8 @@ def _issue(submission: _Submission) -> str:
     model_info = f"{submission.dataset}/{FOLDERS[submission.threat]}/{submission.id}.json"
     zoo = "x" if paper.license else " "
     additional = {True: "true", False: "false", None: "not stated"}[paper.additional_data]
+    if extra := submission.config.dataset.extra:
+        additional += f" ({Path(extra.path).name}, {100 * extra.share:g} % of each training batch)"
     return f"""{_banner(submission)}Title: [New Model] {submission.id}
 Label: new-model
 

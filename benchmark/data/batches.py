@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,6 +41,29 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     starts = range(0, count, batch_size)
     bounds = [(start, min(start + batch_size, count)) for start in starts]
     return bounds if bounds[-1][1] - bounds[-1][0] > 1 else bounds[:-1]
+
+
+def full_bounds(count: int, batch_size: int, share: float) -> tuple[list[tuple[int, int]], int]:
+    """(start, stop) of each batch of an epoch in which a ``share`` of each is drawn from extra
+    images, and how many of its images are of the data set.
+
+    There are as many batches as ``count`` images of the data set would make, all of them full;
+    larger ones than the data set is (in smoke tests) become as large as it.
+
+    Raises:
+        ConfigError: batch size below 2, or not one extra image in a batch.
+        DataError: fewer than 2 images.
+    """
+    batch_bounds(count, batch_size)
+    size = min(batch_size, count)
+    extra = math.floor(size * share + 1e-9)  # 100 * 0.29 must not become 28 by rounding
+    if extra == 0:
+        raise ConfigError(
+            f"dataset.extra.share = {share:g} is less than one image of a batch of {size}; raise "
+            "it, or train.batch_size"
+        )
+    starts = range(0, math.ceil(count / size) * size, size)
+    return [(start, start + size) for start in starts], size - extra
 
 
 def draw_shifts(

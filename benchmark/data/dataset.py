@@ -137,6 +137,56 @@ AnySplit: TypeAlias = Split | StreamedSplit
 
 
 @dataclass(frozen=True)
+class ExtraImages:
+    """Training images beside those of the data set, such as generated ones, read when needed.
+
+    They are read from the file, which the operating system keeps in its cache as far as there is
+    room. A mapped file would count as memory of the process, and a damaged disk would kill it.
+
+    Attributes:
+        offset: where the pixels, uint8 of ``shape`` [n, s, s, c], begin in the file ``path``.
+        labels: integers [n].
+        share: of each batch that is drawn from them, in (0, 1).
+        known_by: 16 hexadecimal digits over shape, labels and pixels.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    labels: np.ndarray
+    share: float
+    known_by: str
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 [m, s, s, c] and labels int64 [m] of ``indices``, in this order.
+
+        Raises:
+            DataError: the file is gone, or shorter than it was.
+        """
+        images = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
+        size = images[:1].nbytes
+        chosen = indices.numpy()
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                for image, index in zip(images, chosen.tolist(), strict=True):
+                    file.seek(self.offset + index * size)
+                    if file.readinto(image.data) != size:
+                        raise DataError(
+                            f"{self.path.name} has become shorter while it was read; restore it, "
+                            "then run the same command again to go on"
+                        )
+        except OSError as error:
+            raise DataError(
+                f"{self.path.name} cannot be read ({error.strerror}); restore it, then run the "
+                "same command again to go on"
+            ) from error
+        return images, self.labels[chosen].astype(np.int64)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Train, validation and test split of one data set.
 
@@ -148,6 +198,7 @@ class Dataset:
         notes: remarks for the record, such as "20,000 of 50,000 training images".
         statistics: mean and standard deviation per channel, in [0, 1], that are used instead of
             those of the training images, if they are of as many channels.
+        extra: images beside ``train`` that batches are drawn from too; they are in the fingerprint.
 
     A data set for evaluation alone has training and validation splits of no images.
     """
@@ -161,6 +212,7 @@ class Dataset:
     source: str
     notes: tuple[str, ...] = ()
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    extra: ExtraImages | None = None
 
     @property
     def num_classes(self) -> int:

@@ -13,8 +13,15 @@ import torch
 from torch import Tensor
 
 from benchmark.core.mesh import DataAxis
-from benchmark.data.batches import Batch, IndexedBatch, batch_bounds, draw_shifts, generator
-from benchmark.data.dataset import AnySplit, Split, StreamedSplit
+from benchmark.data.batches import (
+    Batch,
+    IndexedBatch,
+    batch_bounds,
+    draw_shifts,
+    full_bounds,
+    generator,
+)
+from benchmark.data.dataset import AnySplit, ExtraImages, Split, StreamedSplit
 from benchmark.data.streaming import StreamedTrainLoader, streamed_evaluation_batches
 
 # Pixels of the batches that are augmented at once. Between two training steps code and tables have
@@ -43,8 +50,12 @@ def train_loader(
     device: torch.device | str = "cpu",
     channels_last: bool = True,
     axis: DataAxis | None = None,
+    extra: ExtraImages | None = None,
 ) -> BatchSource:
-    """The loader for the kind of split: ``TrainLoader`` in memory, else ``StreamedTrainLoader``."""
+    """The loader for the kind of split: ``TrainLoader`` in memory, else ``StreamedTrainLoader``.
+
+    ``extra`` is for splits in memory; ``sources.load`` gives none with others.
+    """
     if isinstance(split, StreamedSplit):
         return StreamedTrainLoader(
             split,
@@ -65,11 +76,14 @@ def train_loader(
         device=device,
         channels_last=channels_last,
         axis=axis,
+        extra=extra,
     )
 
 
 class TrainLoader:
     """Shuffled, randomly cropped and flipped batches of a split in memory.
+
+    With ``extra``, a share of each batch is drawn from there; see ``ExtraConfig``.
 
     Args:
         split: images in memory; they are moved to ``device`` once, with ``flip`` each beside its
@@ -80,9 +94,11 @@ class TrainLoader:
         flip: flip each image horizontally with probability 1/2.
         channels_last: memory format of the batches (values are the same).
         axis: processes that share every batch; this one gets its part, and the axis is told.
+        extra: images beside those of the split.
 
     Raises:
-        ConfigError, DataError: see ``batch_bounds``.
+        ConfigError, DataError: see ``batch_bounds`` and ``full_bounds``; while batches are read,
+            DataError for a damaged file of extra images.
     """
 
     def __init__(
@@ -96,32 +112,23 @@ class TrainLoader:
         device: torch.device | str = "cpu",
         channels_last: bool = True,
         axis: DataAxis | None = None,
+        extra: ExtraImages | None = None,
     ) -> None:
         self._axis = axis or DataAxis()
-        self._bounds = batch_bounds(len(split), batch_size)
+        self._extra = extra
+        self._of_split = 0  # images of the split in a batch, where there are others
+        if extra is None:
+            self._bounds = batch_bounds(len(split), batch_size)
+        else:
+            self._bounds, self._of_split = full_bounds(len(split), batch_size, extra.share)
         self.steps_per_epoch = len(self._bounds)
-        self._device = torch.device(device)
-        height, width = split.images.shape[2:]
-        self._shape = height, width, split.channels
-        image = height * width * split.channels
-        # One run of pixels, image behind image, [h, w, c] each, and then all of them mirrored. A
-        # shifted image is what lies that far from it, but for rows and columns that are its
-        # neighbours': they become zero.
-        margin = crop * (width + 1) * split.channels
-        copies = 2 if flip else 1
-        pixels = torch.zeros(copies * len(split) * image + 2 * margin, dtype=torch.uint8)
-        inner = pixels.narrow(0, margin, copies * len(split) * image).view(copies, -1, *self._shape)
-        inner[0] = split.images.permute(0, 2, 3, 1)
-        if flip:
-            inner[1].numpy()[:] = inner[0].numpy()[:, :, ::-1]  # without a third copy
-        pixels = pixels.to(self._device)
-        self._runs = pixels.as_strided((len(pixels) - image + 1, image), (1, 1))
-        self._rows = _inside(height, crop).to(self._device)
-        self._columns = _inside(width, crop).repeat_interleave(split.channels, 1)
-        self._columns = self._columns.to(self._device)
-        self._labels = split.labels.to(self._device)
+        device = torch.device(device)
+        self._crops = _Crops(split, crop, device)
+        self._runs = self._crops.run(split.images.permute(0, 2, 3, 1), mirrored=flip)
+        self._labels = split.labels.to(device)
         self._seed, self._crop, self._flip = seed, crop, flip
         self._channels_last = channels_last
+        image = split.images[0].numel()
         self._group = max(1, _GROUP_BYTES // (batch_size * image))
 
     def order(self, epoch: int) -> Tensor:
@@ -134,34 +141,108 @@ class TrainLoader:
         random = generator(self._seed, epoch, 1 + batch)
         return draw_shifts(random, stop - start, self._crop, self._flip)
 
+    def chosen(self, epoch: int, batch: int, order: Tensor) -> Tensor:
+        """Which images one batch has, int64 [b]: below n those of the split, n + i extra image i.
+
+        Args:
+            order: of the split in this epoch.
+        """
+        start, stop = self._bounds[batch]
+        if self._extra is None:
+            return order[start:stop]
+        # of its own, so that crops and flips are drawn as without extra images
+        random = generator(self._seed, epoch, 1 + batch, 1)
+        # the last batches have fewer of the split where its images do not suffice
+        own = order[batch * self._of_split : (batch + 1) * self._of_split]
+        others = torch.randint(len(self._extra), (stop - start - len(own),), generator=random)
+        both = torch.cat([own, len(order) + others])
+        return both[torch.randperm(len(both), generator=random)]
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches from number ``start`` on: x float32 [b, c, h, w] in [0, 1], y int64 [b]."""
         order = self.order(epoch)
         for group in range(start, self.steps_per_epoch, self._group):
             bounds = self._bounds[group : group + self._group]
             parts = [slice(*self._axis.part(last - first)) for first, last in bounds]
-            chosen = [order[slice(*bound)][part] for bound, part in zip(bounds, parts, strict=True)]
+            chosen = [
+                self.chosen(epoch, batch, order)[part] for batch, part in enumerate(parts, group)
+            ]
             drawn = [
                 [draw[part] for draw in self.draws(epoch, batch)]
                 for batch, part in enumerate(parts, group)
             ]
-            every = torch.cat(chosen)
-            images = self._augmented(every, *map(torch.cat, zip(*drawn, strict=True)))
-            labels = self._labels.index_select(0, every.to(self._device))
+            images, labels = self._augmented(
+                torch.cat(chosen), *map(torch.cat, zip(*drawn, strict=True))
+            )
             sizes = [len(part) for part in chosen]
             batches = zip(bounds, images.split(sizes), labels.split(sizes), strict=True)
             for (first, last), x, y in batches:
                 self._axis.take(last - first)
                 yield _to_float(x, self._channels_last), y
 
-    def _augmented(self, chosen: Tensor, top: Tensor, left: Tensor, flips: Tensor) -> Tensor:
-        """The chosen images, zero-padded, cut at (top, left), flipped: uint8 [b, h, w, c]."""
-        height, width, channels = self._shape
+    def _augmented(
+        self, chosen: Tensor, top: Tensor, left: Tensor, flips: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The chosen images, zero-padded, cut at (top, left), flipped: uint8 [b, h, w, c]; and
+        their labels."""
         # A flip after the crop: the mirrored image, cut as far from its other side.
         left = torch.where(flips, 2 * self._crop - left, left)
-        chosen = chosen + flips * len(self._labels)
+        count = len(self._labels)
+        if self._extra is None:
+            images = self._crops.cut(self._runs, chosen + flips * count, top, left)
+            return images, self._labels.index_select(0, chosen.to(self._labels.device))
+        (own,) = torch.where(chosen < count)
+        (others,) = torch.where(chosen >= count)
+        images = self._crops.cut(self._runs, chosen[own] + flips[own] * count, top[own], left[own])
+        labels = self._labels.index_select(0, chosen[own].to(self._labels.device))
+        if not len(others):
+            return images, labels
+        pixels, theirs = self._extra.read(chosen[others] - count)
+        mirrored = flips[others].numpy()
+        pixels[mirrored] = pixels[mirrored, :, ::-1]
+        run = self._crops.run(torch.from_numpy(pixels), mirrored=False)
+        cut = self._crops.cut(run, torch.arange(len(others)), top[others], left[others])
+        back = torch.cat([own, others]).argsort().to(images.device)
+        every = torch.cat([labels, torch.from_numpy(theirs).to(labels.device)])
+        return torch.cat([images, cut]).index_select(0, back), every.index_select(0, back)
+
+
+class _Crops:
+    """Cuts images as large as those of ``split`` out of runs of pixels.
+
+    A run is image behind image, [h, w, c] each. A shifted image is what lies that far from it, but
+    for rows and columns that are its neighbours': they become zero.
+    """
+
+    def __init__(self, split: Split, crop: int, device: torch.device) -> None:
+        height, width = split.images.shape[2:]
+        self._shape = height, width, split.channels
+        self._crop, self._device = crop, device
+        self._rows = _inside(height, crop).to(device)
+        self._columns = _inside(width, crop).repeat_interleave(split.channels, 1).to(device)
+
+    def run(self, images: Tensor, *, mirrored: bool) -> Tensor:
+        """All windows of the size of an image in a run of ``images`` (uint8 [n, h, w, c], on the
+        CPU), followed, if asked, by all of them mirrored."""
+        height, width, channels = self._shape
+        image = height * width * channels
+        margin = self._crop * (width + 1) * channels
+        copies = 2 if mirrored else 1
+        pixels = torch.zeros(copies * len(images) * image + 2 * margin, dtype=torch.uint8)
+        inner = pixels.narrow(0, margin, copies * len(images) * image)
+        inner = inner.view(copies, -1, *self._shape)
+        inner[0] = images
+        if mirrored:
+            inner[1].numpy()[:] = inner[0].numpy()[:, :, ::-1]  # without a third copy
+        pixels = pixels.to(self._device)
+        return pixels.as_strided((len(pixels) - image + 1, image), (1, 1))
+
+    def cut(self, runs: Tensor, chosen: Tensor, top: Tensor, left: Tensor) -> Tensor:
+        """The images that ``chosen`` numbers in ``runs``, zero-padded by the crop and cut at
+        (top, left): uint8 [b, h, w, c]."""
+        height, width, channels = self._shape
         begin = self._native(((chosen * height + top) * width + left) * channels)
-        images = self._native(self._runs)[begin]
+        images = self._native(runs)[begin]
         if self._crop:
             rows = images.reshape(-1, height, width * channels)
             rows *= self._native(self._rows)[self._native(top)][:, :, None]

@@ -7,6 +7,7 @@ import torch
 from benchmark.data.dataset import Dataset, Split
 from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.data.sources import lowest
+from benchmark.data.splits import long_tail
 
 
 def official(config: DatasetConfig) -> Dataset | None:
@@ -18,6 +19,9 @@ def official(config: DatasetConfig) -> Dataset | None:
     if size is None:
         return None
     held_out = config.val_size or max(1, round(config.val_fraction * size.train))
+    kept = size.train - held_out
+    if config.imbalance is not None:
+        kept = sum(long_tail([kept // size.classes] * size.classes, config.imbalance))
 
     def split(count: int, *limits: int | None) -> Split:
         side = config.size or size.size
@@ -27,7 +31,7 @@ def official(config: DatasetConfig) -> Dataset | None:
 
     return Dataset(
         name=config.name,
-        train=split(size.train - held_out, config.train_limit),
+        train=split(kept, config.train_limit),
         val=split(held_out),
         test=split(size.test, config.test_limit),
         classes=tuple(map(str, range(size.classes))),

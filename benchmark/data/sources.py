@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -11,19 +12,20 @@ from benchmark.core.errors import DataError
 from benchmark.data.check import check_classes, check_same_size
 from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fingerprint
 from benchmark.data.decode import resize_square
+from benchmark.data.extra import read_extra
 from benchmark.data.source import DATASETS, DatasetConfig
-from benchmark.data.splits import carve, stratified
+from benchmark.data.splits import carve, long_tailed, stratified
 
 
 def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True) -> Dataset:
     """Read, check and split the data set that ``config`` describes.
 
     The validation split is carved, stratified, from the training images unless the source has
-    one; ``train_limit`` then thins what is left. Test images depend on no seed.
+    one; ``imbalance`` and then ``train_limit`` thin what is left. Test images depend on no seed.
 
     Args:
         training: whether training images must be there. Without, a test split alone will do, and
-            the training and validation splits are empty then.
+            the training and validation splits are empty then; ``extra`` is not looked for.
 
     Raises:
         DataError: nothing found, damaged files, or data of another form than declared.
@@ -58,6 +60,15 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
         notes.append(f"validation: {len(val):,} images carved from training, stratified")
     else:
         notes.append(f"validation: the source's own {len(val):,} images")
+    if config.imbalance is not None and len(train):
+        train = train.take(
+            long_tailed(train.labels, len(raw.classes), config.imbalance, config.split_seed)
+        )
+        ends = [int((train.labels == label).sum()) for label in (0, len(raw.classes) - 1)]
+        notes.append(
+            f"long-tailed training split: imbalance {config.imbalance:g}, {ends[0]:,} images of "
+            f"{raw.classes[0]} to {ends[1]:,} of {raw.classes[-1]}, {len(train):,} in all"
+        )
     train = _thin(train, lowest(config.train_limit, config.limit), config.split_seed)
     val = _thin(val, config.limit, config.split_seed)
     test = raw.test
@@ -66,6 +77,14 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
         test = test.take(torch.arange(first))
     train, val, test = (_resized(split, config.size) for split in (train, val, test))
     known_by, rests_on = fingerprint((train, val, test), raw.classes)
+    extra = None
+    if config.extra is not None and training:
+        extra = read_extra(config.extra, Path(data_root), train, raw.classes)
+        known_by = hashlib.sha256(f"{known_by} {extra.known_by}".encode()).hexdigest()[:16]
+        notes.append(
+            f"additional data: {100 * extra.share:g} % of each training batch are drawn from "
+            f"{len(extra):,} extra images ({extra.path.name}, {extra.known_by})"
+        )
     return Dataset(
         name=config.name,
         train=train,
@@ -76,6 +95,7 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
         source=raw.source,
         notes=(*notes, *rests_on),
         statistics=source.statistics,
+        extra=extra,
     )
 
 

@@ -1,6 +1,8 @@
-"""Stratified subsets: the validation split and limited training sets."""
+"""Subsets: the validation split, limited training sets and long-tailed ones."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -51,3 +53,40 @@ def carve(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
             f"class {min(lost)}; lower val_size or val_fraction"
         )
     return train, validation
+
+
+def long_tail(counts: Sequence[int], imbalance: float) -> list[int]:
+    """How many images each class keeps: n_c = floor(n_0 * imbalance^(-c / (C - 1))), c from 0.
+
+    The exponential protocol of Cui et al., 1901.05555, in the order of labels. n_0 is as large as
+    the ``counts`` of all classes allow: of a balanced set, all images of the first class.
+
+    Raises:
+        DataError: a class would keep no image.
+    """
+    shares = [imbalance ** (-label / (len(counts) - 1)) for label in range(len(counts))]
+    # 1e-9: 4500 * 0.1 must not become 449 by rounding
+    first = min(int(n / share + 1e-9) for n, share in zip(counts, shares, strict=True))
+    kept = [int(first * share + 1e-9) for share in shares]
+    if min(kept) < 1:
+        raise DataError(
+            f"dataset.imbalance = {imbalance:g} leaves no image of class {kept.index(min(kept))}; "
+            "lower it"
+        )
+    return kept
+
+
+def long_tailed(labels: Tensor, classes: int, imbalance: float, seed: int) -> Tensor:
+    """Sorted indices of the images that stay, see ``long_tail``; ``seed`` chooses them.
+
+    Raises:
+        DataError: a class would keep no image.
+    """
+    values = labels.numpy()
+    counts = np.bincount(values, minlength=classes).tolist()
+    random = np.random.RandomState(seed)
+    chosen = [
+        random.permutation(np.flatnonzero(values == label))[:number]
+        for label, number in enumerate(long_tail(counts, imbalance))
+    ]
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark.core.config import Config
 from benchmark.core.errors import ConfigError
@@ -40,6 +40,8 @@ class Architecture:
             cannot be.
         options: the class of its options.
         told_by: the options that a state dict tells by its shapes, by name.
+        usual: the options that published weights have unless they are known to have others. The
+            user is not asked for them where a checkpoint does not tell them.
         normalizes_itself: the normalisation is part of the architecture; mean and std are None.
         only_colour: it has no one-channel form.
 
@@ -51,6 +53,7 @@ class Architecture:
     call: Callable[..., Call]
     options: type[ArchitectureOptions] = ArchitectureOptions
     told_by: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda state: {}
+    usual: Mapping[str, Any] = field(default_factory=dict)
     normalizes_itself: bool = False
     only_colour: bool = False
 
@@ -65,18 +68,6 @@ MODELS: Registry[Architecture] = Registry("model", "generalist_bench.models", Ar
 def input_channels(channels: int) -> dict[str, int]:
     """The argument ``in_channels`` of this repository's networks, which is left out for colour."""
     return {} if channels == 3 else {"in_channels": channels}
-
-
-def of_any_size(network: Callable[..., nn.Module], **form: Any) -> Callable[..., Call]:
-    """``Architecture.call`` of a network that ends in global pooling, and so does not ask for the
-    image size."""
-
-    def call(
-        num_classes: int, *, image_size: int, channels: int, mean: Any = None, std: Any = None
-    ) -> Call:
-        return partial(network, num_classes, **form, mean=mean, std=std, **input_channels(channels))
-
-    return call
 
 
 def first_convolution(state: Mapping[str, Tensor]) -> Tensor | None:

@@ -198,6 +198,8 @@ def _from_registry(
             config[name] = told[name]
         elif name in recorded:
             config[name] = recorded[name]
+        elif name in architecture.usual:
+            config[name] = architecture.usual[name]
         elif name not in settings:
             values = [f"={value}" for value in _choices(field.annotation)] or ["=VALUE"]
             raise ConfigError(

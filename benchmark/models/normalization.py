@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+# Buffers of a network that normalises its images.
+NORMALIZATION = ("mu", "sigma")
+
 
 class Normalized(nn.Module):
     """Base of networks that take pixels in [0, 1] and normalise them themselves.
@@ -26,7 +29,7 @@ class Normalized(nn.Module):
         persistent: bool = True,
     ) -> None:
         """Register the buffers; ``persistent=False`` keeps them out of the state dict."""
-        for name, values in (("mu", mean), ("sigma", std)):
+        for name, values in zip(NORMALIZATION, (mean, std), strict=True):
             buffer = None if values is None else torch.tensor(values).view(1, -1, 1, 1)
             self.register_buffer(name, buffer, persistent=persistent)
 

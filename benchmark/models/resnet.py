@@ -15,13 +15,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from benchmark.models.activation import (
+    ACTIVATIONS,
+    USUAL,
+    ActivationName,
+    ActivationOptions,
+    activation_argument,
+    of_any_size,
+)
 from benchmark.models.architecture import (
     Architecture,
-    ArchitectureOptions,
     Call,
     first_convolution,
     input_channels,
-    of_any_size,
 )
 from benchmark.models.normalization import Normalized
 
@@ -39,10 +45,13 @@ def pooled(x: Tensor) -> Tensor:
 
 
 class BasicBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN, added to the (projected) input, then ReLU."""
+    """conv-BN-ReLU-conv-BN, added to the (projected) input, then ReLU; or another activation."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, activation: str = "relu"
+    ) -> None:
         super().__init__()
+        self.act = ACTIVATIONS[activation]
         self.conv1 = conv(in_channels, channels, stride=stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv(channels, channels)
@@ -54,8 +63,8 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = self.act(self.bn1(self.conv1(x)))
+        return self.act(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class PreActBlock(nn.Module):
@@ -64,12 +73,19 @@ class PreActBlock(nn.Module):
     Args:
         activated_shortcut: a projection shortcut starts after the first BN-ReLU, as in the paper,
             and not before it. Identity shortcuts always carry the raw input.
+        activation: in place of ReLU.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, activated_shortcut: bool
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        activated_shortcut: bool,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
+        self.act = ACTIVATIONS[activation]
         self.activated_shortcut = activated_shortcut
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1 = conv(in_channels, channels, stride=stride)
@@ -80,10 +96,10 @@ class PreActBlock(nn.Module):
             self.shortcut = nn.Sequential(conv(in_channels, channels, kernel=1, stride=stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x))
+        out = self.act(self.bn1(x))
         if self.shortcut is not None:
             x = self.shortcut(out if self.activated_shortcut else x)
-        return self.conv2(F.relu(self.bn2(self.conv1(out)))) + x
+        return self.conv2(self.act(self.bn2(self.conv1(out)))) + x
 
 
 class ResNet(Normalized):
@@ -93,6 +109,7 @@ class ResNet(Normalized):
         width: channels of the stem and of the first stage.
         blocks: number of blocks per stage; every stage but the first halves the image.
         stem_stride: stride of the 3x3 stem.
+        activation: in place of ReLU.
         in_channels: of the images; 1 for grey.
     """
 
@@ -103,12 +120,14 @@ class ResNet(Normalized):
         width: int = 64,
         blocks: Sequence[int] = (2, 2, 2, 2),
         stem_stride: int = 1,
+        activation: ActivationName = "relu",
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.set_normalization(mean, std)
+        self.act = ACTIVATIONS[activation]
         self.conv1 = conv(in_channels, width, stride=stem_stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.stages = len(blocks)
@@ -118,14 +137,14 @@ class ResNet(Normalized):
             layer = nn.Sequential()
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layer.append(BasicBlock(in_channels, channels, stride))
+                layer.append(BasicBlock(in_channels, channels, stride, activation))
                 in_channels = channels
             self.add_module(f"layer{stage + 1}", layer)
         self.linear = nn.Linear(in_channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [n, 3, h, w] in [0, 1] to logits [n, num_classes]."""
-        x = F.relu(self.bn1(self.conv1(self.normalize(x))))
+        x = self.act(self.bn1(self.conv1(self.normalize(x))))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return self.linear(pooled(x))
@@ -139,6 +158,7 @@ class PreActResNet(Normalized):
             and in robust_overfitting (2002.11569), AWP (2004.05884) and E-AT (2105.12508);
             RobustBench's ``PreActResNet(PreActBlockV2, ..., bn_before_fc=True)``. Otherwise raw
             shortcuts and no last BN, as in Fast AT (2001.03994); its ``PreActResNet18()``.
+        activation: in place of ReLU.
     """
 
     def __init__(
@@ -146,19 +166,21 @@ class PreActResNet(Normalized):
         num_classes: int,
         *,
         paper_form: bool = True,
+        activation: ActivationName = "relu",
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.set_normalization(mean, std)
+        self.act = ACTIVATIONS[activation]
         self.conv1 = conv(in_channels, 64)
         in_channels = 64
         for stage, channels in enumerate((64, 128, 256, 512)):
             layer = nn.Sequential()
             for index in range(2):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layer.append(PreActBlock(in_channels, channels, stride, paper_form))
+                layer.append(PreActBlock(in_channels, channels, stride, paper_form, activation))
                 in_channels = channels
             self.add_module(f"layer{stage + 1}", layer)
         self.bn = nn.BatchNorm2d(in_channels) if paper_form else None
@@ -170,12 +192,12 @@ class PreActResNet(Normalized):
         for stage in range(4):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         if self.bn is not None:
-            x = F.relu(self.bn(x))
+            x = self.act(self.bn(x))
         return self.linear(pooled(x))
 
 
-class SmallResNetOptions(ArchitectureOptions):
-    """Options of ``small-resnet``.
+class SmallResNetOptions(ActivationOptions):
+    """Options of ``small-resnet``, beside the activation.
 
     Attributes:
         width: channels of the first stage; 16 unless given.
@@ -193,6 +215,7 @@ def _small_resnet(
     channels: int,
     width: int | None,
     stem_stride: int | None,
+    activation: str,
     **normalization: Any,
 ) -> Call:
     form: dict[str, Any] = {
@@ -200,6 +223,7 @@ def _small_resnet(
         "blocks": (1, 1, 1),
         "stem_stride": stem_stride or (2 if image_size >= 32 else 1),
         **input_channels(channels),
+        **activation_argument(activation),
     }
     return partial(ResNet, num_classes, **form, **normalization)
 
@@ -209,18 +233,16 @@ def _width(state: Mapping[str, Tensor]) -> dict[str, int]:
     return {} if stem is None else {"width": stem.shape[0]}
 
 
-RESNET18 = Architecture("ResNet-18, CIFAR form, 11.17 M", of_any_size(ResNet))
-RESNET18_W16 = Architecture("ResNet-18 of width 16, 0.70 M", of_any_size(ResNet, width=16))
+RESNET18 = of_any_size("ResNet-18, CIFAR form, 11.17 M", ResNet)
+RESNET18_W16 = of_any_size("ResNet-18 of width 16, 0.70 M", ResNet, width=16)
 SMALL_RESNET = Architecture(
     "ResNet-8: 3 stages of 1 block, width 16 unless given, 0.08 M",
     _small_resnet,
     options=SmallResNetOptions,
     told_by=_width,
+    usual=USUAL,
 )
-PREACTRESNET18 = Architecture(
-    "pre-activation ResNet-18, last BN, 11.17 M", of_any_size(PreActResNet)
-)
-PREACTRESNET18_FASTAT = Architecture(
-    "pre-activation ResNet-18 of Fast AT, no last BN, 11.17 M",
-    of_any_size(PreActResNet, paper_form=False),
+PREACTRESNET18 = of_any_size("pre-activation ResNet-18, last BN, 11.17 M", PreActResNet)
+PREACTRESNET18_FASTAT = of_any_size(
+    "pre-activation ResNet-18 of Fast AT, no last BN, 11.17 M", PreActResNet, paper_form=False
 )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.errors import CheckpointError
+from benchmark.models.normalization import NORMALIZATION, Normalized
 
 # Tensors by name, and what modules keep as extra state.
 StateDict = OrderedDict[str, Any]
@@ -55,7 +56,8 @@ _COUNTERS = frozenset(
 _OPTIONAL = ("num_batches_tracked", "_extra_state")
 _CHOOSE = "--set model.checkpoint_key=NAME chooses"
 # What stands before the names when the network was an attribute of what was saved.
-_HOLDERS = frozenset({"model", "net", "network", "ema_model", "online_model"})
+# "0" is that of nn.Sequential(network).
+_HOLDERS = frozenset({"model", "net", "network", "ema_model", "online_model", "0"})
 # Plain values beside weights that need a class of their own; none of them runs code.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -281,6 +283,9 @@ def load_weights(model: nn.Module, state: StateDict, source: str) -> list[str]:
             f"{source} does not fit the network: {lines[-1] if lines else type(error).__name__}"
         ) from error
     missing = [name for name in outcome.missing_keys if not name.endswith("_extra_state")]
+    # A registered network has them only where the file or the user states a normalisation.
+    stated = [name for name in missing if isinstance(model, Normalized) and name in NORMALIZATION]
+    missing = [name for name in missing if name not in stated]
     problems = []
     if missing:
         problems.append(f"missing {few(missing)}")
@@ -293,7 +298,9 @@ def load_weights(model: nn.Module, state: StateDict, source: str) -> list[str]:
         notes.append(f"names in the checkpoint begin with {prefix!r}, which is left out")
     if dropped:
         notes.append(f"counters in the checkpoint are left out: {few(dropped)}")
-    if len(missing) < len(outcome.missing_keys):
+    if stated:
+        notes.append("the checkpoint has no normalisation; it is the one of model.normalization")
+    if len(missing) + len(stated) < len(outcome.missing_keys):
         notes.append("the checkpoint lacks extra state of the network, which keeps its own")
     return notes
 

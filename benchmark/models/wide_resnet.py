@@ -10,19 +10,24 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.models.architecture import Architecture, of_any_size
+from benchmark.models.activation import ACTIVATIONS, ActivationName, of_any_size
 from benchmark.models.normalization import Normalized
 from benchmark.models.resnet import conv, pooled
 
 
 class WideBlock(nn.Module):
-    """BN-ReLU-conv-BN-ReLU-conv, added to the input; a projection starts after BN-ReLU."""
+    """BN-ReLU-conv-BN-ReLU-conv, added to the input; a projection starts after BN-ReLU.
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    ``activation`` stands in place of ReLU.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, activation: str = "relu"
+    ) -> None:
         super().__init__()
+        self.act = ACTIVATIONS[activation]
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1 = conv(in_channels, channels, stride=stride)
         self.bn2 = nn.BatchNorm2d(channels)
@@ -33,10 +38,10 @@ class WideBlock(nn.Module):
             self.convShortcut = conv(in_channels, channels, kernel=1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x))
+        out = self.act(self.bn1(x))
         if self.convShortcut is not None:
             x = self.convShortcut(out)
-        return self.conv2(F.relu(self.bn2(self.conv1(out)))) + x
+        return self.conv2(self.act(self.bn2(self.conv1(out)))) + x
 
 
 class WideResNet(Normalized):
@@ -56,12 +61,14 @@ class WideResNet(Normalized):
         *,
         blocks: int,
         widen: int = 10,
+        activation: ActivationName = "relu",
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.set_normalization(mean, std)
+        self.act = ACTIVATIONS[activation]
         self.conv1 = conv(in_channels, 16)
         in_channels = 16
         for stage in range(3):
@@ -69,7 +76,7 @@ class WideResNet(Normalized):
             layer = nn.Sequential()
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layer.append(WideBlock(in_channels, channels, stride))
+                layer.append(WideBlock(in_channels, channels, stride, activation))
                 in_channels = channels
             # The extra level "layer" is part of the names in checkpoints.
             self.add_module(f"block{stage + 1}", nn.Sequential(OrderedDict(layer=layer)))
@@ -91,7 +98,7 @@ class WideResNet(Normalized):
         x = self.conv1(self.normalize(x))
         for stage in range(3):
             x = self.get_submodule(f"block{stage + 1}")(x)
-        return self.fc(pooled(F.relu(self.bn1(x))))
+        return self.fc(pooled(self.act(self.bn1(x))))
 
 
 def _drop_unused_stage(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -99,9 +106,10 @@ def _drop_unused_stage(module: nn.Module, state: dict[str, Any], prefix: str, *_
         del state[key]
 
 
-WRN_28_10 = Architecture("WideResNet-28-10, 36.48 M", of_any_size(WideResNet, blocks=4))
-WRN_32_10 = Architecture(
+WRN_28_10 = of_any_size("WideResNet-28-10, 36.48 M", WideResNet, blocks=4)
+WRN_32_10 = of_any_size(
     "WideResNet-32-10 in Madry's counting (the tensors of wrn-34-10), 46.16 M",
-    of_any_size(WideResNet, blocks=5),
+    WideResNet,
+    blocks=5,
 )
-WRN_34_10 = Architecture("WideResNet-34-10, 46.16 M", of_any_size(WideResNet, blocks=5))
+WRN_34_10 = of_any_size("WideResNet-34-10, 46.16 M", WideResNet, blocks=5)

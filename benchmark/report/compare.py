@@ -22,6 +22,7 @@ from benchmark.records.study import CellRecord, is_estimate, nested, outcome_mat
 from benchmark.report.metric_roles import same_attack_ball
 from benchmark.report.paired import ALPHA
 from benchmark.report.texts import percent
+from benchmark.report.training_data import training_data
 from benchmark.report.undertrained import undertrained
 
 
@@ -191,13 +192,15 @@ def limit_of(cell: CellRecord) -> int | None:
 
 
 def warnings(first: Path, second: Path) -> list[str]:
-    """What a reader of the comparison must know of each run: trial runs, under-trained ones, and
-    findings of the reliability checks."""
+    """What a reader of the comparison must know of each run: trial runs, other training data,
+    under-trained ones, and findings of the reliability checks."""
     lines = []
     for path in dict.fromkeys((first, second)):
         cell = read_run(path)
         if (limit := limit_of(cell)) is not None:
             lines.append(f"{path.name}: limit = {limit}, a trial run, not a result")
+        if data := training_data(cell):
+            lines.append(f"{path.name} was trained with {data}")
         if why := undertrained([cell]):
             lines.append(f"{path.name} is under-trained: {why}")
         lines += [f"{path.name} is doubtful: {name}: {text}" for name, text in cell.findings]

@@ -8,6 +8,7 @@ from typing import Any
 from benchmark.records.study import CellRecord, SuiteRecord, nested
 from benchmark.report.metric_roles import title
 from benchmark.report.study_model import DOUBTFUL, Table
+from benchmark.report.training_data import training_data_lines
 from benchmark.report.undertrained import undertrained_lines
 
 # Rules by which a checkpoint is chosen, and how they read.
@@ -66,6 +67,7 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
         if not suite.entry(metric)["higher_is_better"]:
             parts.append("smaller is better")
         lines.append(f"{title(suite, metric)}: {', '.join(parts)}.")
+    lines += training_data_lines(done)
     authors = dict.fromkeys(
         c.label for c in done if nested(c.config, "method", "recipe", "recipe") == "authors"
     )

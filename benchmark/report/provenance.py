@@ -15,6 +15,7 @@ from benchmark.records.keys import weights
 from benchmark.records.schema import read_configuration, read_environment, read_evaluation
 from benchmark.records.study import CellRecord, SuiteRecord, nested
 from benchmark.report.study_model import Provenance
+from benchmark.report.training_data import training_data
 
 RUNS_HEAD = ("Method", "Seed", "State", "Trained on", "Config hash", "Model hash", "Record")
 
@@ -131,14 +132,16 @@ def circumstances(cell: CellRecord) -> dict[str, str]:
 
 
 def trained_on(cell: CellRecord) -> str:
-    """ "cpu, 1 thread, fp32, 0123abc"; "-" if nothing is on record."""
+    """ "cpu, 1 thread, fp32, 0123abc", and data that are not the data set's own; "-" if nothing is
+    on record."""
     found = circumstances(cell)
     if "threads" in found:
         found["threads"] += " thread" if found["threads"] == "1" else " threads"
     if "git" in found:
         found["git"] = found["git"][:7]
     shown = ("device", "processor", "threads", "precision", "git")
-    return ", ".join(found[k] for k in shown if k in found) or "-"
+    where = ", ".join(found[k] for k in shown if k in found)
+    return "; ".join(part for part in (where, training_data(cell)) if part) or "-"
 
 
 def same_configuration_elsewhere(suite: SuiteRecord) -> list[str]:

@@ -18,7 +18,7 @@ from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method
 from benchmark.core.ranks import Ranks
 from benchmark.core.setting import Setting
-from benchmark.data.batches import batch_bounds
+from benchmark.data.batches import batch_bounds, full_bounds
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.data.source import DatasetConfig
@@ -51,14 +51,19 @@ def training_length(train: TrainConfig, dataset: DatasetConfig, images: int) -> 
 
     Raises:
         ConfigError: less than a step, or batches larger than the data (allowed under ``limit``,
-            which is for smoke tests: the only batch of an epoch is then smaller).
+            which is for smoke tests: the only batch of an epoch is then smaller); see
+            ``full_bounds``.
     """
     if train.batch_size > images and dataset.limit is None:
         raise ConfigError(
             f"train.batch_size = {train.batch_size} is more than the {images} training images; "
             f"set train.batch_size to {images} or less"
         )
-    sizes = [stop - start for start, stop in batch_bounds(images, train.batch_size)]
+    if dataset.extra is None:
+        bounds = batch_bounds(images, train.batch_size)
+    else:
+        bounds, _ = full_bounds(images, train.batch_size, dataset.extra.share)
+    sizes = [stop - start for start, stop in bounds]
     wanted = train.epochs * len(sizes)
     if wanted < 1 - 1e-9:
         raise ConfigError(

@@ -77,6 +77,7 @@ class Trainer:
             flip=config.dataset.flip,
             device=device,
             axis=self._mesh.data,
+            extra=data.extra,
         )
         length = training_length(config.train, config.dataset, len(data.train))
         self.method = build_method(

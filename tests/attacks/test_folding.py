@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.models.config import ModelConfig
+from benchmark.models.dm_wide_resnet import DMWideResNet
 from benchmark.models.zoo import build_model
 
 
@@ -68,6 +69,20 @@ def test_same_logits_and_gradients_before_and_after_refresh(name: str, folds: in
     assert torch.equal(view(x), before)
     view.refresh()
     assert_same_function(model, view, x)
+
+
+def test_swish_is_folded_like_relu() -> None:
+    """DeepMind's form, whose strided convolutions pad below and on the right alone, and ResNet-18:
+    the second BatchNorm of each of 12 blocks, and all 20."""
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+    deepmind = DMWideResNet(10, blocks=4, widen=1, mean=mean, std=std)
+    config = ModelConfig.model_validate({"name": "resnet18-w16", "activation": "swish"})
+    plain = build_model(config, num_classes=10, image_size=32)
+    for model, folds in ((deepmind.double(), 12), (plain.double(), 20)):
+        shake(model)
+        view = FoldedView(model)
+        assert view.folds == folds
+        assert_same_function(model, view, torch.rand(4, 3, 32, 32, dtype=torch.float64))
 
 
 def test_weights_held_in_bf16_are_those_of_autocast() -> None:

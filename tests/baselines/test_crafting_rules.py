@@ -17,6 +17,7 @@ from baselines.fast_at import FGSMRS, NFGSM
 from baselines.fat import FAT, FATTRADES
 from baselines.multi_norm import AVG, MAX, MSD, SAT
 from baselines.score import SCORE
+from baselines.trades_generated import TRADESGenerated
 from benchmark.attacks import pgd
 from benchmark.attacks.apgd import apgd
 from benchmark.attacks.norms import norm_of
@@ -358,6 +359,25 @@ def test_score_climbs_the_squared_distance_by_the_statistics_of_the_batch() -> N
     for _ in range(THREATS["linf"].steps):
         z.requires_grad_()
         (grad,) = torch.autograd.grad(((other(z).softmax(1) - p) ** 2).sum(), z)
+        z = (z.detach() + size * grad.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
+    torch.testing.assert_close(actual, z)
+
+
+def test_trades_of_generated_data_starts_uniformly_and_normalises_by_the_batch() -> None:
+    """Protects: the start and the mode of ``trades`` itself, which the code does not have."""
+    (x, y), model = images(12, dtype=torch.float64), network().double()
+    before = model.norm.running_mean.clone()  # type: ignore[union-attr, operator]
+    objective = make(TRADESGenerated)
+    with crafting(model, objective.batchnorm):
+        actual = objective.perturb(model, x, y, draws())
+    assert torch.equal(model.norm.running_mean, before)  # type: ignore[union-attr, arg-type]
+    other = copy.deepcopy(model).train()
+    p = other(x).softmax(1).detach()
+    size = float(THREATS["linf"].step)
+    z = (x + torch.empty_like(x).uniform_(-EPS, EPS, generator=draws().generator)).clamp(0, 1)
+    for _ in range(THREATS["linf"].steps):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(-(p * other(z).softmax(1).log()).sum(), z)
         z = (z.detach() + size * grad.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
     torch.testing.assert_close(actual, z)
 

@@ -95,6 +95,15 @@ def trades(f: nn.Module, x: Tensor, x_adv: Tensor, beta: float) -> Tensor:
     return ce(clean) + beta * kl(softmax(clean), softmax(f(x_adv))).sum() / len(x)
 
 
+def smoothed_trades(f: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
+    """beta 5; nine tenths on the label and a tenth over all three classes, the label among them."""
+    total = trades(f, x, x_adv, 5) - ce(f(x))
+    for i in range(len(x)):
+        log = torch.log(softmax(f(x))[i])
+        total = total - (0.9 * log[Y[i]] + 0.1 * (log[0] + log[1] + log[2]) / 3) / len(x)
+    return total
+
+
 def mart(f: nn.Module, x: Tensor, x_adv: Tensor, beta: float) -> Tensor:
     p, q = softmax(f(x)), softmax(f(x_adv))
     total = x.new_zeros(())
@@ -151,6 +160,7 @@ OBJECTIVES: dict[str, Formula] = {
     "natural": lambda f, x_adv, draws: ce(f(X)),
     "pgd-at": lambda f, x_adv, draws: ce(f(x_adv)),
     "trades": lambda f, x_adv, draws: trades(f, X, x_adv, 6),
+    "trades-generated": lambda f, x_adv, draws: smoothed_trades(f, X, x_adv),
     "joint": lambda f, x_adv, draws: (ce(f(X)) + ce(f(x_adv))) / 2,
     "rst-without-extra-data": lambda f, x_adv, draws: trades(f, X, x_adv, 6),
     "mart": lambda f, x_adv, draws: mart(f, X, x_adv, 5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from tiny_suites import tiny
 
 from benchmark.commands.catalogue import methods_page
@@ -54,6 +55,25 @@ def test_every_learner_has_the_numbers_of_the_authors_code(name: str) -> None:
         assert learner.grad_clip == (0.5 if name == "sat" else None)
         for progress, factor in factors:
             assert learner.schedule(progress) == pytest.approx(factor, abs=1e-9), progress
+
+
+def test_generated_data_has_the_one_cycle_of_its_code() -> None:
+    """Against torch's own, as the code calls it: one step per epoch."""
+    learner = build_suite(
+        tiny(methods=[{"name": "trades-generated", "recipe": "authors"}])
+    ).methods[0].recipe.learner  # type: ignore[attr-defined]  # fmt: skip
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.2, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.2, pct_start=0.025, total_steps=400
+    )
+    for epoch in range(400):
+        (expected,) = theirs.get_last_lr()
+        found = learner.optimizer.lr * learner.schedule(epoch / 400)
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-12), epoch
+        optimizer.step()
+        if epoch < 399:
+            theirs.step()
+    assert learner.optimizer.nesterov
 
 
 def test_the_rows_of_the_paper_suites() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError
@@ -25,6 +27,8 @@ ROBUSTBENCH = {
 }
 
 PARAMETERS = {
+    "dm-wrn-28-10": 36_479_194,
+    "dm-wrn-70-16": 266_796_506,
     "preactresnet18": 11_172_170,
     "preactresnet18-fastat": 11_171_146,
     "resnet18": 11_173_962,
@@ -121,6 +125,47 @@ def test_normalisation_can_be_written_out() -> None:
     assert model.state_dict()["sigma"].flatten().tolist() == [0.5] * 3
 
 
+FAMILIES = ["resnet18-w16", "small-resnet", "preactresnet18", "wrn-28-10"]
+
+
+class Called(TorchFunctionMode):
+    """Names of the functions of torch that are called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_swish_stands_in_place_of_every_relu(name: str) -> None:
+    """Protects: an activation that is forgotten somewhere in a network."""
+    counts = []
+    for activation, other in (("relu", "silu"), ("silu", "relu")):
+        with torch.device("meta"):
+            model = build(name, activation=activation).eval()
+        with Called() as called:
+            model(torch.empty(2, 3, 32, 32, device="meta"))
+        assert other not in called.names
+        counts.append(called.names.count(activation))
+    assert counts[0] == counts[1] > 3
+
+
+def test_relu_is_no_part_of_records_and_swish_is() -> None:
+    """Protects: hashes of the runs that are on record."""
+    plain = ModelConfig.model_validate({"name": "resnet18", "activation": "relu"})
+    assert plain.model_dump() == ModelConfig.model_validate({"name": "resnet18"}).model_dump()
+    assert "activation" not in plain.model_dump()
+    swish = ModelConfig.model_validate({"name": "resnet18", "activation": "silu"})
+    assert swish.model_dump()["activation"] == "swish"
+    assert ModelConfig.model_validate(swish.model_dump()) == swish
+    deepmind = ModelConfig.model_validate({"name": "dm-wrn-28-10"}).model_dump()
+    assert deepmind["activation"] == "swish"
+
+
 def test_wide_resnet_loads_checkpoints_with_the_unused_stage() -> None:
     with torch.device("meta"):
         model = build("wrn-28-10")
@@ -140,6 +185,8 @@ def test_wide_resnet_loads_checkpoints_with_the_unused_stage() -> None:
         ({"name": "small-resnet", "width": 0}, "width"),
         ({"name": "small-resnet", "widht": 8}, "did you mean 'width'"),
         ({"name": "resnet2b", "normalization": "dataset"}, "own normalisation"),
+        ({"name": "resnet2b", "activation": "swish"}, "activation is fixed in resnet2b"),
+        ({"name": "resnet18", "activation": "gelu"}, "activation"),
         ({"normalization": {"mean": [125, 123, 114], "std": [0.2] * 3}}, "divide by 255"),
         ({"normalization": {"mean": [0.5] * 3, "std": [0.0] * 3}}, "std"),
     ],

@@ -24,7 +24,10 @@ from benchmark.data import sources
 from benchmark.data.dataset import FileNames
 from benchmark.data.source import DatasetConfig
 from benchmark.models import robustbench as shim
+from benchmark.models.adapt import notes_of
 from benchmark.models.config import ModelConfig
+from benchmark.models.dm_wide_resnet import DMWideResNet
+from benchmark.models.loading import load_external
 from benchmark.models.zoo import build_model
 
 # A few images survive, so that agreement says something; each costs seconds.
@@ -106,19 +109,74 @@ def _theirs(name: str) -> nn.Module:
     return resnet.PreActResNet(resnet.PreActBlockV2, [2, 2, 2, 2], bn_before_fc=True)
 
 
+def shaken(network: nn.Module) -> None:
+    """BatchNorm with weights and biases that are not the neutral ones."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "preactresnet18", "wrn-28-10"])
 def test_our_weights_in_their_architectures(robustbench: ModuleType, name: str) -> None:
     """A strict load, and the same logits up to rounding."""
     ours = build_model(ModelConfig(name=name), num_classes=10, image_size=32).eval()
-    for module in ours.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
+    shaken(ours)
     theirs = _theirs(name).eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
     images = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(theirs(images), ours(images), rtol=1e-4, atol=1e-5)
+
+
+def test_swish_networks_of_deepmind_load_and_agree(robustbench: ModuleType, tmp_path: Path) -> None:
+    """Weights of RobustBench's DMWideResNet, which are those of most entries with generated images:
+    a strict load through the command line's own door, and the same logits in float64."""
+    theirs_of = importlib.import_module(
+        "robustbench.model_zoo.architectures.dm_wide_resnet"
+    ).DMWideResNet
+    torch.manual_seed(0)
+    theirs = theirs_of(depth=28, width=2, activation_fn=nn.SiLU).double()
+    shaken(theirs)
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    theirs.train()(torch.rand(16, 3, 32, 32, dtype=torch.float64))  # or all logits would be alike
+    theirs.eval()
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+    ours = DMWideResNet(10, blocks=4, widen=2, mean=mean, std=std).double().eval()
+    outcome = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert (outcome.missing_keys, outcome.unexpected_keys) == (["mu", "sigma"], [])
+    images = torch.rand(3, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        expected = theirs(images)
+        assert float((expected - expected.mean(0)).abs().max()) > 0.01
+        # mean and std are of float32 on both sides
+        torch.testing.assert_close(ours(images), expected, rtol=0, atol=1e-12)
+
+
+def test_a_whole_network_of_deepmind_is_evaluated_by_name(
+    robustbench: ModuleType, tmp_path: Path
+) -> None:
+    """A checkpoint of the size that is published: the registered name, told no activation."""
+    theirs_of = importlib.import_module(
+        "robustbench.model_zoo.architectures.dm_wide_resnet"
+    ).DMWideResNet
+    theirs = theirs_of(depth=28, width=10, activation_fn=nn.SiLU).eval()
+    shaken(theirs)
+    wrapped = {f"module.0.{name}": value for name, value in theirs.state_dict().items()}
+    torch.save({"model_state_dict": wrapped}, tmp_path / "weights-best.pt")
+    normalization = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2471, 0.2435, 0.2616]}
+    ours = load_external(
+        "dm-wrn-28-10",
+        tmp_path / "weights-best.pt",
+        10,
+        settings={"normalization": normalization},
+    )
+    assert any("the one of model.normalization" in note for note in notes_of(ours))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
 
 
 def test_imagenet_images(robustbench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
