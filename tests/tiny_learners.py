@@ -103,11 +103,12 @@ def held_out(dtype: torch.dtype = torch.float32) -> Iterator[Batch]:
 
 
 def load_teacher(model: nn.Module, weights: Weights) -> None:
-    """Other weights and running averages for every place."""
+    """Weights and running averages that depend on the place alone."""
     generator = torch.Generator().manual_seed(sum(weights.place.encode()))
     with torch.no_grad():
         for value in floating_state(model):
-            value.add_(0.3 * torch.rand(value.shape, generator=generator, dtype=value.dtype))
+            drawn = torch.rand(value.shape, generator=generator, dtype=value.dtype)
+            value.copy_(drawn - 0.5 if value.dim() > 1 else drawn + 0.5)  # variances are positive
 
 
 def tiny_setting(

@@ -35,8 +35,6 @@ LEARNERS = [
 ]
 # What a method cannot do without.
 REQUIRED: dict[str, dict[str, Any]] = {"generalist": {"learners": LEARNERS}}
-# That of MixedNUTS's authors on CIFAR-10.
-MIXTURE = {"scale": 5, "power": 4, "bias": -1.1, "alpha": 0.99875, "plain_alpha": 0.957}
 # Methods whose cost depends on the images or on a draw, made to cost what they declare.
 FIXED_COST: dict[str, dict[str, Any]] = {
     "fat": {"tau": 99},
@@ -44,7 +42,7 @@ FIXED_COST: dict[str, dict[str, Any]] = {
     "sat": {"threats": ["linf", "l1"]},  # of equally many steps
     "rebat-plus-plus": {"stronger_since": "0%"},
     "cfa": {"threshold": 0},  # without the attack on held-out images
-    "mixednuts": {"mixture": MIXTURE},  # the same
+    "mixednuts": {"mixture": {}},  # the same
 }
 NAMES = METHODS.names()
 OBJECTIVES = [name for name in NAMES if is_objective(METHODS.get(name))]
