@@ -205,7 +205,9 @@ def test_a_suite_trains_its_teachers_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
     called = cli("run", rows, "--out", out)
     assert called.status == 0, called.err
-    assert "| mixednuts |" in (out / "report" / "report.md").read_text()
+    report = (out / "report" / "report.md").read_text()
+    assert "| mixednuts |" in report
+    assert "kd-swa, mtard, mixednuts: begun from or taught by trained networks" in report
     order = [line.split(": trained")[0] for line in called.err.splitlines() if ": trained" in line]
     labels = [line.split("] ")[1].split(" seed")[0] for line in order]
     assert labels == [*TEACHERS, *STUDENTS]
