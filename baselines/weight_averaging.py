@@ -19,9 +19,14 @@ from benchmark.core.setting import Setting
 
 
 class _Averaged(Recipe):
-    """One learner, of which an average is deployed. ``objective: NAME`` is short for a learner."""
+    """One learner, of which an average is deployed. ``objective: NAME`` is short for a learner.
+
+    Attributes:
+        default_objective: what it trains unless said.
+    """
 
     family = "weight averaging"
+    default_objective: ClassVar[Any] = "pgd-at"
 
     learner: LearnerConfig = default_learner("pgd-at", "pgd-at")
 
@@ -31,7 +36,7 @@ class _Averaged(Recipe):
         if not isinstance(data, Mapping) or "learner" in data:
             return data
         keys = set(LearnerConfig.model_fields) - {"name"}
-        learner = {"name": "learner", "objective": "pgd-at"}
+        learner = {"name": "learner", "objective": cls.default_objective}
         learner |= {key: value for key, value in data.items() if key in keys}
         return {key: value for key, value in data.items() if key not in keys} | {"learner": learner}
 
@@ -76,10 +81,14 @@ class _Following(AveragedMethod):
     """The average is told of the weights after every step."""
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        losses = super().update(batch, progress)
+        losses = self._step(batch, progress)
         self._follow(self.steps)
         self.steps += 1
         return losses
+
+    def _step(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """One step of the learner; see ``Method.update``."""
+        return super().update(batch, progress)
 
     def _follow(self, step: int) -> None:
         """Take the weights after optimiser step ``step`` (from 0) into the average."""
@@ -138,7 +147,7 @@ class SWA(_Averaged):
     network is the trained one. Wraps any objective: ``{name: swa, objective: trades}``.
 
     Departures: the adversarial code crafts in train mode (``objective: {name: pgd-at, batchnorm:
-    train}``), and has knowledge distillation beside it (KD-SWA), which is another method. The
+    train}``), and has knowledge distillation beside it, which is ``kd-swa``. The
     average is compared with a plain one (tests/baselines).
 
     Attributes:
@@ -162,10 +171,12 @@ class SWA(_Averaged):
 
     def build(self, setting: Setting) -> Method:
         """See ``Recipe.build``."""
-        return _SWA(self, setting)
+        return SWAMethod(self, setting)
 
 
-class _SWA(_Following):
+class SWAMethod(_Following):
+    """The state of SWA in training."""
+
     def __init__(self, recipe: SWA, setting: Setting) -> None:
         super().__init__(recipe.learner, setting)
         length = setting.total_steps, setting.steps_per_epoch

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.core.averaging import floating_state
 from benchmark.core.method import Batch, Method, Recipe, make_recipe
 from benchmark.core.setting import Setting
+from benchmark.core.weights import Weights
 
 CLASSES = 3
 
@@ -39,10 +41,12 @@ class TinyNet(nn.Module):
 
 
 class Ledger:
-    """Counts the images of which a gradient arrives at the logits; shared by copies of a net."""
+    """Counts the images of which a gradient arrives at the logits, and those of which none can;
+    shared by copies of a net."""
 
     def __init__(self) -> None:
         self.images = 0
+        self.forward_only = 0
 
     def __deepcopy__(self, memo: dict) -> Ledger:
         return self
@@ -57,6 +61,8 @@ class CountingNet(TinyNet):
         logits = super().forward(x)
         if logits.requires_grad:
             logits.register_hook(self._count)
+        else:
+            self.ledger.forward_only += len(x)
         return logits
 
     def _count(self, grad: Tensor) -> None:
@@ -96,6 +102,15 @@ def held_out(dtype: torch.dtype = torch.float32) -> Iterator[Batch]:
     return iter([images(8, seed, dtype) for seed in (9, 10)])
 
 
+def load_teacher(model: nn.Module, weights: Weights) -> None:
+    """Weights and running averages that depend on the place alone."""
+    generator = torch.Generator().manual_seed(sum(weights.place.encode()))
+    with torch.no_grad():
+        for value in floating_state(model):
+            drawn = torch.rand(value.shape, generator=generator, dtype=value.dtype)
+            value.copy_(drawn - 0.5 if value.dim() > 1 else drawn + 0.5)  # variances are positive
+
+
 def tiny_setting(
     total_steps: int = 8,
     steps_per_epoch: int = 2,
@@ -121,6 +136,7 @@ def tiny_setting(
         **{
             "calibration": lambda: calibration(dtype_of(new_model())),
             "held_out": lambda: held_out(dtype_of(new_model())),
+            "load": load_teacher,
             **more,
         },
     )

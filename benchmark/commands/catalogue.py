@@ -13,6 +13,7 @@ from torch import nn
 from benchmark.core.method import Method, authors_recipe, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
+from benchmark.core.weights import Weights
 from benchmark.metrics.metric import METRICS
 
 # Fields that every method has, or that are settings of the suite rather than of the method.
@@ -31,6 +32,7 @@ class Entry:
         module: where it is defined.
         passes: gradient passes per image and step with the default threat models (10 steps); None
             if it cannot be built with defaults alone.
+        forward_passes: passes of frozen teachers, forward alone, per image and step.
         inference_passes: forward passes of the deployed model per image.
         defaults: hyper-parameters and their defaults as JSON.
         authors: the authors' recipe; empty if there is none.
@@ -41,6 +43,7 @@ class Entry:
     module: str
     objective: bool
     passes: float | None
+    forward_passes: float
     inference_passes: int
     defaults: dict[str, str]
     authors: str
@@ -49,7 +52,10 @@ class Entry:
         """The cost in words."""
         if self.passes is None:
             return "depends on what it is given"
-        text = f"{self.passes:g} gradient passes per image and step with 10-step attacks"
+        text = f"{self.passes:g} gradient passes"
+        if self.forward_passes:
+            text += f" and {self.forward_passes:g} forward passes of teachers"
+        text += " per image and step with 10-step attacks"
         if self.inference_passes > 1:
             text += f"; {self.inference_passes} forward passes per image when deployed"
         return text
@@ -78,6 +84,7 @@ def _entry(name: str, cls: Any) -> Entry:
         module=cls.__module__,
         objective=is_objective(cls),
         passes=method.passes if method else None,
+        forward_passes=method.forward_passes if method else 0,
         inference_passes=method.inference_passes if method else 1,
         defaults=_defaults(name),
         authors=str(authors_recipe(cls) or ""),
@@ -104,7 +111,11 @@ def _build(name: str) -> Method | None:
         recipe = make_recipe({"name": name, **_NEEDED.get(name, {})})
     except ValueError:
         return None
-    return recipe.build(Setting(new_model=new_model, total_steps=1, steps_per_epoch=1))
+    return recipe.build(Setting(new_model, total_steps=1, steps_per_epoch=1, load=_unloaded))
+
+
+def _unloaded(model: nn.Module, weights: Weights) -> None:
+    """Teachers with fresh weights cost the same."""
 
 
 def _defaults(name: str) -> dict[str, str]:

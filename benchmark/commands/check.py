@@ -16,6 +16,7 @@ from benchmark.config.suite import SuiteConfig, load_suite
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import atomic_path
+from benchmark.core.hashing import file_digest
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.evaluation.evaluator import Evaluator
@@ -33,7 +34,6 @@ from benchmark.gate.probe import probe
 from benchmark.gate.verdict import Verdict, judge
 from benchmark.records.files import RunFiles
 from benchmark.records.study import read_suite
-from benchmark.training import checkpoint
 from benchmark.training.build import build_method
 
 
@@ -101,7 +101,7 @@ def record_baseline(
         weights = RunFiles(cell_directory(out, chosen)).deployed
         with atomic_path(weights_path(path)) as temporary:
             shutil.copy(weights, temporary)
-        digest = checkpoint.file_digest(weights_path(path))
+        digest = file_digest(weights_path(path))
         reference = _Reference(path, f"{chosen.label}, seed {chosen.config.seed}", digest)
         found = reference.probed(suite, scope.seeds[0], data_root, device, progress)
     baseline = Baseline(
@@ -141,7 +141,7 @@ def _runs(out: Path, scope: Scope) -> list[Run]:
 
 def _check_weights(path: Path, digest: str) -> None:
     weights = weights_path(path)
-    if not weights.is_file() or checkpoint.file_digest(weights) != digest:
+    if not weights.is_file() or file_digest(weights) != digest:
         raise BenchmarkError(
             f"{weights} is missing or damaged (the reference network of {path}); restore it, or "
             f"record the baseline anew: generalist-bench record-baseline {path} --reason WHY"

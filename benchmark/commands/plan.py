@@ -22,7 +22,7 @@ from benchmark.records.keys import is_current
 from benchmark.records.schema import read_evaluation
 from benchmark.speed.clock import Clock
 from benchmark.speed.passes import best_of, pass_work
-from benchmark.training.build import build_method, training_length
+from benchmark.training.build import build_method, cell_length, suite_network
 from benchmark.training.selection import record_directories
 
 
@@ -47,18 +47,20 @@ def plan(
     Raises:
         ConfigError: see ``training_length``.
     """
-    length = training_length(suite.train, suite.dataset, len(data.train))
     if tflops:
         device = torch.device("meta")
     rows = []
     seconds: tuple[float, float] | None = None
     for cell in suite.cells():
         directory = cell_directory(out, cell)
+        length = cell_length(cell.config, len(data.train))
         with device if tflops else nullcontext():
             method = build_method(cell.config, data, device, length=length)
         if seconds is None:
-            model = next(iter(method.learners.values())).model
+            learners = list(method.learners.values())
+            model = learners[0].model if learners else suite_network(cell.config, data, device)
             if tflops:
+                model = model.to(device)
                 craft, train = count_flop(model, data.image_size, data.channels)
                 seconds = craft / (tflops * 1e12), train / (tflops * 1e12)
             else:

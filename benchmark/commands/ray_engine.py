@@ -143,6 +143,12 @@ class _Driver:
         )
         self.cells: dict[Any, int] = {}
         self.running: set[int] = set()
+        # By cell that is not sent out yet, the runs that must have ended before.
+        slugs = {cell.slug for cell, _ in self.heads}
+        self.waiting = {
+            number: slugs & set(cell.config.needs.values())
+            for number, (cell, _) in enumerate(self.heads)
+        }
         self.losses: Counter[int] = Counter()
 
     def run(self) -> Iterator[Ended]:
@@ -153,10 +159,12 @@ class _Driver:
             for number, (cell, _) in enumerate(self.heads)
             if is_finished(cell.config, cell_directory(self.job.out, cell), metrics)
         }
-        self.cells = {self.send(number): number for number in range(len(self.heads))}
         try:
             with self.progress.task("cells", len(self.heads), len(finished)) as task:
-                while self.cells:
+                while self.cells or self.waiting:
+                    for number in [n for n, needed in self.waiting.items() if not needed]:
+                        del self.waiting[number]
+                        self.cells[self.send(number)] = number
                     ready, _ = self.ray.wait(list(self.cells), timeout=1.0)
                     self._listen()
                     for reference in ready:
@@ -164,6 +172,8 @@ class _Driver:
                         self.running.discard(number)
                         ended = self._ended(reference, number)
                         if ended:
+                            for needed in self.waiting.values():
+                                needed.discard(ended[0].slug)
                             task.advance(number not in finished, self._note())
                             yield ended
                     task.advance(0, self._note())
@@ -172,7 +182,8 @@ class _Driver:
                 self._cancel()
 
     def _note(self) -> str:
-        return f"{len(self.running)} running, {len(self.cells) - len(self.running)} waiting"
+        waiting = len(self.cells) - len(self.running) + len(self.waiting)
+        return f"{len(self.running)} running, {waiting} waiting"
 
     def _listen(self) -> None:
         for number, text in self.told.get_nowait_batch(self.told.qsize()):

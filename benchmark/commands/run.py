@@ -37,7 +37,7 @@ from benchmark.records.schema import (
     write_environment,
     write_plan,
 )
-from benchmark.training.build import training_length
+from benchmark.training.build import check_trained, training_length
 from benchmark.training.loop import Trainer
 from benchmark.training.selection import load_deployed, record_directories
 from benchmark.training.state import check_same_data
@@ -191,7 +191,7 @@ def run_suite(
         The messages of diverged cells.
 
     Raises:
-        ConfigError: a training that cannot be (see ``training_length``).
+        ConfigError: a training that cannot be (see ``training_length`` and ``check_trained``).
         BenchmarkError: bad data or a locked run, before any work; a failed cell, after all others.
     """
     cells = suite.cells()
@@ -203,6 +203,8 @@ def run_suite(
     for note in data.notes:
         progress.say(f"  {note}")
     training_length(suite.train, suite.dataset, len(data.train))
+    for cell in cells:
+        check_trained(cell.config, data)
     if ranks.first:
         with locked([cell_directory(out, cell) for cell in cells]):
             stated = evaluate or suite.evaluation != standard_panel()

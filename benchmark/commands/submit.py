@@ -31,7 +31,7 @@ from benchmark.core.files import (
     write_json,
     write_text,
 )
-from benchmark.core.hashing import tensors_hash
+from benchmark.core.hashing import file_digest, tensors_hash
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset, StreamedSplit
 from benchmark.data.loader import evaluation_batches
@@ -40,7 +40,6 @@ from benchmark.models.standalone import standalone_source
 from benchmark.models.weights import read_state_dict
 from benchmark.records.files import RunFiles
 from benchmark.records.schema import read_environment, read_evaluation, read_training
-from benchmark.training.checkpoint import file_digest
 from benchmark.training.selection import load_deployed
 from benchmark.training.state import check_same_data
 

@@ -68,7 +68,8 @@ def tune(
         The suite with the chosen settings.
 
     Raises:
-        ConfigError: a seed that the suite has, or Optuna is missing.
+        ConfigError: a seed that the suite has, a method that cannot be trained alone, or Optuna is
+            missing.
         BenchmarkError: ``out`` holds another search; see ``run_suite``.
     """
     if seed in suite.seeds:
@@ -76,6 +77,15 @@ def tune(
             f"--tuning-seed {seed} is one of the suite's seeds, which are for the chosen settings; "
             "give another"
         )
+    for entry in suite.methods:
+        if entry.needs or entry.recipe.training_free:
+            reason = (
+                f"needs the runs of {', '.join(entry.needs)}" if entry.needs else "is not trained"
+            )
+            raise ConfigError(
+                f"tune trains each method alone, and {entry.label} {reason}; leave it out by naming "
+                "others (--method), or name the folders of trained runs in its settings"
+            )
     _optuna()
     data = sources.load(suite.dataset, data_root)
     counts = {

@@ -21,11 +21,18 @@ from pydantic import (
 )
 
 from benchmark.config.panels import expanded, standard_panel
+from benchmark.config.trained import found
 from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
 from benchmark.core.errors import ConfigError
 from benchmark.core.files import at_home
 from benchmark.core.mesh import BatchStatistics
-from benchmark.core.method import RECIPES, Recipe, SingleLearner, make_recipe
+from benchmark.core.method import (
+    RECIPES,
+    Recipe,
+    SingleLearner,
+    make_recipe,
+    trained_weights,
+)
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.optimizer import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.registry import did_you_mean
@@ -131,13 +138,24 @@ class TrainConfig(Config):
 
 
 class CellConfig(Config):
-    """One run: method x data set x model x seed. Its hash names the run's directory."""
+    """One run: method x data set x model x seed. Its hash names the run's directory.
+
+    Attributes:
+        needs: the runs of the same suite that the method begins with or learns from: the names of
+            their directories, by label.
+    """
 
     dataset: DatasetConfig
     model: ModelConfig
     recipe: SerializeAsAny[Recipe]
     train: TrainConfig
     seed: int = Field(ge=0, lt=2**32)
+    needs: dict[str, str] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = default(self)
+        return data if self.needs else {k: v for k, v in data.items() if k != "needs"}
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -175,6 +193,12 @@ class MethodEntry(Config):
     label: Name
     recipe: SerializeAsAny[Recipe]
     given: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+    @property
+    def needs(self) -> list[str]:
+        """The labels of the rows that it begins with or learns from."""
+        labels = (weights.method for weights, _ in trained_weights(self.recipe))
+        return list(dict.fromkeys(label for label in labels if label))
 
 
 class SuiteConfig(Config):
@@ -228,6 +252,7 @@ class SuiteConfig(Config):
             data["train"] = {**train, "validation_threat": threats["linf"]}
         context = {
             "threats": threats,
+            "weights": found,
             "learner": {key: data[key] for key in ("optimizer", "schedule") if data.get(key)},
         }
         data["methods"] = [_entry(item, context) for item in methods]
@@ -242,6 +267,7 @@ class SuiteConfig(Config):
         labels = [entry.label for entry in self.methods]
         _check_once("method", labels, "; give each its own label")
         _check_once("seed", self.seeds)
+        in_order_of_need(self.methods)
         if not labels or not self.seeds:
             raise ValueError("a suite needs at least one method and one seed")
         check_panel(self.evaluation)
@@ -255,21 +281,24 @@ class SuiteConfig(Config):
         return self
 
     def cells(self) -> list[Cell]:
-        """Seed by seed, so that a first full table exists early."""
-        return [
-            Cell(
-                label=entry.label,
-                config=CellConfig(
+        """Seed by seed, so that a first full table exists early; what a run learns from is before
+        it."""
+        cells = []
+        for seed in self.seeds:
+            slugs: dict[str, str] = {}
+            for entry in in_order_of_need(self.methods):
+                config = CellConfig(
                     dataset=self.dataset,
                     model=self.model,
                     recipe=entry.recipe,
                     train=self.train,
                     seed=seed,
-                ),
-            )
-            for seed in self.seeds
-            for entry in self.methods
-        ]
+                    needs={label: slugs[label] for label in entry.needs},
+                )
+                cell = Cell(label=entry.label, config=config)
+                slugs[entry.label] = cell.slug
+                cells.append(cell)
+        return cells
 
     def varied(
         self, entry: MethodEntry, settings: Mapping[str, Any], optimizer: Mapping[str, Any]
@@ -297,6 +326,7 @@ class SuiteConfig(Config):
         """What fills the settings that a method leaves open."""
         return {
             "threats": self.threats,
+            "weights": found,
             "learner": {
                 "optimizer": optimizer.model_dump(mode="json"),
                 "schedule": self.schedule.model_dump(mode="json"),
@@ -307,7 +337,8 @@ class SuiteConfig(Config):
         """The suite cut down to some labels or method names (and seeds); empty means all.
 
         A registered method that the suite does not have is added with its preset. ``NAME@authors``
-        and ``NAME@common`` are a method or a label with that recipe: a row of its own.
+        and ``NAME@common`` are a method or a label with that recipe: a row of its own. The rows
+        that a chosen one learns from are chosen too.
 
         Raises:
             ConfigError: unknown method, or one without an authors' recipe.
@@ -336,8 +367,48 @@ class SuiteConfig(Config):
                     chosen.append(MethodEntry.model_validate(entry))
             except ValueError as error:
                 raise ConfigError(f"--method {name}: {error}") from error
+        rows = {entry.label: entry for entry in (*self.methods, *chosen)}
+        for entry in chosen:  # which grows
+            for label in entry.needs:
+                if label not in rows and label in METHODS:
+                    rows[label] = MethodEntry.model_validate(_entry(label, context))
+                if label not in rows:
+                    raise ConfigError(_no_such_row(entry, label))
+                if rows[label] not in chosen:
+                    chosen.append(rows[label])
         unique = {entry.label: entry for entry in chosen}
         return self.model_copy(update={"methods": tuple(unique.values()), "seeds": seeds})
+
+
+def in_order_of_need(entries: Sequence[MethodEntry]) -> list[MethodEntry]:
+    """The entries in their order, but each after those that it needs.
+
+    Raises:
+        ValueError: one that is needed is not there, or needs itself by way of others.
+    """
+    rows = {entry.label: entry for entry in entries}
+    placed: dict[str, MethodEntry] = {}
+
+    def place(entry: MethodEntry, path: tuple[str, ...]) -> None:
+        if entry.label in path:
+            chain = " needs ".join((*path[path.index(entry.label) :], entry.label))
+            raise ValueError(f"{chain}, so none of them can be trained first")
+        for label in entry.needs if entry.label not in placed else ():
+            if label not in rows:
+                raise ValueError(_no_such_row(entry, label))
+            place(rows[label], (*path, entry.label))
+        placed.setdefault(entry.label, entry)
+
+    for entry in entries:
+        place(entry, ())
+    return list(placed.values())
+
+
+def _no_such_row(entry: MethodEntry, label: str) -> str:
+    return (
+        f"method {entry.label} needs the run of a row {label!r}, which the suite does not have; "
+        f"add {label} to its methods, or name the folder of a trained run or a checkpoint instead"
+    )
 
 
 def _threats(given: Any) -> dict[str, ThreatModel]:

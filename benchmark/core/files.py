@@ -91,6 +91,11 @@ def save_tensors(content: Any, temporary: Path, path: Path) -> None:
         ) from error
 
 
+def digest_path(path: Path) -> Path:
+    """Where the SHA-256 of a checkpoint stands."""
+    return path.with_suffix(path.suffix + ".sha256")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically as UTF-8; bytes of file names that are no UTF-8 become ``?``."""
     with atomic_path(path) as temporary:

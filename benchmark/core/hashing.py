@@ -1,11 +1,21 @@
-"""Fingerprints of tensors."""
+"""Fingerprints of files and of tensors."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def tensors_hash(state: Mapping[str, torch.Tensor]) -> str:

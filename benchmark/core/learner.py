@@ -22,6 +22,7 @@ from benchmark.core.objective import ObjectiveRef, Step
 from benchmark.core.optimizer import DEFAULT_SCHEDULE, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
+from benchmark.core.weights import Weights
 
 
 class LearnerConfig(Config):
@@ -35,6 +36,7 @@ class LearnerConfig(Config):
         optimizer, schedule: see above. The schedule is a factor of the optimiser's lr.
         grad_clip: largest l_2 norm of the gradient; None for no clipping.
         init: initial weights; learners with the same number start from the same weights.
+        init_from: trained weights to begin with, in place of initial ones.
         model: architecture of its own, as under a suite's ``model``; None for the suite's.
     """
 
@@ -44,13 +46,14 @@ class LearnerConfig(Config):
     schedule: Schedule = DEFAULT_SCHEDULE
     grad_clip: float | None = Field(default=None, gt=0)
     init: int = Field(default=0, ge=0)
+    init_from: Weights | None = None
     model: dict[str, Any] | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Options that came later and are off do not change the hashes of earlier records."""
         data = default(self)
-        off = {"init": 0, "model": None}
+        off = {"init": 0, "init_from": None, "model": None}
         return {key: value for key, value in data.items() if off.get(key, ...) != value}
 
     @model_validator(mode="before")
@@ -94,6 +97,8 @@ class Learner:
         self.objective = config.objective
         if model is None:
             model = setting.new_model(config.init, config.model)
+            if config.init_from:
+                setting.load(model, config.init_from)
         self.model = model
         self.model.train()
         self.optimizer = config.optimizer.build(self.model)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from benchmark.core.config import Config
@@ -17,6 +17,7 @@ from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.optimizer import AuthorsRecipe
 from benchmark.core.search import Knob
 from benchmark.core.setting import Setting
+from benchmark.core.weights import TrainedNetwork, Weights
 
 Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] in [0, 1], labels [n]
 
@@ -26,12 +27,14 @@ class Method(ABC):
 
     Attributes:
         learners: by name, in the recipe's order.
+        forward_passes: passes of frozen teachers, forward alone, per image and step.
         inference_passes: forward passes that the deployed model makes per image.
         independent_learners: ``update`` steps each learner without looking at the others, so
             that several processes can divide the learners among themselves.
     """
 
     learners: dict[str, Learner]
+    forward_passes: float = 0
     inference_passes: int = 1
     independent_learners: bool = False
 
@@ -112,6 +115,8 @@ class Recipe(Config, ABC):
         authors: the latter; None if they are not known or state none.
         search: see ``Objective``.
         family: see ``Objective``; a method that is an objective states it there.
+        training_free: it is ready after a single step without an optimiser, however long the suite
+            trains.
         unrecorded: options that came after the first records, and their defaults, at which they are
             left out, so that the hashes of earlier records stay.
     """
@@ -119,6 +124,7 @@ class Recipe(Config, ABC):
     family: ClassVar[str] = "other"
     authors: ClassVar[AuthorsRecipe | None] = None
     search: ClassVar[tuple[Knob, ...]] = ()
+    training_free: ClassVar[bool] = False
     unrecorded: ClassVar[Mapping[str, Any]] = {"recipe": "common"}
 
     name: str = ""
@@ -170,12 +176,14 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
     """A validated recipe from ``{"name": ..., hyper-parameters}``.
 
     For a method that is an objective, the objective's own fields and the learner's
-    (optimizer, schedule, grad_clip) may be given side by side.
+    (optimizer, schedule, grad_clip) may be given side by side. ``init_from`` beside the fields of
+    any method is where all of its learners begin that do not state their own.
 
     Args:
-        context: ``threats`` (training threat models by name) and ``learner`` (default optimizer
-            and schedule), which fill what the recipe leaves open; with ``recipe: authors``, the
-            authors' take the place of ``learner``. None: ``data`` leaves nothing open, as recorded.
+        context: ``threats`` (training threat models by name), ``learner`` (default optimizer and
+            schedule) and ``weights`` (see ``core.weights``), which fill what the recipe leaves
+            open; with ``recipe: authors``, the authors' take the place of ``learner``. None:
+            ``data`` leaves nothing open, as recorded.
 
     Raises:
         ConfigError: unknown name; authors' recipe asked for where there is none, or beside an
@@ -186,6 +194,9 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
     if context is not None and data.get("recipe") == "authors":
         context = {**context, "learner": _authors_defaults(name, entry, data)}
     context = dict(context or {})
+    if "init_from" in data:
+        data = dict(data)
+        context["learner"] = {**context.get("learner", {}), "init_from": data.pop("init_from")}
     if is_objective(entry):
         if "learner" in data:  # the resolved form, as recorded
             return SingleLearner.model_validate(dict(data), context=context)
@@ -201,6 +212,21 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
     if not (isinstance(entry, type) and issubclass(entry, Recipe)):
         raise ConfigError(f"method {name!r} is neither an Objective nor a Recipe: {entry!r}")
     return entry.model_validate(dict(data), context=context)
+
+
+def trained_weights(config: Any) -> Iterator[tuple[Weights, Mapping[str, Any] | None]]:
+    """The trained weights that ``config`` names, a recipe or a part of one, each with the
+    architecture that they belong to (None: the suite's)."""
+    if isinstance(config, Weights):
+        yield config, config.model if isinstance(config, TrainedNetwork) else None
+    elif isinstance(config, LearnerConfig) and config.init_from:
+        yield config.init_from, config.model
+    elif isinstance(config, BaseModel):
+        for name in type(config).model_fields:
+            yield from trained_weights(getattr(config, name))
+    elif isinstance(config, tuple | list):
+        for item in config:
+            yield from trained_weights(item)
 
 
 def family_of(name: str) -> str:

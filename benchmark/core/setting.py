@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core.crafting import BatchNormMode, crafting
+from benchmark.core.errors import ConfigError
 from benchmark.core.mesh import DataAxis, Mesh
+from benchmark.core.weights import TrainedNetwork, Weights
 
 CraftingView = AbstractContextManager[nn.Module]
 
@@ -34,6 +36,12 @@ class PlainView:
 
 def _nothing() -> Iterator[Any]:
     return iter(())
+
+
+def _not_loaded(model: nn.Module, weights: Weights) -> None:
+    raise ConfigError(
+        f"this Setting cannot load weights ({weights.place}); give it a function as its `load`"
+    )
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ class Setting:
         crafting_view: (model, BatchNorm mode) to a context manager that yields the model to craft
             on. The trainer gives faster views than the plain one.
         autocast: the context of the training forward pass (reduced precision).
+        load: puts trained weights into a network.
         mesh: the processes that train together.
     """
 
@@ -106,11 +115,18 @@ class Setting:
     held_out: Callable[[], Iterator[tuple[Tensor, Tensor]]] = _nothing
     crafting_view: Callable[[nn.Module, BatchNormMode], CraftingView] = PlainView
     autocast: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
+    load: Callable[[nn.Module, Weights], None] = _not_loaded
     mesh: Mesh = field(default_factory=Mesh)
 
     def step(self, progress: float) -> Step:
         """The moment ``progress`` (fraction of training done)."""
         return Step(progress, self.generator, self.mesh.data)
+
+    def trained(self, network: TrainedNetwork) -> nn.Module:
+        """That network in eval mode, its weights frozen."""
+        model = self.new_model(0, network.model)
+        self.load(model, network)
+        return model.eval().requires_grad_(False)
 
     def of_learner(self, number: int) -> Setting:
         """The surroundings of a learner: its own random draws."""

@@ -232,6 +232,8 @@ class Training(_Chosen):
         inference_passes: of the deployed model per image.
         also: what further rules chose, if there are any.
         selection_floor, floor_missed: of the rule best-sum.
+        trained: SHA-256 of the trained weights that it began with or learned from, if there are
+            any, by the label of their run or their path.
     """
 
     data: str
@@ -248,6 +250,7 @@ class Training(_Chosen):
     selection_floor: Share | None = None
     floor_missed: bool | None = None
     parameters: Count
+    trained: dict[str, str] | None = None
     train_images: Count
     val_images: Count
 
@@ -271,6 +274,7 @@ class _Cell(_Strict):
     model: _Named
     train: _Train
     seed: Count
+    needs: dict[Word, Word] | None = None
 
 
 class Configuration(_Strict):

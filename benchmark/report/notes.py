@@ -84,6 +84,12 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
         lines.append(
             "Grad. passes: forward-backward passes per training image, natural training = 1."
         )
+        begun = dict.fromkeys(c.label for c in done if c.training.get("trained"))
+        if begun:
+            lines.append(
+                f"{', '.join(begun)}: begun from or taught by trained networks, whose training is "
+                "not in Grad. passes."
+            )
     lines += reliability_lines(suite)
     lines += undertrained_lines({r.method: r.undertrained for r in table.rows if r.undertrained})
     lines.append(missing_line(suite) or f"No cell is missing ({len(suite.cells)} planned).")

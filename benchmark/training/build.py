@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from benchmark.core.config import parse
 from benchmark.core.errors import ConfigError
 from benchmark.core.layout import lay_out
 from benchmark.core.mesh import Mesh, connect, layout
-from benchmark.core.method import Method
+from benchmark.core.method import Method, trained_weights
 from benchmark.core.ranks import Ranks
 from benchmark.core.setting import Setting
+from benchmark.core.weights import Weights
 from benchmark.data.batches import batch_bounds, full_bounds
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
@@ -25,6 +27,7 @@ from benchmark.data.source import DatasetConfig
 from benchmark.metrics.outcomes import sample
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
+from benchmark.training.trained import TrainedWeights, left_fresh
 from benchmark.training.views import TrainingPrecision
 
 # Clean training images for re-estimating BatchNorm statistics.
@@ -75,6 +78,15 @@ def training_length(train: TrainConfig, dataset: DatasetConfig, images: int) -> 
     return Length(steps, len(sizes), epochs * sum(sizes) + sum(sizes[:rest]))
 
 
+def cell_length(config: CellConfig, images: int) -> Length:
+    """The length of a cell's training: as for ``training_length``, or a single step of a method
+    that is free of training."""
+    length = training_length(config.train, config.dataset, images)
+    if config.recipe.training_free:
+        return Length(1, length.steps_per_epoch, min(config.train.batch_size, images))
+    return length
+
+
 def build_method(
     config: CellConfig,
     data: Dataset,
@@ -83,6 +95,7 @@ def build_method(
     length: Length | None = None,
     generators: Callable[[int], torch.Generator] | None = None,
     mesh: Mesh | None = None,
+    load: Callable[[nn.Module, Weights], None] = left_fresh,
 ) -> Method:
     """The method of a cell, with initial weights that depend on the cell's seed alone.
 
@@ -91,6 +104,11 @@ def build_method(
             or to look at its networks.
         generators: sources of the random draws made while training, by number of the learner.
         mesh: the processes that train together; None for this process alone.
+        load: puts trained weights into a network, for a method that begins with some or learns
+            from a network. Default: none does, for a method that is not trained.
+
+    Raises:
+        ConfigError: see ``TrainedWeights``.
     """
     mesh = mesh or Mesh()
 
@@ -109,9 +127,27 @@ def build_method(
             held_out=lambda: held_out_batches(data, config.train, device),
             crafting_view=precision.view,
             autocast=precision.autocast,
+            load=load,
             mesh=mesh,
         )
     )
+
+
+def check_trained(config: CellConfig, data: Dataset) -> None:
+    """Look at the trained weights that a cell names by their files: they must fit.
+
+    Raises:
+        ConfigError: see ``TrainedWeights``.
+    """
+    load = TrainedWeights({}, Path())
+    for weights, model in trained_weights(config.recipe):
+        if weights.path:
+            load(_build_network(config, data, torch.device("cpu"), Mesh(), 0, model), weights)
+
+
+def suite_network(config: CellConfig, data: Dataset, device: torch.device) -> nn.Module:
+    """A network of the suite's architecture, with fresh weights."""
+    return _build_network(config, data, device, Mesh(), 0, None)
 
 
 def _build_network(

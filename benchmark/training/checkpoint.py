@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +10,10 @@ from typing import Any
 import torch
 
 from benchmark.core.errors import CheckpointError
-from benchmark.core.files import atomic_path, save_tensors, write_text
+from benchmark.core.files import atomic_path, digest_path, save_tensors, write_text
+from benchmark.core.hashing import file_digest
 
 _REMEDY = "restore it from a copy, or delete the run's folder to train it from the start"
-
-
-def _digest_path(path: Path) -> Path:
-    return path.with_suffix(path.suffix + ".sha256")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def previous(path: Path) -> Path:
@@ -44,10 +31,10 @@ def rotate(path: Path) -> None:
         return
     kept = previous(path)
     # Digests of both contents first: whenever the process is killed, the one in place is known.
-    known = [*_digests(_digest_path(path)), *_digests(_digest_path(kept))]
-    write_text(_digest_path(kept), "".join(f"{digest}\n" for digest in dict.fromkeys(known)))
+    known = [*_digests(digest_path(path)), *_digests(digest_path(kept))]
+    write_text(digest_path(kept), "".join(f"{digest}\n" for digest in dict.fromkeys(known)))
     os.replace(path, kept)
-    write_text(_digest_path(kept), "".join(f"{d}\n" for d in _digests(_digest_path(path))))
+    write_text(digest_path(kept), "".join(f"{d}\n" for d in _digests(digest_path(path))))
 
 
 def load_last_good(path: Path) -> tuple[dict[str, Any], str]:
@@ -81,7 +68,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         BenchmarkError: the disk is full or the folder cannot be written; ``path`` is unchanged.
     """
-    digests = _digest_path(path)
+    digests = digest_path(path)
     with atomic_path(path) as temporary:
         save_tensors(state, temporary, path)
         digest = file_digest(temporary)
@@ -99,7 +86,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged (hash), or holding anything but tensors and plain values.
     """
-    digests = _digest_path(path)
+    digests = digest_path(path)
     if not path.is_file() or not digests.is_file():
         missing = path if not path.is_file() else digests
         raise CheckpointError(f"checkpoint file {missing} is missing; {_REMEDY}")

@@ -154,6 +154,7 @@ def write_summary(
             **({"also": {name: chosen[name] for name in others}} if others else {}),
             **floor,
             "parameters": sum(p.numel() for p in model.parameters()),
+            **({"trained": dict(state.trained)} if state.trained else {}),
             "train_images": len(data.train),
             "val_images": len(data.val),
         },

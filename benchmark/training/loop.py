@@ -16,7 +16,7 @@ from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import train_loader
-from benchmark.training.build import build_method, connect_processes, training_length
+from benchmark.training.build import build_method, cell_length, connect_processes
 from benchmark.training.divergence import CHECK_EVERY, check_losses, check_weights
 from benchmark.training.interruption import interruptible
 from benchmark.training.log import Log, next_line, validation_scores, write_summary
@@ -24,6 +24,7 @@ from benchmark.training.losses import LossSums
 from benchmark.training.random_state import RandomState
 from benchmark.training.selection import save_deployed, select, weights_path
 from benchmark.training.state import TrainingState, resume, save
+from benchmark.training.trained import TrainedWeights
 from benchmark.training.views import TrainingPrecision
 
 # Seconds between checkpoints (every validation writes one too): a kill costs no more than this.
@@ -42,10 +43,12 @@ class Trainer:
     and, last of all, ``training.json``, whose existence means that training is over.
 
     Args:
+        directory: the run's folder, beside those of the runs that its method learns from.
         learner_groups: how many groups of processes share the learners; None for a fast layout.
 
     Raises:
-        ConfigError: TF32 off CUDA; see ``training_length`` and ``core.mesh.layout``.
+        ConfigError: TF32 off CUDA; see ``training_length``, ``core.mesh.layout`` and
+            ``TrainedWeights``.
     """
 
     def __init__(
@@ -79,12 +82,19 @@ class Trainer:
             axis=self._mesh.data,
             extra=data.extra,
         )
-        length = training_length(config.train, config.dataset, len(data.train))
+        length = cell_length(config, len(data.train))
+        load = TrainedWeights(config.needs, directory.parent)
         self.method = build_method(
-            config, data, device, length=length, generators=random.generator, mesh=self._mesh
+            config,
+            data,
+            device,
+            length=length,
+            generators=random.generator,
+            mesh=self._mesh,
+            load=load,
         )
         losses = LossSums(self.method, self._mesh, device)
-        self.state = TrainingState(self.method, random, losses, length)
+        self.state = TrainingState(self.method, random, losses, length, load.used)
         self._log = Log(directory, tensorboard=tensorboard, writes=ranks.first)
         points = config.train.validations
         self._validate_at = {max(1, round(length.steps * i / points)) for i in range(1, points + 1)}

@@ -44,6 +44,8 @@ class TrainingState:
         method, random: networks, optimisers and averages; generators of random numbers.
         losses: since the last line of the log.
         length: of the whole training; it does not change.
+        trained: SHA-256 of the trained weights that it began with or learns from, by what the
+            configuration calls them.
         step: optimiser steps done.
         images, passes: training images met and gradient passes made in these steps.
         seconds: spent in these steps; validation and checkpoints are not counted.
@@ -56,6 +58,7 @@ class TrainingState:
     random: RandomState
     losses: LossSums
     length: Length
+    trained: Mapping[str, str] = field(default_factory=dict)
     step: int = 0
     images: int = 0
     passes: float = 0.0
@@ -119,7 +122,12 @@ def save(
     learners = state.method.learners.values()
     state.method.share(mesh)
     state.random.share(mesh, [n for n, learner in enumerate(learners) if learner.here])
-    content = {"config": config.hash, "data": data.fingerprint, **state.state_dict()}
+    content = {
+        "config": config.hash,
+        "data": data.fingerprint,
+        "trained": dict(state.trained),
+        **state.state_dict(),
+    }
     if mesh.ranks.first:
         path = RunFiles(directory).checkpoint
         checkpoint.rotate(path)
@@ -160,6 +168,7 @@ def _load(
             "run's folder to train it from the start"
         )
     check_same_data(str(saved.get("data")), data, path)
+    _check_same_weights(saved.get("trained"), state.trained, path)
     try:
         state.load_state_dict(saved)
     # A method may raise anything when it is given the state of another.
@@ -169,6 +178,18 @@ def _load(
             f"({type(error).__name__}: {str(error).splitlines()[0]}); go on there, or delete "
             "the run's folder to train it from the start"
         ) from error
+
+
+def _check_same_weights(recorded: Any, now: Mapping[str, str], path: Path) -> None:
+    """Raise CheckpointError if what ``path`` holds was made with other trained weights."""
+    known = recorded if isinstance(recorded, Mapping) else {}
+    for place, digest in now.items():
+        if known.get(place) != digest:
+            raise CheckpointError(
+                f"{path} was made with other weights of {place} (SHA-256 "
+                f"{str(known.get(place))[:12]}..., now {digest[:12]}...); restore those, or delete "
+                "the run's folder to train it from the start"
+            )
 
 
 def check_same_data(recorded: str, data: Dataset, path: Path) -> None:

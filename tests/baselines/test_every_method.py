@@ -42,6 +42,7 @@ FIXED_COST: dict[str, dict[str, Any]] = {
     "sat": {"threats": ["linf", "l1"]},  # of equally many steps
     "rebat-plus-plus": {"stronger_since": "0%"},
     "cfa": {"threshold": 0},  # without the attack on held-out images
+    "mixednuts": {"mixture": {}},  # the same
 }
 NAMES = METHODS.names()
 OBJECTIVES = [name for name in NAMES if is_objective(METHODS.get(name))]
@@ -114,6 +115,8 @@ def test_passes_are_the_gradients_that_are_computed(name: str, options: dict[str
     for step in range(2):
         method.update(images(8, step), step / 8)
     assert ledger.images / (2 * 8) == method.passes
+    if method.forward_passes:
+        assert ledger.forward_only / (2 * 8) == method.forward_passes
 
 
 @pytest.mark.parametrize("name", ["fat", "fat-trades"])

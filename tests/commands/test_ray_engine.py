@@ -18,6 +18,7 @@ from tiny_suites import Called, assert_same_result, cli, tiny, write_suite
 from benchmark.config.suite import build_suite
 from benchmark.training import checkpoint
 
+TAUGHT = {"name": "mixednuts", "robust": {"method": "natural"}}
 HOT = {"name": "natural", "label": "hot", "optimizer": {"lr": 1e30}}
 
 
@@ -123,26 +124,28 @@ def test_a_killed_worker_and_ctrl_c_leave_no_trace(cluster: str, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_cell_that_fails_or_diverges_takes_no_other_down(engine: str, tmp_path: Path) -> None:
-    """Both engines go on, end with the same message, and leave the same records."""
+    """Both engines go on, end with the same message, and leave the same records; a run that another
+    learns from comes first, whatever their order."""
     if engine == "ray":
         pytest.importorskip("ray", reason="ray is not installed")
     changes: dict[str, Any] = {
-        "methods": [HOT, "pgd-at", "natural"],
+        "methods": [TAUGHT, HOT, "pgd-at", "natural"],
         "train": {"epochs": 2, "validations": 1},
     }
     suite, out = write_suite(tmp_path, **changes), tmp_path / "out"
-    hot, pgd_at, natural = (out / "cells" / name for name in slugs(changes))
+    natural, taught, hot, pgd_at = (out / "cells" / name for name in slugs(changes))
     pgd_at.mkdir(parents=True)
     (pgd_at / "training.json").write_text("{}")
     (pgd_at / "config.json").write_text("{")
     called = cli("run", suite, "--out", out, "--engine", engine)
     assert called.status == 2
     last = called.err.splitlines()[-1]
-    assert last.startswith("error: 1 of 3 cells failed; the first: ")
+    assert last.startswith("error: 1 of 4 cells failed; the first: ")
     assert f"{pgd_at.name}/config.json is damaged" in last
     assert "hot seed 0: hot-s0" in called.err  # diverged, and said so
     assert not (hot / "training.json").exists()
     assert (natural / "evaluation.json").exists()
+    assert (taught / "evaluation.json").exists()
     assert not (pgd_at / "evaluation.json").exists()
 
 

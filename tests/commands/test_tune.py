@@ -122,6 +122,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     suite = _suite(methods=["pgd-at"])
     with pytest.raises(ConfigError, match="one of the suite's seeds"):
         _tune(suite, tmp_path, trials=1, seed=1)
+    taught = _suite(methods=["natural", "pgd-at", "mixednuts"])
+    with pytest.raises(ConfigError, match="mixednuts needs the runs of natural, pgd-at; leave it"):
+        _tune(taught, tmp_path, trials=1)
     _tune(suite, tmp_path, trials=1)
     with pytest.raises(BenchmarkError, match="holds a search with seed 7, not 8"):
         _tune(suite, tmp_path, trials=1, seed=8)

@@ -21,6 +21,7 @@ from tiny_suites import tiny_cell, tiny_data
 
 from benchmark.attacks.journal import AttackedBatch, Journal
 from benchmark.core.errors import CheckpointError
+from benchmark.core.hashing import file_digest
 from benchmark.models.loading import load_external, read_state_dict
 from benchmark.training import checkpoint
 from benchmark.training.loop import Trainer
@@ -90,7 +91,7 @@ def test_our_own(tmp_path: Path, content: bytes, with_digest: bool) -> None:
     checkpoint.save(path, STATE)
     path.write_bytes(content)
     if with_digest:
-        path.with_name("checkpoint.pt.sha256").write_text(checkpoint.file_digest(path))
+        path.with_name("checkpoint.pt.sha256").write_text(file_digest(path))
     found = attempt(lambda: checkpoint.load(path), CheckpointError)
     if isinstance(found, str):
         assert str(path) in found

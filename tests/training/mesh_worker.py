@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_learners import CONTEXT, calibration, held_out, images, tiny_net
+from tiny_learners import CONTEXT, calibration, held_out, images, load_teacher, tiny_net
 from torch import Tensor, nn
 
 from benchmark.core.batchnorm import synchronise_batchnorm
@@ -54,6 +54,7 @@ def build(
             calibration=lambda: calibration(torch.float64),
             held_out=lambda: held_out(torch.float64),
             crafting_view=TrainingPrecision("fp32", CPU).view,
+            load=load_teacher,
             mesh=mesh,
         )
     )

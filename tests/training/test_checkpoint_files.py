@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmark.core.errors import BenchmarkError, CheckpointError
-from benchmark.core.hashing import tensors_hash
+from benchmark.core.hashing import file_digest, tensors_hash
 from benchmark.training import checkpoint
 
 
@@ -54,7 +54,7 @@ def test_a_missing_or_garbled_digest_is_noticed(saved: Path) -> None:
 
 def test_code_in_a_checkpoint_is_not_run(saved: Path) -> None:
     saved.write_bytes(pickle.dumps(Path("x")))
-    saved.with_name("checkpoint.pt.sha256").write_text(checkpoint.file_digest(saved))
+    saved.with_name("checkpoint.pt.sha256").write_text(file_digest(saved))
     with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint.load(saved)
 

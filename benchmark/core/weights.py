@@ -1,0 +1,78 @@
+"""Weights of trained networks: what a learner begins with, or what a method learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+
+from benchmark.core.config import Config
+
+
+class Weights(Config):
+    """Trained weights: a path, or ``{method: LABEL}`` for a run of the same suite.
+
+    Attributes:
+        path: folder of a trained run, whose deployed network is meant, or a checkpoint file;
+            relative to the working directory. Not recorded: the content counts, not its place.
+        method: in place of ``path``: the row of the same suite that is called so, with the same
+            seed. It is trained first.
+        key: where the weights are in a checkpoint that holds several.
+        sha256: of the file that ``path`` leads to. Filled in when a suite is read; one that is
+            given must be the file's.
+    """
+
+    path: str | None = Field(default=None, exclude=True)
+    method: str | None = None
+    key: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any, info: ValidationInfo) -> Any:
+        """A context's ``weights`` finds the file of a mapping with a path: see ``config.trained``.
+        Without a context, the mapping is one that was recorded."""
+        data = {"path": data} if isinstance(data, str) else data
+        find = (info.context or {}).get("weights")
+        if find and isinstance(data, Mapping) and isinstance(data.get("path"), str):
+            return find(data, with_model="model" in cls.model_fields)
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Weights:
+        if self.path is not None and self.method is not None:
+            raise ValueError("weights come from a path or from a method; leave one of them out")
+        if self.path is None and self.method is None and self.sha256 is None:
+            raise ValueError(
+                "write the path of a trained run or of a checkpoint, or {method: LABEL} for a run "
+                "of the same suite"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in default(self).items() if value is not None}
+
+    @property
+    def place(self) -> str:
+        """What a user calls it, for messages and records."""
+        return self.method or self.path or f"sha256 {self.sha256}"
+
+
+class TrainedNetwork(Weights):
+    """A trained network that a method learns from or is made of; frozen, in eval mode.
+
+    Attributes:
+        path, method, key, sha256: as for ``Weights``.
+        model: its architecture, as under a suite's ``model``. Default: that of the run at ``path``;
+            for a checkpoint or a row of the suite, the suite's.
+    """
+
+    model: dict[str, Any] | None = None

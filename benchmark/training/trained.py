@@ -1,0 +1,75 @@
+"""Reading the trained weights that a cell's method begins with or learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from benchmark.core.errors import CheckpointError, ConfigError
+from benchmark.core.files import digest_path
+from benchmark.core.hashing import file_digest
+from benchmark.core.weights import Weights
+from benchmark.models.weights import load_weights, read_state_dict
+from benchmark.records.files import RunFiles
+
+
+class TrainedWeights:
+    """Puts trained weights into networks.
+
+    Args:
+        needs: folders of the suite's runs, by what its rows are called.
+        runs: where these folders are.
+
+    Attributes:
+        used: SHA-256 of every file that was read, by what the configuration calls it.
+    """
+
+    def __init__(self, needs: Mapping[str, str], runs: Path) -> None:
+        self._needs, self._runs = needs, runs
+        self.used: dict[str, str] = {}
+
+    def __call__(self, network: nn.Module, weights: Weights) -> None:
+        """Put ``weights`` into ``network``.
+
+        Raises:
+            ConfigError: there is no such file, it is damaged or has changed since the configuration
+                was read, or it holds another network.
+        """
+        path = self._file(weights)
+        place = f"{weights.method} ({path})" if weights.method else str(path)
+        if not path.is_file():
+            advice = "train that row first" if weights.method else "restore it, or name another"
+            raise ConfigError(f"there are no trained weights of {place}; {advice}")
+        digest = file_digest(path)
+        if weights.sha256 not in (None, digest):
+            raise ConfigError(
+                f"{place} has changed since the run was planned (SHA-256 {digest[:12]}..., not "
+                f"{str(weights.sha256)[:12]}...); restore it, or start again with the new one"
+            )
+        if weights.method and digest not in digest_path(path).read_text().split():
+            raise ConfigError(f"{place} is damaged; delete that run's folder to train it again")
+        try:
+            load_weights(network, read_state_dict(path, weights.key), str(path))
+        except CheckpointError as error:
+            raise ConfigError(
+                f"the weights of {place} cannot be used here: {error}. They must be of one network "
+                "for the same classes; where its architecture is not the suite's, a teacher states "
+                "it as model: {name: ...}, a learner as its own model"
+            ) from error
+        self.used[weights.place] = digest
+
+    def _file(self, weights: Weights) -> Path:
+        if weights.method:
+            return RunFiles(self._runs / self._needs[weights.method]).deployed
+        if weights.path is None:
+            raise ConfigError(
+                f"a record does not say where weights are (SHA-256 {weights.sha256}); start from "
+                "the suite that names their file"
+            )
+        return Path(weights.path)
+
+
+def left_fresh(network: nn.Module, weights: Weights) -> None:
+    """In place of ``TrainedWeights`` where a method is built for its form alone."""
