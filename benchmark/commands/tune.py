@@ -83,8 +83,8 @@ def tune(
                 f"needs the runs of {', '.join(entry.needs)}" if entry.needs else "is not trained"
             )
             raise ConfigError(
-                f"tune trains each method alone, and {entry.label} {reason}; leave it out by naming "
-                "others (--method), or name the folders of trained runs in its settings"
+                f"tune trains each method alone, and {entry.label} {reason}; leave it out by "
+                "naming others (--method), or name the folders of trained runs in its settings"
             )
     _optuna()
     data = sources.load(suite.dataset, data_root)
