@@ -32,7 +32,7 @@ def test_training_attacks_are_those_of_the_suite(name: str) -> None:
     """Protects: training at the suite's eps and steps, not at the package's defaults."""
     suite = load_suite(name)
     threats = training_threats(suite)
-    assert len(threats) >= 5
+    assert threats
     assert all(threat in [t.model_dump(mode="json") for t in suite.threats.values()]
                for threat in threats)  # fmt: skip
 
