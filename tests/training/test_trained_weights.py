@@ -193,6 +193,8 @@ def test_a_teacher_of_another_architecture(trained: Path, tmp_path: Path) -> Non
         wide = suite(entry, model={"name": "small-resnet", "width": 16})
         record = json.loads((run(wide, tmp_path) / "training.json").read_text())
         assert record["trained"].popitem()[1] == sha256(trained / "deployed.pt")
+    folder = tmp_path / "cells" / wide.cells()[-1].slug
+    assert cli("evaluate", folder, "--metric", "clean").status == 0
     networks = trainer(wide, tmp_path).method.deployed()
     for name, value in torch.load(trained / "deployed.pt", weights_only=True).items():
         assert torch.equal(networks.state_dict()[f"natural.{name}"], value)
