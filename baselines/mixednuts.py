@@ -25,6 +25,8 @@ from benchmark.core.weights import TrainedNetwork
 # Share of the robust network's gradient that goes around the transformation, and the share of
 # right attacked images that the mixture without it is to keep: the code's.
 _AROUND, _PLAIN_SHARE = 0.9, 0.95
+# The mixture's numbers, which are buffers of the network.
+_NUMBERS = ("scale", "power", "bias", "alpha", "plain_alpha")
 _POINTS = 8  # of the grid, in each direction
 # Smallest margin that a choice may rest on: fp32 tells 1 from 1 - 1e-6.
 _LEAST = 1e-6
@@ -166,13 +168,8 @@ class Mixed(nn.Module):
         super().__init__()
         self.natural, self.robust = natural, robust
         like = next(robust.parameters())
-        for name in Mixture.model_fields:
+        for name in _NUMBERS:
             self.register_buffer(name, like.new_full((), 0.5))
-
-    def use(self, mixture: Mixture) -> None:
-        """Take over its numbers."""
-        for name, value in mixture:
-            self.get_buffer(name).fill_(value)
 
     def forward(self, x: Tensor) -> Tensor:
         n, r = self.natural(x), self.robust(x)
@@ -195,13 +192,17 @@ class _MixedNUTS(Method):
         natural, robust = setting.trained(recipe.natural), setting.trained(recipe.robust)
         self.network = Mixed(natural, robust).eval()
         if recipe.mixture:
-            self.network.use(recipe.mixture)
+            self._use(recipe.mixture)
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Choose the mixture."""
         if not self.recipe.mixture:
-            self.network.use(chosen(*self._answers(), self.recipe))
+            self._use(chosen(*self._answers(), self.recipe))
         return {}
+
+    def _use(self, mixture: Mixture) -> None:
+        for name in _NUMBERS:
+            self.network.get_buffer(name).fill_(getattr(mixture, name))
 
     @property
     def passes(self) -> float:
@@ -211,9 +212,7 @@ class _MixedNUTS(Method):
         return self.network
 
     def diagnostics(self, progress: float) -> dict[str, float]:
-        return {
-            f"mixture/{name}": float(self.network.get_buffer(name)) for name in Mixture.model_fields
-        }
+        return {f"mixture/{name}": float(self.network.get_buffer(name)) for name in _NUMBERS}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "network": self.network.state_dict()}

@@ -31,6 +31,9 @@ from benchmark.attacks import pgd
 from benchmark.attacks.folding import FoldedView
 from benchmark.core.crafting import crafting
 from benchmark.core.weights import Weights
+from benchmark.models.config import ModelConfig
+from benchmark.models.standalone import standalone_source
+from benchmark.models.zoo import build_model
 
 
 def teacher(method: str) -> nn.Module:
@@ -156,6 +159,14 @@ def test_attacks_on_a_folded_mixture_see_its_gradient() -> None:
     for one, other in zip(*outputs, strict=True):
         assert relative_error(one, other) < 1e-9
     assert outputs[0][1].abs().max() > 1e-6
+
+
+def test_a_mixture_can_be_submitted() -> None:
+    """Its source, rebuilt from a file of its own, gives the same logits."""
+    config = ModelConfig.model_validate({"name": "small-resnet", "width": 8})
+    networks = [build_model(config, num_classes=10, image_size=32) for _ in range(2)]
+    source = standalone_source(Mixed(*networks).eval(), "mixed", torch.rand(2, 3, 32, 32))
+    assert "return Mixed(natural=ResNet(10," in source
 
 
 def test_the_mixture_is_chosen_by_its_grid() -> None:
