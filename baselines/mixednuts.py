@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,9 @@ _POINTS = 8  # of the grid, in each direction
 # Smallest margin that a choice may rest on: fp32 tells 1 from 1 - 1e-6.
 _LEAST = 1e-6
 
+Positive = Annotated[float, Field(gt=0)]
+AtLeastOne = Annotated[float, Field(ge=1)]
+
 
 class Mixture(Config):
     """The numbers of ``MixedNUTS``; unless said, those of its authors' networks for CIFAR-10.
@@ -42,7 +45,7 @@ class Mixture(Config):
     """
 
     scale: float = Field(default=5.0, gt=0)
-    power: float = Field(default=4.0, gt=0)
+    power: float = Field(default=4.0, ge=1)
     bias: float = -1.1
     alpha: float = Field(default=0.99875, gt=0, lt=1)
     plain_alpha: float = Field(default=0.95705, gt=0, lt=1)
@@ -88,8 +91,8 @@ class MixedNUTS(Recipe):
     robust: TrainedNetwork = TrainedNetwork(method="pgd-at")
     mixture: Mixture | None = None
     keep: float = Field(default=0.985, gt=0, lt=1)
-    scales: tuple[float, float] = (0.05, 5.0)
-    powers: tuple[float, float] = (1.0, 4.0)
+    scales: tuple[Positive, Positive] = (0.05, 5.0)
+    powers: tuple[AtLeastOne, AtLeastOne] = (1.0, 4.0)
     biases: tuple[float, float] = (-1.1, 0.0)
     threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
 
@@ -174,12 +177,16 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, r = self.natural(x), self.robust(x)
         mapped = transformed(r, self.scale, self.power, self.bias)
-        hard = F.one_hot(n.argmax(1), n.shape[1]).to(r)
-        value = torch.logaddexp(
-            hard.log() + (1 - self.alpha).log(), mapped.log_softmax(1) + self.alpha.log()
+        surer, a, b = mapped.log_softmax(1), self.alpha, self.plain_alpha
+        # Of logarithms, since probabilities underflow.
+        hard = F.one_hot(n.argmax(1), n.shape[1]).to(surer).log()
+        value = torch.logaddexp(hard + (1 - a).log(), surer + a.log())
+        parts = (
+            n.log_softmax(1) + (1 - b).log(),
+            r.log_softmax(1) + (_AROUND * b).log(),
+            surer + ((1 - _AROUND) * b).log(),
         )
-        robust = (1 - _AROUND) * mapped.softmax(1) + _AROUND * r.softmax(1)
-        around = ((1 - self.plain_alpha) * n.softmax(1) + self.plain_alpha * robust).log()
+        around = torch.stack(parts).logsumexp(0)
         return around + (value - around).detach()
 
 

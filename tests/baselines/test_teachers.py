@@ -148,6 +148,21 @@ def test_mixednuts_is_its_formula() -> None:
     assert kl(softmax(found), softmax(expected)).max() < 1e-12
 
 
+def test_sure_networks_give_finite_outputs_and_gradients() -> None:
+    """Probabilities below the smallest number of fp32."""
+    network = copy.deepcopy(mixed()[0]).float()
+    for member in (network.natural, network.robust):
+        member.head.weight.data *= 1e4  # type: ignore[union-attr, operator]
+    network.scale.fill_(5)
+    network.power.fill_(4)
+    x = X.float().requires_grad_()
+    logits = network(x)
+    (found,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, Y), x)
+    assert logits.isfinite().all()
+    assert found.isfinite().all()
+    assert logits.exp().sum(1).sub(1).abs().max() < 1e-4
+
+
 def test_attacks_on_a_folded_mixture_see_its_gradient() -> None:
     """Evaluation attacks a traced copy, in which a detached part must stay detached."""
     network, *_ = mixed()
