@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,14 @@ from benchmark.core.weights import TrainedNetwork
 # Share of the robust network's gradient that goes around the transformation, and the share of
 # right attacked images that the mixture without it is to keep: the code's.
 _AROUND, _PLAIN_SHARE = 0.9, 0.95
+# The mixture's numbers, which are buffers of the network.
+_NUMBERS = ("scale", "power", "bias", "alpha", "plain_alpha")
 _POINTS = 8  # of the grid, in each direction
 # Smallest margin that a choice may rest on: fp32 tells 1 from 1 - 1e-6.
 _LEAST = 1e-6
+
+Positive = Annotated[float, Field(gt=0)]
+AtLeastOne = Annotated[float, Field(ge=1)]
 
 
 class Mixture(Config):
@@ -40,7 +45,7 @@ class Mixture(Config):
     """
 
     scale: float = Field(default=5.0, gt=0)
-    power: float = Field(default=4.0, gt=0)
+    power: float = Field(default=4.0, ge=1)
     bias: float = -1.1
     alpha: float = Field(default=0.99875, gt=0, lt=1)
     plain_alpha: float = Field(default=0.95705, gt=0, lt=1)
@@ -86,8 +91,8 @@ class MixedNUTS(Recipe):
     robust: TrainedNetwork = TrainedNetwork(method="pgd-at")
     mixture: Mixture | None = None
     keep: float = Field(default=0.985, gt=0, lt=1)
-    scales: tuple[float, float] = (0.05, 5.0)
-    powers: tuple[float, float] = (1.0, 4.0)
+    scales: tuple[Positive, Positive] = (0.05, 5.0)
+    powers: tuple[AtLeastOne, AtLeastOne] = (1.0, 4.0)
     biases: tuple[float, float] = (-1.1, 0.0)
     threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
 
@@ -166,23 +171,22 @@ class Mixed(nn.Module):
         super().__init__()
         self.natural, self.robust = natural, robust
         like = next(robust.parameters())
-        for name in Mixture.model_fields:
+        for name in _NUMBERS:
             self.register_buffer(name, like.new_full((), 0.5))
-
-    def use(self, mixture: Mixture) -> None:
-        """Take over its numbers."""
-        for name, value in mixture:
-            self.get_buffer(name).fill_(value)
 
     def forward(self, x: Tensor) -> Tensor:
         n, r = self.natural(x), self.robust(x)
         mapped = transformed(r, self.scale, self.power, self.bias)
-        hard = F.one_hot(n.argmax(1), n.shape[1]).to(r)
-        value = torch.logaddexp(
-            hard.log() + (1 - self.alpha).log(), mapped.log_softmax(1) + self.alpha.log()
+        surer, a, b = mapped.log_softmax(1), self.alpha, self.plain_alpha
+        # Of logarithms, since probabilities underflow.
+        hard = F.one_hot(n.argmax(1), n.shape[1]).to(surer).log()
+        value = torch.logaddexp(hard + (1 - a).log(), surer + a.log())
+        parts = (
+            n.log_softmax(1) + (1 - b).log(),
+            r.log_softmax(1) + (_AROUND * b).log(),
+            surer + ((1 - _AROUND) * b).log(),
         )
-        robust = (1 - _AROUND) * mapped.softmax(1) + _AROUND * r.softmax(1)
-        around = ((1 - self.plain_alpha) * n.softmax(1) + self.plain_alpha * robust).log()
+        around = torch.stack(parts).logsumexp(0)
         return around + (value - around).detach()
 
 
@@ -195,13 +199,17 @@ class _MixedNUTS(Method):
         natural, robust = setting.trained(recipe.natural), setting.trained(recipe.robust)
         self.network = Mixed(natural, robust).eval()
         if recipe.mixture:
-            self.network.use(recipe.mixture)
+            self._use(recipe.mixture)
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Choose the mixture."""
         if not self.recipe.mixture:
-            self.network.use(chosen(*self._answers(), self.recipe))
+            self._use(chosen(*self._answers(), self.recipe))
         return {}
+
+    def _use(self, mixture: Mixture) -> None:
+        for name in _NUMBERS:
+            self.network.get_buffer(name).fill_(getattr(mixture, name))
 
     @property
     def passes(self) -> float:
@@ -211,9 +219,7 @@ class _MixedNUTS(Method):
         return self.network
 
     def diagnostics(self, progress: float) -> dict[str, float]:
-        return {
-            f"mixture/{name}": float(self.network.get_buffer(name)) for name in Mixture.model_fields
-        }
+        return {f"mixture/{name}": float(self.network.get_buffer(name)) for name in _NUMBERS}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "network": self.network.state_dict()}

@@ -203,7 +203,7 @@ def run_suite(
     for note in data.notes:
         progress.say(f"  {note}")
     training_length(suite.train, suite.dataset, len(data.train))
-    for cell in cells:
+    for cell in suite.model_copy(update={"seeds": suite.seeds[:1]}).cells():
         check_trained(cell.config, data)
     if ranks.first:
         with locked([cell_directory(out, cell) for cell in cells]):

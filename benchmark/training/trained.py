@@ -11,7 +11,8 @@ from benchmark.core.errors import CheckpointError, ConfigError
 from benchmark.core.files import digest_path
 from benchmark.core.hashing import file_digest
 from benchmark.core.weights import Weights
-from benchmark.models.weights import load_weights, read_state_dict
+from benchmark.models.normalization import NORMALIZATION
+from benchmark.models.weights import load_weights, read_state_dict, recorded_options
 from benchmark.records.files import RunFiles
 
 
@@ -51,13 +52,20 @@ class TrainedWeights:
         if weights.method and digest not in digest_path(path).read_text().split():
             raise ConfigError(f"{place} is damaged; delete that run's folder to train it again")
         try:
-            load_weights(network, read_state_dict(path, weights.key), str(path))
+            state = read_state_dict(path, weights.key)
+            load_weights(network, state, str(path))
         except CheckpointError as error:
             raise ConfigError(
                 f"the weights of {place} cannot be used here: {error}. They must be of one network "
                 "for the same classes; where its architecture is not the suite's, a teacher states "
                 "it as model: {name: ...}, a learner as its own model"
             ) from error
+        own = set(NORMALIZATION) & network.state_dict().keys()
+        if recorded_options(state) and not own <= state.keys():
+            raise ConfigError(
+                f"the weights of {place} were trained without a normalisation, which the network "
+                "here has; set model.normalization to none, or name other weights"
+            )
         self.used[weights.place] = digest
 
     def _file(self, weights: Weights) -> Path:

@@ -31,6 +31,9 @@ from benchmark.attacks import pgd
 from benchmark.attacks.folding import FoldedView
 from benchmark.core.crafting import crafting
 from benchmark.core.weights import Weights
+from benchmark.models.config import ModelConfig
+from benchmark.models.standalone import standalone_source
+from benchmark.models.zoo import build_model
 
 
 def teacher(method: str) -> nn.Module:
@@ -145,6 +148,21 @@ def test_mixednuts_is_its_formula() -> None:
     assert kl(softmax(found), softmax(expected)).max() < 1e-12
 
 
+def test_sure_networks_give_finite_outputs_and_gradients() -> None:
+    """Probabilities below the smallest number of fp32."""
+    network = copy.deepcopy(mixed()[0]).float()
+    for member in (network.natural, network.robust):
+        member.head.weight.data *= 1e4  # type: ignore[union-attr, operator]
+    network.scale.fill_(5)
+    network.power.fill_(4)
+    x = X.float().requires_grad_()
+    logits = network(x)
+    (found,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, Y), x)
+    assert logits.isfinite().all()
+    assert found.isfinite().all()
+    assert logits.exp().sum(1).sub(1).abs().max() < 1e-4
+
+
 def test_attacks_on_a_folded_mixture_see_its_gradient() -> None:
     """Evaluation attacks a traced copy, in which a detached part must stay detached."""
     network, *_ = mixed()
@@ -156,6 +174,14 @@ def test_attacks_on_a_folded_mixture_see_its_gradient() -> None:
     for one, other in zip(*outputs, strict=True):
         assert relative_error(one, other) < 1e-9
     assert outputs[0][1].abs().max() > 1e-6
+
+
+def test_a_mixture_can_be_submitted() -> None:
+    """Its source, rebuilt from a file of its own, gives the same logits."""
+    config = ModelConfig.model_validate({"name": "small-resnet", "width": 8})
+    networks = [build_model(config, num_classes=10, image_size=32) for _ in range(2)]
+    source = standalone_source(Mixed(*networks).eval(), "mixed", torch.rand(2, 3, 32, 32))
+    assert "return Mixed(natural=ResNet(10," in source
 
 
 def test_the_mixture_is_chosen_by_its_grid() -> None:

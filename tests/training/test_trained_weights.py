@@ -140,6 +140,8 @@ def broken(what: str, trained: Path, folder: Path) -> tuple[Any, dict[str, Any]]
         torch.save(state, given)
     elif what == "other architecture":
         changes = {"model": {"name": "small-resnet", "width": 16}}
+    elif what == "other normalisation":
+        changes = {"model": {"name": "small-resnet", "width": 8, "normalization": "dataset"}}
     elif what == "other file":
         given = {"path": given, "sha256": "0" * 64}
     elif what == "two places":
@@ -159,6 +161,7 @@ FAULTS = {
     "damaged file": "w.pt is damaged or not a PyTorch file",
     "other classes": "[7, 64] in the file",
     "other architecture": "is of another architecture",
+    "other normalisation": "were trained without a normalisation, which the network here has",
     "other file": "is another file than the one asked for",
     "two places": "leave one of them out",
     "no such row": "needs the run of a row 'naturl', which the suite does not have",
@@ -173,7 +176,7 @@ def test_faults_are_found_before_anything_is_trained(
 ) -> None:
     """One sentence each, of a starting point and of a teacher; the row above is not begun."""
     given, changes = broken(what, trained, tmp_path)
-    if what == "other architecture" and role == "natural":
+    if what in ("other architecture", "other normalisation") and role == "natural":
         given = str(tmp_path / "run" / "deployed.pt")  # a run's folder would tell its architecture
     entry = {"name": "kd-swa", "robust": {"method": "pgd-at"}, "natural": {"method": "pgd-at"}}
     rows = write_suite(tmp_path, methods=["pgd-at", {**entry, role: given}], **changes)
@@ -193,6 +196,8 @@ def test_a_teacher_of_another_architecture(trained: Path, tmp_path: Path) -> Non
         wide = suite(entry, model={"name": "small-resnet", "width": 16})
         record = json.loads((run(wide, tmp_path) / "training.json").read_text())
         assert record["trained"].popitem()[1] == sha256(trained / "deployed.pt")
+    folder = tmp_path / "cells" / wide.cells()[-1].slug
+    assert cli("evaluate", folder, "--metric", "clean").status == 0
     networks = trainer(wide, tmp_path).method.deployed()
     for name, value in torch.load(trained / "deployed.pt", weights_only=True).items():
         assert torch.equal(networks.state_dict()[f"natural.{name}"], value)
