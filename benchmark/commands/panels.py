@@ -61,14 +61,14 @@ def usual_radii(dataset: str) -> Radii:
 
 
 def radii_of(metrics: Sequence[Metric]) -> Radii:
-    """The radii of a suite's metrics; the default ones for norms that it does not attack in.
+    """The radii of a suite's attacks; the default ones for norms that it does not attack in.
 
     Raises:
         ConfigError: several radii under one norm.
     """
     found: dict[NormName, set[str]] = {}
     for metric in metrics:
-        if metric.ball and not metric.tag:
+        if metric.role == "attack" and metric.ball and not metric.tag:
             norm, eps = metric.ball
             found.setdefault(norm, set()).add(str(eps))
     for norm, texts in found.items():

@@ -60,6 +60,9 @@ def _measured(column: Column) -> str:
 
 
 def _norm(suite: SuiteRecord, metric: str) -> str | None:
+    """The norm of an attack on the test images; None for another metric."""
+    if suite.entry(metric).get("role") != "attack":
+        return None
     for cell in suite.cells:
         detail = nested(cell.metrics, metric, "detail") or {}
         norm = nested(detail, "threat", "norm") or detail.get("norm")
