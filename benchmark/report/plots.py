@@ -178,7 +178,7 @@ def radii(study: Study) -> Figure | None:
                 ax.fill_between(one.positions, low, high, color=colour, alpha=0.12, lw=0)
                 ax.plot(
                     one.positions, value, color=colour, ls=styles[method], lw=0.9,
-                    marker=families[method].marker, ms=3, mew=0,
+                    marker=families[method].marker, ms=3, mew=0, clip_on=False, zorder=3,
                 )  # fmt: skip
             ax.set_ylim(0, None)
             ax.set_xticks(one.positions)
