@@ -78,7 +78,9 @@ class ByClass(Derived):
         classes = {str(label): round(float(mean), 6) for label, mean in found["mean"].items()}
         value = float(found["mean"].min() if self.reduce == "worst" else found["mean"].mean())
         few = sorted(str(label) for label, size in found["size"].items() if size < _FEW)
+        sizes = [int(found["size"].min()), int(found["size"].max())]
         detail: dict[str, Any] = {"of": [self.of], "reduce": self.reduce, "classes": classes}
+        detail["images_per_class"] = sizes
         if self.reduce == "worst":
             detail["class"] = str(found["mean"].idxmin())
         if few:
@@ -96,6 +98,11 @@ class ByClass(Derived):
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
-        if self.reduce == "worst":
-            return f"accuracy of the class with the lowest one, {self.of}"
-        return f"mean of the classes' accuracies, {self.of}"
+        what = (
+            "accuracy of the class with the lowest one"
+            if self.reduce == "worst"
+            else "mean of the classes' accuracies"
+        )
+        fewest, most = detail["images_per_class"]
+        sizes = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        return f"{what}, {self.of}, {sizes} images per class"

@@ -82,6 +82,8 @@ class Setup:
         ranks: processes that share a metric's work where the metric can (``Metric.shared``).
         keep_adversarial: write the adversarial examples of AutoAttack too.
         cache: what one model's measurement can leave for the next one's, by key.
+        runs: of the study around the record, those with the same seed, by label; set by the
+            evaluator for each record.
     """
 
     data: Dataset
@@ -93,6 +95,7 @@ class Setup:
     ranks: Ranks = ALONE
     keep_adversarial: bool = False
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    runs: Mapping[str, Path] = field(default_factory=dict)
 
     def cached(self, key: Any, make: Callable[[], T]) -> T:
         """The value under ``key``, made now if it is not there."""
@@ -100,6 +103,18 @@ class Setup:
             self.cache[key] = make()
         value: T = self.cache[key]
         return value
+
+    def network(self, place: Path, model: str | None) -> nn.Module:
+        """Another trained network, on the device; the evaluator knows how to load one.
+
+        Args:
+            place: folder of a trained run, whose deployed network it is; or a file.
+            model: architecture of the weights in a file, as ``evaluate-model`` takes it.
+
+        Raises:
+            BenchmarkError: there is no such network, or it is damaged.
+        """
+        raise NotImplementedError
 
     def batches(self, indices: Tensor) -> Iterator[IndexedBatch]:
         """(indices, x [n, c, h, w] in [0, 1], y [n]) of test images, in order."""
@@ -233,6 +248,11 @@ class Metric(Config, ABC):
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the metrics whose outcomes this one is computed from."""
+        return ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Labels of the rows of the same study whose trained networks it uses."""
         return ()
 
     def takes(self, part: Metric) -> bool:

@@ -508,6 +508,7 @@ class Study:
     radii: tuple[RadiusCurves, ...]
     corruptions: tuple[CorruptionTable, ...]
     across_norms: HeatMap | None
+    transfer: HeatMap | None
     by_class: tuple[HeatMap, ...]
     gallery: Gallery | None
     published: Published

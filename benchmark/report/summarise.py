@@ -10,7 +10,7 @@ from benchmark.report.curves import mixing_curves, validation_curves
 from benchmark.report.findings import findings_of
 from benchmark.report.fronts import front_planes
 from benchmark.report.gallery import gallery_of
-from benchmark.report.heat_maps import across_norms, by_class
+from benchmark.report.heat_maps import across_norms, by_class, transfer
 from benchmark.report.notes import limit_warning, notes
 from benchmark.report.provenance import provenance_of
 from benchmark.report.published import published_on
@@ -57,6 +57,7 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
         radii=radius_curves(suite),
         corruptions=corruption_tables(suite, undertrained, corruption_reference),
         across_norms=across_norms(suite, table),
+        transfer=transfer(suite, table),
         by_class=by_class(suite),
         gallery=gallery_of(suite),
         published=published,
