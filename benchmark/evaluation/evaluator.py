@@ -107,14 +107,17 @@ class Evaluator(Setup):
         )
 
     def _ready(self, metrics: Sequence[Metric], directory: Path) -> list[Metric]:
-        """The metrics but those that need a network which is not trained yet."""
-        ready = []
+        """The metrics but those that need a network which is not trained yet, and what is computed
+        from them."""
+        ready, waiting = [], set()
         for metric in metrics:
             late = [x for x in metric.needs if not RunFiles(self.runs[x]).training.exists()]
             if late:
                 self.progress.say(
                     f"{directory.name}: {metric.name} waits until {late[0]} is trained"
                 )
+            if late or waiting & set(metric.parts):
+                waiting.add(metric.name)
             else:
                 ready.append(metric)
         return ready

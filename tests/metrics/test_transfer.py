@@ -40,6 +40,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rows; the first is measured on images of the second, which is trained after it."""
     folder = tmp_path_factory.mktemp("study")
     rows = [transfer({"method": label}) for label in ("pgd-at", "natural")]
+    rows.append({"kind": "by-class", "of": "transfer2_linf_from_natural"})
     suite = write_suite(
         folder, methods=["pgd-at", "natural"], evaluation=[{"kind": "clean"}, *rows]
     )
@@ -79,6 +80,7 @@ def test_a_study_is_a_matrix_of_sources_and_networks(study: Path) -> None:
             assert entry["title"] == f"PGD-2 from {source}"
             assert entry["detail"]["source"] == source
             assert entry["role"] == "other", "no robust accuracy"
+            assert "worst_class_transfer2_linf_from_natural" in metrics(run)
             weights.add((source, entry["detail"]["source_weights"]))
     assert len(weights) == 2
     heat = summarise(read_suite(study)).transfer
