@@ -109,7 +109,8 @@ class Evaluator(Setup):
     def _ready(self, metrics: Sequence[Metric], directory: Path) -> list[Metric]:
         """The metrics but those that need a network which is not trained yet, and what is computed
         from them."""
-        ready, waiting = [], set()
+        ready: list[Metric] = []
+        waiting: set[str] = set()
         for metric in metrics:
             late = [x for x in metric.needs if not RunFiles(self.runs[x]).training.exists()]
             if late:

@@ -19,7 +19,7 @@ from benchmark.metrics.metric import Measured, Metric
 from benchmark.records import earlier
 from benchmark.records.files import RunFiles
 from benchmark.records.keys import images_of
-from benchmark.records.outcomes import columns_of, read_outcomes, set_columns, computed_from
+from benchmark.records.outcomes import columns_of, computed_from, read_outcomes, set_columns
 from benchmark.records.schema import read_evaluation, write_evaluation
 
 
