@@ -112,7 +112,10 @@ def test_the_drawing_has_a_line_and_a_name_per_method(study: Study) -> None:
         assert not any(box.overlaps(other) for other in names[i + 1 :])
 
 
-def test_a_report_without_curves_leaves_none_behind(study: Study, tmp_path: Path) -> None:
+def test_a_report_without_curves_leaves_none_behind(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.report.write.PLOTS", {"radii": plots.radii})
     write_report(study, tmp_path)
     names = [f"radii.{suffix}" for suffix in ("md", "png", "pdf")]
     assert all((tmp_path / name).exists() for name in names)
