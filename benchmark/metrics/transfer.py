@@ -15,6 +15,7 @@ from benchmark.attacks.pgd import is_right, pgd
 from benchmark.core.config import Config, config_hash
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import ConfigError
+from benchmark.core.files import at_home
 from benchmark.core.hashing import tensors_hash
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, ThreatModel
@@ -135,7 +136,7 @@ class Transfer(Metric):
 
     def _network(self, setup: Setup) -> nn.Module:
         own = self.source
-        place = setup.runs[own.method] if own.method else Path(str(own.path))
+        place = setup.runs[own.method] if own.method else at_home(Path(str(own.path)))
         key = ("network", place.resolve(), own.model)
         return setup.cached(key, lambda: setup.network(place, own.model))
 
