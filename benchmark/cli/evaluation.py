@@ -16,7 +16,6 @@ from benchmark.cli.options import (
     AsJson,
     DataRoot,
     Device,
-    Metrics,
     Precision,
     Quiet,
     Threads,
@@ -46,7 +45,14 @@ class EvaluationOptions:
             rich_help_panel=MEASURE,
         ),
     ] = None
-    metric: Metrics = None
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this metric: a name, e.g. clean, or settings, e.g. '{kind: calibration}'; "
+            "repeatable.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None
     n: Annotated[
         int | None,
         typer.Option(min=1, help="Test images; all unless given.", rich_help_panel=_IMAGES),
@@ -135,9 +141,10 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Figu
     """Do ``work`` on what the options ask for, and print the figures that it gives.
 
     Raises:
-        ConfigError: options that contradict each other, or an unknown panel.
+        ConfigError: options that contradict each other, an unknown panel or wrong settings.
     """
     from benchmark.commands.options import Options
+    from benchmark.commands.panels import named_and_given
     from benchmark.commands.request import CheaperAttack, EvaluationRequest
     from benchmark.commands.run import pick_device
     from benchmark.config.panels import PANELS
@@ -151,6 +158,7 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Figu
         raise ConfigError(
             "--save-adversarial keeps AutoAttack's examples, and an estimate has none"
         )
+    only, metrics = named_and_given(given.metric or ())
     set_threads(given.threads, given.quiet)
     with ranks() as together:
         figures = work(
@@ -158,7 +166,8 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Figu
                 data_root=given.data_root,
                 device=pick_device(given.device),
                 progress=Progress(given.quiet or not together.first),
-                only=given.metric or (),
+                only=only,
+                given=metrics,
                 panel=given.panel,
                 eps_linf=given.eps or (),
                 eps_l2=given.eps_l2,

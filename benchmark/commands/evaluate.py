@@ -161,7 +161,7 @@ def _metrics_for(
             metric.model_copy(update={"n": _AUTOATTACK_IMAGES}) if metric.reference else metric
             for metric in metrics
         ]
-    chosen = choose_metrics(metrics, request.only)
+    chosen = choose_metrics(metrics, request.only, request.given)
     if request.cheaper:
         replaced = request.cheaper.replace(chosen)
         chosen = [metric for metric in replaced if metric not in chosen]
@@ -187,7 +187,7 @@ def _candidates(
         return own
     radii = request.radii(usual_radii(dataset))
     if request.only:
-        return find_panel(request.only, radii, dataset, root)
+        return find_panel(request.named, radii, dataset, root)
     return panel_at("standard", radii, dataset, root)
 
 

@@ -51,7 +51,7 @@ def evaluate_model(
     """
     radii = request.radii(Radii())
     panel = panel_at(request.panel or "standard", radii, dataset, request.data_root)
-    metrics = request.cheaper.replace(choose_metrics(panel, request.only))
+    metrics = request.cheaper.replace(choose_metrics(panel, request.only, request.given))
     metrics = request.options.over(metrics)
     config, own_settings = split_settings(dataset, limit, settings, ["dataset", "model"])
     if "name" in own_settings:

@@ -115,7 +115,7 @@ def reported_metric(metrics: Mapping[str, Any], threat: Threat, board: Board | N
         name
         for name, entry in metrics.items()
         if (
-            entry["kind"] == "corruptions"
+            entry["kind"] == "corruptions" and not entry["detail"].get("threat")
             if threat == "corruptions"
             else _is_autoattack(entry, threat) and not entry["form"]
         )

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.config.panels import PANELS, ImageCounts, Radii
+from benchmark.core.config import parse_yaml
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels
 from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.data.source import DATASETS
-from benchmark.metrics.metric import Metric, make_metric
+from benchmark.metrics.metric import Metric, check_panel, make_metric
 from benchmark.records.files import SuiteFiles
 from benchmark.records.schema import read_plan
 
@@ -38,19 +39,47 @@ def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
         raise BenchmarkError(f"{path} is damaged ({error}); run the suite again") from error
 
 
-def choose_metrics(metrics: Sequence[Metric], only: Sequence[str]) -> list[Metric]:
-    """The ``metrics`` named in ``only``, with the parts of their unions; all if ``only`` is empty.
+def named_and_given(texts: Sequence[str]) -> tuple[list[str], list[Metric]]:
+    """What ``--metric`` was given: names of metrics, and those that it gives by their settings,
+    whose names are among the former.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: settings that no metric has.
     """
+    names, given = [], []
+    for text in texts:
+        if text.lstrip().startswith("{"):
+            try:
+                metric = make_metric(parse_yaml(text, "--metric"))
+            except ValueError as error:
+                raise ConfigError(f"--metric {text}: {error}") from error
+            given.append(metric)
+            text = metric.name
+        names.append(text)
+    return names, given
+
+
+def choose_metrics(
+    metrics: Sequence[Metric], only: Sequence[str], given: Sequence[Metric] = ()
+) -> list[Metric]:
+    """The ``metrics`` and those ``given`` that are named in ``only``, with what they are computed
+    from; all if ``only`` is empty.
+
+    Raises:
+        ConfigError: an unknown name, or a metric given under the name of another.
+    """
+    metrics = [*metrics, *(metric for metric in given if metric not in metrics)]
+    try:
+        check_panel(metrics)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     names = [metric.name for metric in metrics]
     for name in only:
         if name not in names:
             raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, names)}")
     wanted = set(only)
-    for metric in metrics:
-        if metric.name in only:
+    for metric in reversed(metrics):  # parts stand before what is computed from them
+        if metric.name in wanted:
             wanted |= set(metric.parts)
     return [metric for metric in metrics if not only or metric.name in wanted]
 
@@ -61,14 +90,14 @@ def usual_radii(dataset: str) -> Radii:
 
 
 def radii_of(metrics: Sequence[Metric]) -> Radii:
-    """The radii of a suite's metrics; the default ones for norms that it does not attack in.
+    """The radii of a suite's attacks; the default ones for norms that it does not attack in.
 
     Raises:
         ConfigError: several radii under one norm.
     """
     found: dict[NormName, set[str]] = {}
     for metric in metrics:
-        if metric.ball and not metric.tag:
+        if metric.role == "attack" and metric.ball and not metric.tag:
             norm, eps = metric.ball
             found.setdefault(norm, set()).add(str(eps))
     for norm, texts in found.items():

@@ -88,6 +88,7 @@ class EvaluationRequest:
     Attributes:
         data_root: folder of the data sets.
         only: names of metrics to measure; all if empty.
+        given: of these, the metrics that were given by their settings.
         panel: a name of ``PANELS``; None for the suite's own metrics, or ``standard``.
         eps_linf, eps_l2, eps_l1: radii as text, in [0, 1] pixel units; () and None where none was
             given. With several under l_inf, metrics carry theirs in the name (``aa_linf@1/255``).
@@ -102,6 +103,7 @@ class EvaluationRequest:
     device: torch.device
     progress: Progress
     only: Sequence[str] = ()
+    given: Sequence[Metric] = ()
     panel: str | None = None
     eps_linf: Sequence[str] = ()
     eps_l2: str | None = None
@@ -111,6 +113,13 @@ class EvaluationRequest:
     keep_adversarial: bool = False
     batch_size: int = 256
     ranks: Ranks = ALONE
+
+    @property
+    def named(self) -> list[str]:
+        """Names of metrics that a panel must have: without those given, but with their parts."""
+        own = {metric.name for metric in self.given}
+        wanted = [*self.only, *(part for metric in self.given for part in metric.parts)]
+        return [name for name in dict.fromkeys(wanted) if name not in own]
 
     @property
     def gives_radii(self) -> bool:

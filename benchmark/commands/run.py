@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,8 +13,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from benchmark.config.panels import standard_panel
-from benchmark.config.suite import Cell, CellConfig, SuiteConfig
-from benchmark.core.config import parse
+from benchmark.config.recorded import read_cell_config
+from benchmark.config.suite import Cell, SuiteConfig
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
 from benchmark.core.files import remove_temporaries
@@ -28,7 +28,6 @@ from benchmark.data.dataset import Dataset
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.records.files import RunFiles, SuiteFiles
 from benchmark.records.schema import (
-    read_configuration,
     read_environment,
     read_evaluation,
     read_plan,
@@ -114,6 +113,7 @@ class Job:
         device: as for ``pick_device``, picked where a cell runs.
         evaluate: measure the trained models too.
         ranks, learner_groups: see ``run_suite``.
+        only: folders of the cells to run; None for all.
     """
 
     suite: SuiteConfig
@@ -124,6 +124,7 @@ class Job:
     tensorboard: bool = False
     ranks: Ranks = ALONE
     learner_groups: int | None = None
+    only: frozenset[str] | None = None
 
     def heads(self) -> list[tuple[Cell, str]]:
         """Each cell, and how lines about it begin."""
@@ -131,6 +132,7 @@ class Job:
         return [
             (cell, f"[{number}/{len(cells)}] {cell.label} seed {cell.config.seed}")
             for number, cell in enumerate(cells, 1)
+            if self.only is None or cell.slug in self.only
         ]
 
     def evaluator(self, data: Dataset, device: torch.device, progress: Progress) -> Evaluator:
@@ -211,12 +213,33 @@ def run_suite(
             _write_plan(suite, full, out, progress, stated)
     ranks.gather(None)  # the folders are there
     job = Job(suite, out, data_root, str(device), evaluate, tensorboard, ranks, learner_groups)
-    errors = [error for _, error in engine(job, data, progress) if error]
+    late: frozenset[str] = frozenset()
+    if evaluate:
+        # On the CPU: cells may run on other machines than this one.
+        setup = job.evaluator(data, torch.device("cpu"), progress)
+        setup.check(suite.evaluation, cell_directory(out, cells[0]))
+        late = _needed(suite, out)
+    ended = list(engine(job, data, progress))
+    whole = frozenset(cell.slug for cell, error in ended if not error)
+    if late and whole:  # now that the rows they need are trained
+        ended = [(cell, error) for cell, error in ended if error]
+        ended += engine(replace(job, only=whole), data, progress)
+    errors = [error for _, error in ended if error]
     failed = [error for error in errors if not isinstance(error, DivergenceError)]
     if failed:
         count = f"{len(failed)} of {len(cells)} cells failed; the first: " if cells[1:] else ""
         raise type(failed[0])(f"{count}{failed[0]}")
     return [str(error) for error in errors]
+
+
+def _needed(suite: SuiteConfig, out: Path) -> frozenset[str]:
+    """Labels of the rows that a metric needs and that have a run which is not trained yet."""
+    labels = {label for metric in suite.evaluation for label in metric.needs}
+    return frozenset(
+        cell.label
+        for cell in suite.cells()
+        if cell.label in labels and not RunFiles(cell_directory(out, cell)).training.exists()
+    )
 
 
 def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> BenchmarkError | None:
@@ -312,31 +335,6 @@ def cell_record(cell: Cell, suite: str) -> dict[str, Any]:
         "family": family_of(recipe["name"]),
         "config": {"suite": suite, "method": method, **config},
     }
-
-
-def read_cell_config(directory: Path) -> tuple[str, CellConfig]:
-    """Label and configuration of a run.
-
-    Raises:
-        BenchmarkError: no run, or one whose configuration does not have the recorded hash.
-    """
-    record = read_configuration(directory)
-    config = record["config"]
-    method, _ = config.pop("method"), config.pop("suite")
-    path = RunFiles(directory).configuration
-    try:
-        cell = parse(CellConfig, {**config, "recipe": method["recipe"]}, where=str(directory))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BenchmarkError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete the run's folder to "
-            "train it from the start"
-        ) from error
-    if cell.hash != record["hash"]:
-        raise BenchmarkError(
-            f"{path} does not have the hash it states: it was edited, or written by another "
-            "version; restore it, or delete the run's folder"
-        )
-    return method["label"], cell
 
 
 def _write_plan(

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark.config.recorded import read_cell_config
 from benchmark.core.crafting import crafting
-from benchmark.core.errors import BenchmarkError
+from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.running import Running, last_words, running
 from benchmark.data.loader import evaluation_batches
@@ -21,10 +22,14 @@ from benchmark.evaluation import gallery, identity, reliability
 from benchmark.evaluation.figures import Figures, measured_of, move
 from benchmark.metrics.metric import Context, Metric, Setup
 from benchmark.metrics.outcomes import sample
+from benchmark.models.formats import is_model_file
+from benchmark.models.loading import load_external
 from benchmark.records import earlier
 from benchmark.records.files import RunFiles
 from benchmark.records.keys import metric_key
 from benchmark.records.schema import write_evaluation
+from benchmark.records.study import runs_beside
+from benchmark.training.selection import load_deployed
 
 
 @dataclass
@@ -54,13 +59,69 @@ class Evaluator(Setup):
                 record; a folder that cannot be written.
             DataError: a shifted test set that is not there or damaged.
         """
-        for metric in metrics:  # before any long work
-            metric.check(self)
+        self.check(metrics, directory)  # before any long work
+        metrics = self._ready(metrics, directory)
         died = last_words(directory) if self.ranks.first else None
         if died:
             self.progress.say(died)
         with running(directory, "evaluation", mark=self.ranks.first) as mark:
             self._evaluate(model, metrics, directory, mark)
+
+    def check(self, metrics: Sequence[Metric], directory: Path) -> None:
+        """Refuse what cannot be measured for the record in ``directory``.
+
+        Raises:
+            BenchmarkError: see ``Metric.check``.
+        """
+        self.runs = runs_beside(directory)
+        for metric in metrics:
+            metric.check(self)
+
+    def network(self, place: Path, model: str | None) -> nn.Module:
+        """See ``Setup.network``.
+
+        Raises:
+            ConfigError, CheckpointError: see ``load_external`` and ``load_deployed``.
+        """
+        if place.is_dir():
+            _, config = read_cell_config(place)
+            return load_deployed(config, self.data, place, self.device)
+        if model is None and place.is_file() and not is_model_file(str(place)):
+            raise ConfigError(
+                f"{place} holds weights, which do not tell their network; add its architecture, "
+                "model: NAME"
+            )
+        if model is not None or place.is_file():
+            return load_external(
+                model or str(place),
+                place if model else None,
+                self.data.num_classes,
+                image_size=self.data.image_size,
+                channels=self.data.channels,
+                device=self.device,
+                batch=self.batch_size,
+            )
+        raise ConfigError(
+            f"{place} is neither the folder of a trained run nor a file; check the path, which is "
+            "relative to the working directory"
+        )
+
+    def _ready(self, metrics: Sequence[Metric], directory: Path) -> list[Metric]:
+        """The metrics but those that need a network which is not trained yet, and what is computed
+        from them."""
+        ready: list[Metric] = []
+        waiting: set[str] = set()
+        for metric in metrics:
+            late = [x for x in metric.needs if not RunFiles(self.runs[x]).training.exists()]
+            if late:
+                self.progress.say(
+                    f"{directory.name}: {metric.name} waits until {late[0]} is trained"
+                )
+            if late or waiting & set(metric.parts):
+                waiting.add(metric.name)
+            else:
+                ready.append(metric)
+        return ready
 
     def _evaluate(
         self, model: nn.Module, metrics: Sequence[Metric], directory: Path, mark: Running

@@ -19,7 +19,7 @@ from benchmark.metrics.metric import Measured, Metric
 from benchmark.records import earlier
 from benchmark.records.files import RunFiles
 from benchmark.records.keys import images_of
-from benchmark.records.outcomes import columns_of, read_outcomes, set_columns, unions_of
+from benchmark.records.outcomes import columns_of, computed_from, read_outcomes, set_columns
 from benchmark.records.schema import read_evaluation, write_evaluation
 
 
@@ -144,7 +144,7 @@ class Figures:
             Warnings: see ``compare``.
         """
         if metric.name in self.record["metrics"]:
-            gone = [metric.name, *unions_of(metric.name, self.record["metrics"])]
+            gone = [metric.name, *computed_from(metric.name, self.record["metrics"])]
             _take_out(self.directory, gone, self.record, self.outcomes)
             # killed before the new table is there, the record lists nothing that it lacks
             write_evaluation(self.directory, self.record)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import pandas as pd
+import torch
+
 from benchmark.metrics.derived import Derived
-from benchmark.metrics.metric import Context, Measured
+from benchmark.metrics.metric import Context, Measured, Metric
+from benchmark.records.files import RunFiles
+from benchmark.records.outcomes import columns_of, read_outcomes
 
 # Below this many images of a class its accuracy says little; see ``ByClass.measure``.
 _FEW = 10
@@ -19,11 +24,14 @@ class ByClass(Derived):
     before by 2010.06121). ``balanced``: the mean of the classes' accuracies, which a large class
     cannot dominate.
 
+    Of corruptions, an image counts by the share of its corrupted copies that are right.
+
     The worst class is chosen on the images that its accuracy is computed from, so the figure is
     lower than the accuracy of that class on new images, the more so the fewer images a class has.
 
     Attributes:
-        of: the metric, measured before this one, with one outcome per image.
+        of: any accuracy, measured before this one; no estimate, of which most images have no
+            outcome.
         reduce: worst or balanced.
     """
 
@@ -48,6 +56,10 @@ class ByClass(Derived):
         """See ``Metric.parts``."""
         return (self.of,)
 
+    def takes(self, part: Metric) -> bool:
+        """See ``Metric.takes``."""
+        return (part.per_image or part.mean_of_outcomes) and part.form != "estimate"
+
     def with_parts(self, names: Mapping[str, str]) -> ByClass:
         """See ``Metric.with_parts``."""
         return self.model_copy(update={"of": names.get(self.of, self.of)})
@@ -56,22 +68,41 @@ class ByClass(Derived):
         """See ``Metric.measure``. Warns in the record where a class has fewer than 10 images.
 
         Raises:
-            BenchmarkError: see ``Derived.outcomes_of_parts``.
+            BenchmarkError: ``of`` is not measured yet.
         """
-        indices, outcomes = self.outcomes_of_parts(context)
-        found = outcomes.groupby("label")[self.of].agg(["mean", "size"])
+        outcomes = self._outcomes(context)
+        columns = columns_of(outcomes, self.of)
+        judged = outcomes[outcomes[columns].notna().all(axis=1)]
+        shares = judged[columns].astype(float).mean(axis=1)
+        found = shares.groupby(judged["label"]).agg(["mean", "size"])
         classes = {str(label): round(float(mean), 6) for label, mean in found["mean"].items()}
         value = float(found["mean"].min() if self.reduce == "worst" else found["mean"].mean())
         few = sorted(str(label) for label, size in found["size"].items() if size < _FEW)
+        sizes = [int(found["size"].min()), int(found["size"].max())]
         detail: dict[str, Any] = {"of": [self.of], "reduce": self.reduce, "classes": classes}
+        detail["images_per_class"] = sizes
         if self.reduce == "worst":
             detail["class"] = str(found["mean"].idxmin())
         if few:
             detail["warnings"] = [f"fewer than {_FEW} images of class {', '.join(few)}"]
-        return Measured(indices, value, {}, detail)
+        return Measured(torch.tensor(judged.index.to_numpy()), value, {}, detail)
+
+    def _outcomes(self, context: Context) -> pd.DataFrame:
+        """By image ``label`` and the columns of ``of``: the test images', or those of a metric that
+        has images of its own."""
+        own = RunFiles(context.directory).own_outcomes(self.of)
+        if not columns_of(context.outcomes, self.of) and own.exists():
+            return read_outcomes(own, {})
+        self.check_measured(context)
+        return context.outcomes
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
-        if self.reduce == "worst":
-            return f"accuracy of the class with the lowest one, {self.of}"
-        return f"mean of the classes' accuracies, {self.of}"
+        what = (
+            "accuracy of the class with the lowest one"
+            if self.reduce == "worst"
+            else "mean of the classes' accuracies"
+        )
+        fewest, most = detail["images_per_class"]
+        sizes = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        return f"{what}, {self.of}, {sizes} images per class"

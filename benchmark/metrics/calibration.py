@@ -13,7 +13,8 @@ from benchmark.attacks.folding import folded_if_same
 from benchmark.attacks.pgd import pgd
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import NormName, Pixels, ThreatModel
-from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, norm_in_title, sentence
+from benchmark.metrics.attacked import pgd_name, pgd_title, pgd_words
+from benchmark.metrics.metric import FORWARD, Context, Measured, Metric
 
 
 class Calibration(Metric):
@@ -41,15 +42,12 @@ class Calibration(Metric):
     @property
     def base_name(self) -> str:
         """``calibration``, or such as calibration_pgd20_linf under attack."""
-        threat = self.threat
-        return f"calibration_pgd{threat.steps}_{threat.norm}" if threat else "calibration"
+        return f"calibration_{pgd_name(self.threat)}" if self.threat else "calibration"
 
     @property
     def base_title(self) -> str:
-        """``ECE``, or such as ECE, PGD-20; the norm is said unless it is l_inf."""
-        if self.threat is None:
-            return "ECE"
-        return f"ECE, PGD-{self.threat.steps}{norm_in_title(self.threat.norm)}"
+        """``ECE``, or such as ECE, PGD-20."""
+        return f"ECE, {pgd_title(self.threat)}" if self.threat else "ECE"
 
     @property
     def ball(self) -> tuple[NormName, Pixels] | None:
@@ -89,8 +87,7 @@ class Calibration(Metric):
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
-        words = {"norm": "{}", "eps": "eps {}", "step": "step {}", "steps": "{} steps"}
-        attack = f", {sentence(detail['threat'], words)}" if "threat" in detail else ""
+        attack = f", {pgd_words(self.threat)}" if self.threat else ""
         return f"expected calibration error, {self.bins} bins of equal width{attack}"
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from benchmark.core.config import config_hash
 from benchmark.core.errors import BenchmarkError
+from benchmark.core.threat import NormName, Pixels, ThreatModel
 from benchmark.data import corruptions
 from benchmark.data.dataset import Split
-from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, Setup
-from benchmark.metrics.outcomes import clean_outcomes
+from benchmark.metrics.attacked import outcomes_under, passes_of, pgd_name, pgd_title, pgd_words
+from benchmark.metrics.metric import Context, Measured, Metric, Setup
 
 # Corrupted test images kept for the next model, at most: 4,660 CIFAR-10 images at all severities.
 # Making them costs as much as several evaluations of a small network.
@@ -30,14 +31,35 @@ class Corruptions(Metric):
     The user's published CIFAR-10-C or CIFAR-100-C files are used where they lie below the data
     root; otherwise the corruptions are generated.
 
+    With a threat model every corrupted image is attacked by PGD, as OODRobustBench does
+    (2310.12793): right is an image that is right when corrupted and at the last iterate.
+
     Attributes:
         severities: 1 (weak) to 5.
+        threat: of the attack; None for corrupted images as they are.
     """
 
     kind: Literal["corruptions"] = "corruptions"
     severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+    threat: ThreatModel | None = None
 
     per_image = False
+    mean_of_outcomes = True
+
+    @property
+    def base_name(self) -> str:
+        """``corruptions``, or such as corruptions_pgd20_linf under attack."""
+        return f"corruptions_{pgd_name(self.threat)}" if self.threat else "corruptions"
+
+    @property
+    def base_title(self) -> str:
+        """``Corruptions``, or such as Corruptions, PGD-20."""
+        return f"Corruptions, {pgd_title(self.threat)}" if self.threat else "Corruptions"
+
+    @property
+    def ball(self) -> tuple[NormName, Pixels] | None:
+        """See ``Metric.ball``."""
+        return (self.threat.norm, self.threat.eps) if self.threat else None
 
     def possible(self, setup: Setup) -> bool:
         """Corruptions are applied to images in memory."""
@@ -85,10 +107,12 @@ class Corruptions(Metric):
             for corruption in corruptions.CORRUPTIONS:
                 for severity in self.severities:
                     split = self._corrupted(setup, indices, corruption, severity)
-                    right = clean_outcomes(
+                    right = outcomes_under(
                         context.model,
                         split,
                         torch.arange(len(split)),
+                        self.threat,
+                        seed=self.seed,
                         batch_size=setup.batch_size,
                         device=setup.device,
                     )
@@ -97,12 +121,14 @@ class Corruptions(Metric):
                     task.advance(1, corruption)
         mean = float(np.mean([value for row in accuracies.values() for value in row]))
         published = _published(setup) is not None
-        detail = {
+        detail: dict[str, Any] = {
             "source": "published" if published else "generated",
             "severities": list(self.severities),
             "per_corruption": accuracies,
             "departures": {} if published else corruptions.DEPARTURES,
         }
+        if self.threat is not None:
+            detail["threat"] = self.threat.model_dump(mode="json")
         return Measured(indices, mean, columns, detail)
 
     def _corrupted(self, setup: Setup, indices: Tensor, corruption: str, severity: int) -> Split:
@@ -138,16 +164,17 @@ class Corruptions(Metric):
         return chosen
 
     def passes(self, images: int) -> float:
-        """A forward pass per image, corruption and severity."""
+        """A forward pass, or the steps of the attack, per image, corruption and severity."""
         work = len(corruptions.CORRUPTIONS) * len(self.severities)
-        return FORWARD * self.count(images) * work
+        return passes_of(self.threat) * self.count(images) * work
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
         count = len(detail["per_corruption"])
+        attack = f", {pgd_words(self.threat)}" if self.threat else ""
         return (
             f"mean over {count} corruptions and their severities, corrupted images "
-            f"{detail['source']}"
+            f"{detail['source']}{attack}"
         )
 
 

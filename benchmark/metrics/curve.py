@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from benchmark.core.threat import NormName, Pixels, ThreatModel
-from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, norm_in_title, sentence
+from benchmark.metrics.metric import Context, Measured, Metric, norm_in_title, sentence
 from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes
 
 _WORDS = {
@@ -132,9 +132,9 @@ class Curve(Metric):
         return Measured(indices, area, outcomes, detail)
 
     def passes(self, images: int) -> float:
-        """One attack per image and round of the bisection, and a forward pass."""
+        """One attack per image and round of the bisection: three of ``pgd`` for seven radii."""
         rounds = (len(self.factors) + 1).bit_length() - 1
-        return self.count(images) * (rounds * self.threat.steps + FORWARD)
+        return self.count(images) * rounds * self.threat.steps
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""

@@ -82,6 +82,8 @@ class Setup:
         ranks: processes that share a metric's work where the metric can (``Metric.shared``).
         keep_adversarial: write the adversarial examples of AutoAttack too.
         cache: what one model's measurement can leave for the next one's, by key.
+        runs: of the study around the record, those with the same seed, by label; set by the
+            evaluator for each record.
     """
 
     data: Dataset
@@ -93,6 +95,7 @@ class Setup:
     ranks: Ranks = ALONE
     keep_adversarial: bool = False
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    runs: Mapping[str, Path] = field(default_factory=dict)
 
     def cached(self, key: Any, make: Callable[[], T]) -> T:
         """The value under ``key``, made now if it is not there."""
@@ -100,6 +103,18 @@ class Setup:
             self.cache[key] = make()
         value: T = self.cache[key]
         return value
+
+    def network(self, place: Path, model: str | None) -> nn.Module:
+        """Another trained network, on the device; the evaluator knows how to load one.
+
+        Args:
+            place: folder of a trained run, whose deployed network it is; or a file.
+            model: architecture of the weights in a file, as ``evaluate-model`` takes it.
+
+        Raises:
+            BenchmarkError: there is no such network, or it is damaged.
+        """
+        raise NotImplementedError
 
     def batches(self, indices: Tensor) -> Iterator[IndexedBatch]:
         """(indices, x [n, c, h, w] in [0, 1], y [n]) of test images, in order."""
@@ -175,6 +190,9 @@ class Metric(Config, ABC):
     reference: ClassVar[bool] = False
     # Whether there is one outcome for each attacked test image, so that unions can use it.
     per_image: ClassVar[bool] = True
+    # Where there is not: whether the figure is still the mean of outcomes (several per image, or of
+    # other images), so that it can be taken class by class.
+    mean_of_outcomes: ClassVar[bool] = False
     # Whether a larger figure is a better one.
     higher_is_better: ClassVar[bool] = True
     # Clean accuracy, accuracy under an attack of the test images, or anything else.
@@ -231,6 +249,15 @@ class Metric(Config, ABC):
     def parts(self) -> tuple[str, ...]:
         """Names of the metrics whose outcomes this one is computed from."""
         return ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Labels of the rows of the same study whose trained networks it uses."""
+        return ()
+
+    def takes(self, part: Metric) -> bool:
+        """Whether this metric can be computed from ``part``."""
+        return part.per_image
 
     def with_parts(self, names: Mapping[str, str]) -> Metric:
         """The metric with some of its ``parts`` called otherwise."""
@@ -399,17 +426,21 @@ MetricRef = Annotated[SerializeAsAny[Metric], BeforeValidator(make_metric)]
 
 def check_panel(metrics: Sequence[Metric]) -> None:
     """Raise ValueError if two metrics have one name, or one is computed from a metric that is not
-    measured before it."""
+    measured before it or does not judge images."""
     for number, metric in enumerate(metrics):
         before = metrics[:number]
         if metric.name in ("index", "label"):  # columns that every table of outcomes has
             raise ValueError(f"a metric cannot be called {metric.name!r}; give it a tag")
         if metric.name in {other.name for other in before}:
             raise ValueError(f"metric {metric.name!r} is given twice; give one of them a tag")
-        usable = {other.name for other in before if other.per_image}
+        known = {other.name: other for other in before}
         for part in metric.parts:
-            if part not in usable:
+            if part not in known:
                 raise ValueError(
-                    f"{metric.name} is computed from {part!r}, which must be a metric before it "
-                    "with one outcome per image"
+                    f"{metric.name} is computed from {part!r}, which must be a metric before it"
+                )
+            if not metric.takes(known[part]):
+                raise ValueError(
+                    f"{metric.name} cannot be computed from {part!r}: it needs a verdict on each "
+                    "test image"
                 )

@@ -32,10 +32,10 @@ _WORDS = {
 
 
 class PGD(Metric):
-    """PGD (1706.06083): robust is an image that is right when clean and at the last iterate of
-    every restart.
+    """PGD (1706.06083), judged at the last iterate.
 
-    With momentum it is called MIM (1710.06081), with the margin loss CW (1608.04644's loss under
+    Robust is an image that is right when clean and at the last iterate of every restart. With
+    momentum it is called MIM (1710.06081), with the margin loss CW (1608.04644's loss under
     PGD, as papers on adversarial training use it).
 
     Attributes:

@@ -13,22 +13,30 @@ from torch import Tensor, nn
 
 from benchmark.core.config import config_hash
 from benchmark.core.registry import did_you_mean
+from benchmark.core.threat import NormName, Pixels, ThreatModel
 from benchmark.data.shifted import SHIFTED, Shifted, load_shifted
+from benchmark.metrics.attacked import outcomes_under, pgd_name, pgd_title, pgd_words
 from benchmark.metrics.metric import Context, Measured, Metric, Setup, sentence
-from benchmark.metrics.outcomes import clean_outcomes, sample
+from benchmark.metrics.outcomes import sample
 
 
 class Shift(Metric):
     """Accuracy on a test set of the same classes from elsewhere, read from the user's files.
 
+    With a threat model its images are attacked by PGD, as OODRobustBench does (2310.12793): right
+    is an image that is right as it is and at the last iterate.
+
     Attributes:
         test_set: its name, see ``benchmark.data.shifted``.
+        threat: of the attack; None for the images as they are.
     """
 
     kind: Literal["shift"] = "shift"
     test_set: str
+    threat: ThreatModel | None = None
 
     per_image = False
+    mean_of_outcomes = True
 
     @field_validator("test_set")
     @classmethod
@@ -39,13 +47,18 @@ class Shift(Metric):
 
     @property
     def base_name(self) -> str:
-        """That of the test set."""
-        return self.test_set
+        """That of the test set, under attack such as cifar10.1_pgd20_linf."""
+        return f"{self.test_set}_{pgd_name(self.threat)}" if self.threat else self.test_set
 
     @property
     def base_title(self) -> str:
-        """That of the test set."""
-        return self.test_set
+        """That of the test set, under attack such as cifar10.1, PGD-20."""
+        return f"{self.test_set}, {pgd_title(self.threat)}" if self.threat else self.test_set
+
+    @property
+    def ball(self) -> tuple[NormName, Pixels] | None:
+        """See ``Metric.ball``."""
+        return (self.threat.norm, self.threat.eps) if self.threat else None
 
     def check(self, setup: Setup) -> None:
         """See ``Metric.check``.
@@ -77,20 +90,24 @@ class Shift(Metric):
         if shifted.kept is not None:
             judge = _Restricted(judge, shifted.kept)
         with setup.progress.task(context.label(self), len(indices)) as task:
-            right = clean_outcomes(
+            right = outcomes_under(
                 judge,
                 shifted.split,
                 indices,
+                self.threat,
+                seed=self.seed,
                 batch_size=setup.batch_size,
                 device=setup.device,
                 advance=task.advance,
             )
-        detail = {
+        detail: dict[str, Any] = {
             "source": shifted.source,
             "images": len(shifted.split),
             "fingerprint": shifted.fingerprint,
             "notes": list(shifted.notes),
         }
+        if self.threat is not None:
+            detail["threat"] = self.threat.model_dump(mode="json")
         measured = self.whole(indices, right, detail)
         labels = shifted.split.labels[indices].numpy()
         measured.frame = pd.DataFrame(
@@ -99,12 +116,14 @@ class Shift(Metric):
         return measured
 
     def passes(self, images: int) -> float:
-        """Nothing: forward passes on a set whose size is not known before it is read."""
-        return 0.0
+        """Of an attack its steps per image, on a set whose size is not known before it is read and
+        is taken to be that of the test images; without one nothing, since it is forward passes."""
+        return self.count(images) * self.threat.steps if self.threat else 0.0
 
     def describe(self, detail: Mapping[str, Any]) -> str:
         """See ``Metric.describe``."""
-        return sentence(detail, {"source": "{}", "seed": "seed {}"})
+        said = sentence(detail, {"source": "{}", "seed": "seed {}"})
+        return f"{said}, {pgd_words(self.threat)}" if self.threat else said
 
 
 class _Restricted(nn.Module):

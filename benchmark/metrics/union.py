@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
+from benchmark.core.errors import BenchmarkError
 from benchmark.metrics.derived import Derived
 from benchmark.metrics.metric import Context, Measured, sentence
 
@@ -23,6 +25,7 @@ class Union(Derived):
     of: Annotated[tuple[str, ...], Field(min_length=2)]
 
     role = "attack"
+    per_image = True
 
     @property
     def title(self) -> str:
@@ -39,9 +42,18 @@ class Union(Derived):
         return self.model_copy(update={"of": tuple(names.get(name, name) for name in self.of)})
 
     def measure(self, context: Context) -> Measured:
-        """See ``Metric.measure``. Raises BenchmarkError: see ``Derived.outcomes_of_parts``."""
-        indices, found = self.outcomes_of_parts(context)
-        found, names = found.drop(columns="label"), list(self.of)
+        """See ``Metric.measure``.
+
+        Raises:
+            BenchmarkError: a part is not measured yet, or the parts have no image in common.
+        """
+        self.check_measured(context)
+        names = list(self.of)
+        shared = context.outcomes[names].notna().all(axis=1).to_numpy()
+        if not shared.any():
+            raise BenchmarkError(f"{self.name}: {', '.join(names)} have no image in common")
+        indices = torch.from_numpy(np.flatnonzero(shared))
+        found = context.outcomes[names][shared].astype(bool)
         robust = torch.tensor(found.all(axis=1).to_numpy())
         alone = {
             name: int((~found[name] & found.drop(columns=name).all(axis=1)).sum()) for name in names

@@ -67,9 +67,13 @@ def columns_of(outcomes: pd.DataFrame, metric: str) -> list[str]:
     return [name for name in names if name == metric or name.startswith(f"{metric}/")]
 
 
-def unions_of(name: str, metrics: Mapping[str, Any]) -> list[str]:
-    """The unions that were computed from the metric ``name``."""
-    return [union for union, entry in metrics.items() if name in (entry["detail"].get("of") or [])]
+def computed_from(name: str, metrics: Mapping[str, Any]) -> list[str]:
+    """The metrics that were computed from ``name``, and those that were computed from them."""
+    found = [name]
+    for other, entry in metrics.items():  # parts stand before what is computed from them
+        if set(found) & set(entry["detail"].get("of") or []):
+            found.append(other)
+    return found[1:]
 
 
 def set_columns(

@@ -43,6 +43,7 @@ class Detail(_Free):
     Attributes:
         of: metrics that it was computed from.
         source: of the images; per_corruption: accuracies by corruption, one per severity.
+        radii: of an attack at several, ascending; accuracies: one per radius; clean: without it.
         warnings: of the attack, in words.
         low, high: an interval for these test images.
     """
@@ -51,6 +52,9 @@ class Detail(_Free):
     source: str | None = None
     severities: list[int] | None = None
     per_corruption: dict[str, list[Share]] | None = None
+    radii: list[str] | None = None
+    clean: Share | None = None
+    accuracies: list[Share] | None = None
     warnings: list[str] | None = None
     low: Share | None = None
     high: Share | None = None

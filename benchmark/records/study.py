@@ -141,6 +141,27 @@ class SuiteRecord:
         return [c for c in self.cells if c.status != "evaluated"]
 
 
+def runs_beside(directory: Path) -> dict[str, Path]:
+    """By label the runs of the study that ``directory`` belongs to, with its seed; {} without one.
+
+    Args:
+        directory: a run's folder, or one in it.
+
+    Raises:
+        BenchmarkError: a damaged plan.
+    """
+    folder = Path(directory).resolve()
+    for run in (folder, *folder.parents[:3]):
+        out = run.parent.parent
+        if not SuiteFiles(out).plan.exists():
+            continue
+        plan = read_plan(out)["plan"]
+        seeds = {item["seed"] for item in plan if item["slug"] == run.name}
+        if seeds:
+            return {p["label"]: SuiteFiles(out).cell(p["slug"]) for p in plan if p["seed"] in seeds}
+    return {}
+
+
 def nested(data: Any, *keys: str) -> Any:
     """A nested value, or None as soon as a key is absent."""
     for key in keys:

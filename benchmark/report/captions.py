@@ -10,6 +10,9 @@ CAPTIONS = {
     "lowest to highest seed.",
     "mixing": "Weight of each learner in the mix, and its L2 distance from the global learner; "
     "mean over seeds, band from lowest to highest.",
+    "radii": "Accuracy against the radius of the attack, which begins at eps 0 with clean "
+    "accuracy: mean over seeds, bands are 95 % intervals. With the area below each curve: "
+    "[radii.md](radii.md).",
     "corruptions": "Accuracy (%) under each corruption, mean over severities and seeds: "
     "[corruptions.md](corruptions.md).",
     "published": "Published figures and ours, on separate axes. See [published.md](published.md).",

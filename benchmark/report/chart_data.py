@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmark.records.statistics import Interval
 from benchmark.report.families import families, line_styles
-from benchmark.report.study_model import Curve, Study, TradeOff
+from benchmark.report.study_model import Curve, RadiusCurves, Study, TradeOff
 from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES, images
 
 
@@ -50,6 +50,7 @@ def chart_data(study: Study) -> dict[str, Any]:
             }
             for key, curves in study.curves.items()
         },
+        "radii": {curves.metric: _radii(curves) for curves in study.radii},
         "mixing": {
             method: {
                 title: {learner: _line(curve, 1) for learner, curve in found[kind].items()}
@@ -74,7 +75,7 @@ def _line(curve: Curve, scale: float) -> dict[str, list[float]]:
     digits = 2 if scale == 100 else 4
     values = {"mean": curve.mean, "low": curve.low, "high": curve.high}
     return {
-        "epoch": [round(x, 3) for x in curve.epochs],
+        "x": [round(x, 3) for x in curve.epochs],
         **{name: [round(scale * v, digits) for v in line] for name, line in values.items()},
     }
 
@@ -82,10 +83,31 @@ def _line(curve: Curve, scale: float) -> dict[str, list[float]]:
 def _seeds(curve: Curve) -> dict[str, Any]:
     return {
         str(seed): {
-            "epoch": [round(x, 3) for x in epochs],
+            "x": [round(x, 3) for x in epochs],
             "value": [round(100 * v, 2) for v in values],
         }
         for seed, (epochs, values) in curve.seeds.items()
+    }
+
+
+def _radii(curves: RadiusCurves) -> dict[str, Any]:
+    return {
+        "title": curves.title,
+        "axis": curves.axis,
+        "lines": {
+            method: {
+                "x": list(curves.positions),
+                **{
+                    key: [round(100 * v, 2) for v in values]
+                    for key, values in (
+                        ("mean", [i.value for i in line]),
+                        ("low", [i.low for i in line]),
+                        ("high", [i.high for i in line]),
+                    )
+                },
+            }
+            for method, line in curves.lines.items()
+        },
     }
 
 

@@ -35,7 +35,7 @@ class ComparedMetric:
         first, second: accuracies on those, in [0, 1].
         difference, low, high: first minus second with its 95 % bootstrap interval over images.
         only_first, only_second: images that one run alone has right.
-            These and the interval are None for a metric without outcomes by image.
+            These and the interval are None for a metric without one outcome per test image.
         p: exact McNemar test, adjusted after Holm over the metrics of the comparison; None for a
             row that repeats another on fewer images, to be read beside the next one.
         verdict: in words, with the n that a difference of this size would need.
@@ -69,8 +69,8 @@ def read_run(path: Path) -> CellRecord:
 
 
 def compare(first: Path, second: Path) -> list[ComparedMetric]:
-    """The metrics that both runs hold with one outcome per image, tested on shared images; then
-    those that are no means over images, side by side.
+    """The metrics that both runs hold with one outcome per test image, tested on shared images;
+    then all others, side by side.
 
     Raises:
         BenchmarkError: a run without records, other test images, or no metric in common.
@@ -87,12 +87,11 @@ def compare(first: Path, second: Path) -> list[ComparedMetric]:
             raise BenchmarkError(
                 f"{metric} was measured under other settings in {first} than in {second}"
             )
-        if "none" in (a.metrics[metric]["outcomes"], b.metrics[metric]["outcomes"]):
-            whole.append(metric)
-            continue
         pair = _shared(a, b, metric)
         if pair is not None:
             found[metric] = pair
+        elif not all(_judges_once(run, metric) for run in (a, b)):
+            whole.append(metric)
     if not found and not whole:
         raise BenchmarkError(f"{first} and {second} have no metric in common")
     tests = [mcnemar_exact(one, other) for one, other in found.values()]
@@ -111,6 +110,11 @@ def compare(first: Path, second: Path) -> list[ComparedMetric]:
     return rows + [_untested(a, b, metric, limit) for metric in whole]
 
 
+def _judges_once(cell: CellRecord, metric: str) -> bool:
+    """Whether each test image has one outcome, so that another run's can be paired with it."""
+    return cell.outcomes is not None and metric in cell.outcomes
+
+
 def _untested(a: CellRecord, b: CellRecord, metric: str, limit: int | None) -> ComparedMetric:
     """Two figures that no test over images can tell apart."""
     one, other = a.metrics[metric], b.metrics[metric]
@@ -126,7 +130,7 @@ def _untested(a: CellRecord, b: CellRecord, metric: str, limit: int | None) -> C
         only_first=None,
         only_second=None,
         p=None,
-        verdict=f"no mean over images, so not tested; {better} is better",
+        verdict=f"not one outcome per test image, so not tested; {better} is better",
         limit=limit,
     )
 

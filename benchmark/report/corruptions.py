@@ -72,7 +72,8 @@ def _table(
         + (f"; corrupted images {' and '.join(sources)}." if sources else ".")
     ]
     errors: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    if reference is not None:
+    # The reference's errors are those of images that nobody attacked.
+    if reference is not None and not any(d.get("threat") for d in details):
         errors = _error_rows(suite, metric, methods, reference)
         notes.append(
             f"mCE (1903.12261, section 4.3): error relative to the network of {reference.name}, in "

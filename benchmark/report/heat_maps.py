@@ -36,21 +36,41 @@ def across_norms(suite: SuiteRecord, table: Table) -> HeatMap | None:
     shown = [c for c in table.columns if c.key in norms or is_union(suite, c.key)]
     if len(set(norms.values())) < 2:
         return None
-    frame = pd.DataFrame(
-        [
-            [None if (i := row.summaries[c.key].interval) is None else i.value for c in shown]
-            for row in table.rows
-        ],
-        index=[row.method for row in table.rows],
-    )
     return _heat(
         "norms",
         "Across norms",
-        frame.astype(float),
+        _means(table, shown),
         [column.title for column in shown],
         caption="Robust accuracy (%), mean over seeds. A method trained in one norm is seldom "
         "robust in another.",
         notes=tuple(_ball(suite, _measured(c), norms.get(c.key)) for c in shown),
+    )
+
+
+def _means(table: Table, columns: Sequence[Column]) -> pd.DataFrame:
+    """The figures of some columns, by method; not a number where one is missing."""
+    frame = pd.DataFrame(
+        [
+            [None if (i := row.summaries[c.key].interval) is None else i.value for c in columns]
+            for row in table.rows
+        ],
+        index=[row.method for row in table.rows],
+    )
+    return frame.astype(float)
+
+
+def transfer(suite: SuiteRecord, table: Table) -> HeatMap | None:
+    """Accuracy on images crafted on other networks; None where there is one source or none."""
+    shown = [c for c in table.columns if nested(suite.entry(c.key), "detail", "source_weights")]
+    if len(shown) < 2:
+        return None
+    return _heat(
+        "transfer",
+        "Transfer",
+        _means(table, shown),
+        [column.title for column in shown],
+        caption="Accuracy (%) of the row's network on images crafted on the column's, mean over "
+        "seeds.",
     )
 
 
@@ -60,6 +80,9 @@ def _measured(column: Column) -> str:
 
 
 def _norm(suite: SuiteRecord, metric: str) -> str | None:
+    """The norm of an attack on the test images; None for another metric."""
+    if suite.entry(metric).get("role") != "attack":
+        return None
     for cell in suite.cells:
         detail = nested(cell.metrics, metric, "detail") or {}
         norm = nested(detail, "threat", "norm") or detail.get("norm")

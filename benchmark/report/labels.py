@@ -9,7 +9,8 @@ here keeps all names apart and in the axes, and avoids error bars where that cos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -124,6 +125,46 @@ def _holds(box: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _nearest(box: np.ndarray, point: np.ndarray) -> np.ndarray:
     nearest: np.ndarray = np.clip(point, box[:2], box[2:])
     return nearest
+
+
+def end_labels(
+    ax: Axes,
+    ends: Mapping[str, tuple[float, float]],
+    colours: Mapping[str, str],
+    styles: Mapping[str, Any],
+    height: float,
+) -> None:
+    """Name each line at its right end, with a short sample of its dashes.
+
+    Args:
+        ends: the last point of each line, in data units.
+        height: of the axes, in inches.
+    """
+    low, high = ax.get_ylim()
+    gap = 7.2 / 72 * (high - low) / height  # 7.2 points a label, height in inches
+    wanted = spread([y for _, y in ends.values()], gap, low, high)
+    right = max(x for x, _ in ends.values())
+    left = ax.get_xlim()[0]
+    ax.set_xlim(left, right)
+    ax.set_ylim(low, high)
+    for (label, (x, y)), place in zip(ends.items(), wanted, strict=True):
+        colour = colours[label]
+        # positions beside the axes: x in axes fractions, y in data
+        beside = ax.get_yaxis_transform()
+        start = (x - left) / (right - left) if right > left else 1.0
+        ax.plot(
+            [start, 1.045],
+            [y, place],
+            color=colour,
+            lw=0.4,
+            transform=beside,
+            clip_on=False,
+        )
+        ax.plot(
+            [1.045, 1.13], [place] * 2, color=colour, lw=0.9, ls=styles[label],
+            transform=beside, clip_on=False,
+        )  # fmt: skip
+        ax.text(1.145, place, label, color=colour, fontsize=5.8, va="center", transform=beside)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -14,10 +14,18 @@ from benchmark.report.study_model import (
     FrontCell,
     FrontPlane,
     Provenance,
+    RadiusCurves,
     Study,
 )
 from benchmark.report.tables import interval_cells, score_cells
-from benchmark.report.texts import NOTHING, line_heading, percent
+from benchmark.report.texts import (
+    NOTHING,
+    images,
+    interval_text,
+    line_heading,
+    percent,
+    score_text,
+)
 
 
 def markdown_table(
@@ -171,6 +179,29 @@ def _matrix(
     columns = list(dict.fromkeys(column for _, column in cells))
     rows = list(dict.fromkeys(row for row, _ in cells))
     return ["", *columns], [[row, *(text(cells[row, c]) for c in columns)] for row in rows]
+
+
+def radii_md(study: Study) -> str:
+    """radii.md: accuracy by radius of the attack and method, and the area below each curve; "" if
+    no run was attacked at several radii."""
+    return "\n".join(_radii(study, curves) for curves in study.radii)
+
+
+def _radii(study: Study, curves: RadiusCurves) -> str:
+    rows = []
+    for method, line in curves.lines.items():
+        row = study.table.row(method)
+        below = row.summaries[curves.metric]
+        figures = [percent(interval.value) for interval in line]
+        rows.append([row.name, *figures, f"{score_text(below)} {interval_text(below)}"])
+    n = images(study.table.row(m).summaries[curves.metric].n for m in curves.lines)
+    parts = [
+        *_head(study, f"{curves.title}. {study.heading}"),
+        markdown_table(["Method", *(f"eps {r}" for r in curves.radii), "Area"], rows),
+        f"- Accuracy (%) under attack at each radius ({curves.norm}), mean over seeds, {n}.",
+        f"- Area: mean accuracy over eps from 0 to {curves.radii[-1]}, with its 95 % interval.",
+    ]
+    return "\n".join(parts) + "\n"
 
 
 def published_md(study: Study) -> str:

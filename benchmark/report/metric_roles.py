@@ -21,15 +21,16 @@ def title(suite: SuiteRecord, metric: str) -> str:
 
 def same_attack_ball(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two entries are of whole attacks in the same ball on the same checkpoint."""
-    if not one["ball"] or not other["ball"] or one["form"] or other["form"]:
+    if any(x["role"] != "attack" or x["form"] or not x["ball"] for x in (one, other)):
         return False
     same = one["ball"][0] == other["ball"][0] and Pixels(one["ball"][1]) == Pixels(other["ball"][1])
     return same and one.get("checkpoint") == other.get("checkpoint")
 
 
 def is_union(suite: SuiteRecord, metric: str) -> bool:
-    """Whether a metric is computed from others, image by image."""
-    return bool(nested(suite.entry(metric), "detail", "of"))
+    """Whether a metric is an attack that is computed from others, image by image."""
+    entry = suite.entry(metric)
+    return bool(entry.get("role") == "attack" and nested(entry, "detail", "of"))
 
 
 def clean_metric(suite: SuiteRecord) -> str:

@@ -116,8 +116,9 @@ def _cell(summary: Summary) -> PageCell:
 
 
 def heat_maps(study: Study) -> list[HeatMap]:
-    """Across norms, and corruption by corruption; those whose data are absent left out."""
-    found = [study.across_norms] if study.across_norms else []
+    """Across norms, across networks, and corruption by corruption; those whose data are absent are
+    left out."""
+    found = [heat for heat in (study.across_norms, study.transfer) if heat]
     for table in study.corruptions:
         by_method = zip(*(values for _, values in table.rows), table.mean, strict=True)
         rows = tuple(

@@ -1,4 +1,5 @@
-"""The plots of figures: trade-off, corruptions, published ones, and the path between networks."""
+"""The plots of figures: trade-off, accuracy by radius, corruptions, published ones, and the path
+between networks."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.report.families import front_looks
+from benchmark.report.families import front_looks, line_styles
 from benchmark.report.figures import STYLE, figure, save
-from benchmark.report.labels import place_labels
+from benchmark.report.labels import end_labels, place_labels
 from benchmark.report.study_model import Family, Study, TradeOff
+from benchmark.report.texts import NORMS, images
 
-__all__ = ["corruptions", "interpolation", "published", "save", "tradeoff"]
+__all__ = ["corruptions", "interpolation", "published", "radii", "save", "tradeoff"]
 
 
 def tradeoff(study: Study) -> Figure | None:
@@ -153,6 +155,39 @@ def interpolation(table: pd.DataFrame, first: str, second: str) -> Figure:
         ax.set_ylabel("Accuracy (%)")
         ax.set_ylim(bottom=0)
         fig.legend(loc="outside upper center", ncols=3)
+        return fig
+
+
+def radii(study: Study) -> Figure | None:
+    """Accuracy against the radius of the attack with 95 % bands, one panel for each metric."""
+    if not study.radii:
+        return None
+    styles = line_styles(study.table)
+    families = {row.method: row.family for row in study.table.rows}
+    colours = {method: family.colour for method, family in families.items()}
+    with mpl.rc_context(STYLE):
+        height = max(2.2, 0.12 * len(study.table.rows))  # room for a name per method
+        fig, axes = figure(0.5 + height * len(study.radii), len(study.radii))
+        for ax, one in zip(axes[:, 0], study.radii, strict=True):
+            for method, line in one.lines.items():
+                colour = colours[method]
+                value, low, high = (
+                    100 * np.array([getattr(i, end) for i in line])
+                    for end in ("value", "low", "high")
+                )
+                ax.fill_between(one.positions, low, high, color=colour, alpha=0.12, lw=0)
+                ax.plot(
+                    one.positions, value, color=colour, ls=styles[method], lw=0.9,
+                    marker=families[method].marker, ms=3, mew=0, clip_on=False, zorder=3,
+                )  # fmt: skip
+            ax.set_ylim(0, None)
+            ax.set_xticks(one.positions)
+            ax.margins(x=0)
+            n = images(study.table.row(m).summaries[one.metric].n for m in one.lines)
+            ax.set_ylabel(f"Accuracy under attack (%), {n}")
+            ax.set_xlabel(one.axis.replace(one.norm, NORMS.get(one.norm, one.norm)))
+            ends = {m: (one.positions[-1], 100 * line[-1].value) for m, line in one.lines.items()}
+            end_labels(ax, ends, colours, styles, height - 0.25)
         return fig
 
 

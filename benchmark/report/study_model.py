@@ -296,6 +296,33 @@ class Curve:
     seeds: Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]]
 
 
+@dataclass(frozen=True)
+class RadiusCurves:
+    """Accuracy against the radius of the attack, by one metric.
+
+    Attributes:
+        metric: its name in the records; its figure in the table is the area below the curve.
+        title: its heading.
+        norm: of the attack.
+        radii: ascending, as they are written; the first is 0, clean accuracy.
+        positions: the same as numbers, in units of 1/255 where ``unit`` says so.
+        lines: method to the accuracy at each radius, with its 95 % interval as in the table.
+    """
+
+    metric: str
+    title: str
+    norm: str
+    radii: tuple[str, ...]
+    positions: tuple[float, ...]
+    unit: Literal["", "1/255"]
+    lines: Mapping[str, tuple[Interval, ...]]
+
+    @property
+    def axis(self) -> str:
+        """The label of the radii's axis."""
+        return ", ".join(filter(None, (f"eps ({self.norm}", self.unit))) + ")"
+
+
 # --- sections -------------------------------------------------------------------------------------
 
 
@@ -478,8 +505,10 @@ class Study:
     fronts: tuple[FrontPlane, ...]
     curves: Mapping[str, Mapping[str, Curve]]
     mixing: Mapping[str, Mapping[str, Mapping[str, Curve]]]
+    radii: tuple[RadiusCurves, ...]
     corruptions: tuple[CorruptionTable, ...]
     across_norms: HeatMap | None
+    transfer: HeatMap | None
     by_class: tuple[HeatMap, ...]
     gallery: Gallery | None
     published: Published

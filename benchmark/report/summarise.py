@@ -10,10 +10,11 @@ from benchmark.report.curves import mixing_curves, validation_curves
 from benchmark.report.findings import findings_of
 from benchmark.report.fronts import front_planes
 from benchmark.report.gallery import gallery_of
-from benchmark.report.heat_maps import across_norms, by_class
+from benchmark.report.heat_maps import across_norms, by_class, transfer
 from benchmark.report.notes import limit_warning, notes
 from benchmark.report.provenance import provenance_of
 from benchmark.report.published import published_on
+from benchmark.report.radii import radius_curves
 from benchmark.report.study_model import Study
 from benchmark.report.summary import table_of
 from benchmark.report.trade_off import trade_offs_of
@@ -53,8 +54,10 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
         fronts=fronts,
         curves=validation_curves(suite),
         mixing=mixing_curves(suite),
+        radii=radius_curves(suite),
         corruptions=corruption_tables(suite, undertrained, corruption_reference),
         across_norms=across_norms(suite, table),
+        transfer=transfer(suite, table),
         by_class=by_class(suite),
         gallery=gallery_of(suite),
         published=published,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmark.report.families import DASHES, LEARNER_COLOURS, line_styles
 from benchmark.report.figures import STYLE, figure
-from benchmark.report.labels import spread
-from benchmark.report.study_model import Curve, Study
+from benchmark.report.labels import end_labels
+from benchmark.report.study_model import Study
 from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES
 
 
@@ -39,45 +35,10 @@ def curves(study: Study) -> Figure | None:
                 )  # fmt: skip
                 ax.fill_between(line.epochs, low, high, color=colour, alpha=0.12, lw=0)
             ax.set_ylabel(VALIDATION_TITLES[key])
-            _end_labels(ax, colours, lines, styles, height - 0.25)
+            ends = {m: (line.epochs[-1], 100 * line.mean[-1]) for m, line in lines.items()}
+            end_labels(ax, ends, colours, styles, height - 0.25)
         axes[-1, 0].set_xlabel("Epoch")
         return fig
-
-
-def _end_labels(
-    ax: Axes,
-    colours: Mapping[str, str],
-    lines: Mapping[str, Curve],
-    styles: Mapping[str, Any],
-    height: float,
-) -> None:
-    """Name each line at the right end, with a short sample of its dashes."""
-    ends = {m: (line.epochs[-1], 100 * line.mean[-1]) for m, line in lines.items()}
-    low, high = ax.get_ylim()
-    gap = 7.2 / 72 * (high - low) / height  # 7.2 points a label, height in inches
-    wanted = spread([y for _, y in ends.values()], gap, low, high)
-    right = max(x for x, _ in ends.values())
-    left = ax.get_xlim()[0]
-    ax.set_xlim(left, right)
-    ax.set_ylim(low, high)
-    for (label, (x, y)), place in zip(ends.items(), wanted, strict=True):
-        colour = colours[label]
-        # positions beside the axes: x in axes fractions, y in data
-        beside = ax.get_yaxis_transform()
-        start = (x - left) / (right - left) if right > left else 1.0
-        ax.plot(
-            [start, 1.045],
-            [y, place],
-            color=colour,
-            lw=0.4,
-            transform=beside,
-            clip_on=False,
-        )
-        ax.plot(
-            [1.045, 1.13], [place] * 2, color=colour, lw=0.9, ls=styles[label],
-            transform=beside, clip_on=False,
-        )  # fmt: skip
-        ax.text(1.145, place, label, color=colour, fontsize=5.8, va="center", transform=beside)
 
 
 def mixing(study: Study) -> Figure | None:

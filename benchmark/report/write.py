@@ -11,7 +11,14 @@ from benchmark.core.files import write_text
 from benchmark.report import plots, training_plots
 from benchmark.report.figures import FORMATS, mark_trial, save
 from benchmark.report.latex import table_tex
-from benchmark.report.markdown import corruptions_md, fronts_md, published_md, report_md, table_md
+from benchmark.report.markdown import (
+    corruptions_md,
+    fronts_md,
+    published_md,
+    radii_md,
+    report_md,
+    table_md,
+)
 from benchmark.report.page import report_html
 from benchmark.report.study_model import Study
 from benchmark.report.tables import csv_text
@@ -22,6 +29,7 @@ TEXTS: dict[str, Callable[[Study], str]] = {
     "table.csv": csv_text,
     "table.tex": table_tex,
     "fronts.md": fronts_md,
+    "radii.md": radii_md,
     "corruptions.md": corruptions_md,
     "published.md": published_md,
 }
@@ -30,6 +38,7 @@ PLOTS: dict[str, Callable[[Study], Figure | None]] = {
     "fronts": plots.fronts,
     "curves": training_plots.curves,
     "mixing": training_plots.mixing,
+    "radii": plots.radii,
     "corruptions": plots.corruptions,
     "published": plots.published,
 }

@@ -148,6 +148,17 @@ def test_the_metric_within_the_rules_is_the_one_reported() -> None:
     assert reasons(record) == []
 
 
+def test_attacked_corruptions_are_not_the_boards() -> None:
+    record = evaluation()
+    known = record["metrics"].pop("corruptions")
+    attacked = {**known, "detail": {**known["detail"], "threat": {"norm": "linf"}}}
+    record["metrics"] |= {"corruptions_pgd20_linf": attacked, "corruptions": known}
+    board = board_of("cifar10", "corruptions")
+    assert reported_metric(record["metrics"], "corruptions", board) == "corruptions"
+    del record["metrics"]["corruptions"]
+    assert reported_metric(record["metrics"], "corruptions", board) is None
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -220,6 +220,35 @@ def test_a_shifted_test_set_has_outcomes_of_its_own(
     assert record(run)["metrics"]["cifar10.1"]["correct"] != 6, "other files, measured anew"
 
 
+def test_a_shifted_test_set_under_attack_and_by_class(
+    cifar: tuple[Dataset, Path], tmp_path: Path
+) -> None:
+    """Bright images (1.0) fall below the threshold of 0.5 at eps 0.6 and not at 0.2, and dark ones
+    (0.0) rise above it."""
+    data, root = cifar
+
+    def under(eps: float, tag: str) -> dict[str, Any]:
+        threat = {"norm": "linf", "eps": eps, "step": 0.1, "steps": 12}
+        return {"kind": "shift", "test_set": "cifar10.1", "threat": threat, "tag": tag}
+
+    small, large = under(0.2, ""), under(0.6, "wide")
+    names = ["cifar10.1_pgd12_linf", "cifar10.1_pgd12_linf@wide"]
+    by_class = [
+        {"kind": "by-class", "of": names[0], "reduce": reduce} for reduce in ("worst", "balanced")
+    ]
+    metrics = panel(small, large, *by_class)
+    assert [metric.name for metric in metrics[:2]] == names
+    assert metrics[0].title == "cifar10.1, PGD-12"
+    assert metrics[0].passes(30) == 30 * 12
+    Evaluator(data, CPU, data_root=root).evaluate(Bright(), metrics, tmp_path / "run")
+    entries = record(tmp_path / "run")["metrics"]
+    assert [entries[name]["correct"] for name in names] == [6, 0]
+    assert "PGD linf, eps 0.2" in entries[names[0]]["description"]
+    assert entries[f"worst_class_{names[0]}"]["mean"] == 0
+    assert entries[f"balanced_{names[0]}"]["mean"] == pytest.approx(0.2)
+    assert entries[f"balanced_{names[0]}"]["n"] == 30
+
+
 def test_missing_shifted_files_stop_before_any_work(
     cifar: tuple[Dataset, Path], tmp_path: Path
 ) -> None:

@@ -347,14 +347,16 @@
     }
   }
 
-  // --- lines over epochs ---
+  // --- lines over epochs, and over radii of an attack ---
 
-  const rows = (line, extra) => line.epoch.map((epoch, i) => ({
-    epoch, mean: line.mean?.[i], low: line.low?.[i], high: line.high?.[i], value: line.value?.[i],
+  const rows = (line, extra) => line.x.map((x, i) => ({
+    x, mean: line.mean?.[i], low: line.low?.[i], high: line.high?.[i], value: line.value?.[i],
     ...extra,
   }));
 
-  function lineChart(figure, { lines, seeds, band, paint, dash, y, height, what, digits }) {
+  function lineChart(figure, {
+    lines, seeds, band, paint, dash, y, height, what, digits, axis = "Epoch", of = "seeds",
+  }) {
     const width = room(figure, 260);
     const longest = d3.max(Object.keys(lines), (name) => textWidth(name, 11)) ?? 0;
     const roomy = longest < 0.3 * width;
@@ -363,28 +365,28 @@
       width, height, marginLeft: 40, marginBottom: 36, marginTop: 10,
       marginRight: roomy ? longest + 34 : 12,
       style: { background: "none", fontSize: "11.5px" },
-      x: { label: "Epoch", labelAnchor: "center", labelArrow: "none",
+      x: { label: axis, labelAnchor: "center", labelArrow: "none",
         ticks: Math.max(3, Math.round(width / 120)) },
       y: { ...y, label: null, grid: true, ticks: 5 },
       marks: [
         band ? Plot.areaY(points, {
-          x: "epoch", y1: "low", y2: "high", z: "name", fill: (p) => paint(p.name),
+          x: "x", y1: "low", y2: "high", z: "name", fill: (p) => paint(p.name),
           fillOpacity: 0.12, className: "spread",
         }) : null,
         seeds.length ? Plot.line(seeds, {
-          x: "epoch", y: "value", z: "run", stroke: (p) => paint(p.name), strokeWidth: 0.8,
+          x: "x", y: "value", z: "run", stroke: (p) => paint(p.name), strokeWidth: 0.8,
           strokeOpacity: 0.7, className: "seeds",
         }) : null,
-        ...Object.entries(lines).map(([name, line]) => (line.epoch.length > 1 ? Plot.line : Plot.dot)(
+        ...Object.entries(lines).map(([name, line]) => (line.x.length > 1 ? Plot.line : Plot.dot)(
           rows(line), {
-            x: "epoch", y: "mean", stroke: paint(name), strokeWidth: 1.8,
-            ...(line.epoch.length > 1 ? { strokeDasharray: dash(name) } : { fill: paint(name), r: 2.5 }),
+            x: "x", y: "mean", stroke: paint(name), strokeWidth: 1.8,
+            ...(line.x.length > 1 ? { strokeDasharray: dash(name) } : { fill: paint(name), r: 2.5 }),
             className: "mean",
           })),
         Plot.tip(points, Plot.pointer({
-          x: "epoch", y: "mean", maxRadius: 30, ...tipStyle,
-          title: (p) => `${p.name}\nepoch ${p.epoch}\n${p.mean.toFixed(digits)}` +
-            (p.high > p.low ? `  (seeds ${p.low.toFixed(digits)} to ${p.high.toFixed(digits)})` : ""),
+          x: "x", y: "mean", maxRadius: 30, ...tipStyle,
+          title: (p) => `${p.name}\n${axis} ${p.x}\n${p.mean.toFixed(digits)}` +
+            (p.high > p.low ? `  (${of} ${p.low.toFixed(digits)} to ${p.high.toFixed(digits)})` : ""),
         })),
       ],
     });
@@ -401,7 +403,7 @@
     const gap = 13;
     const [bottom, top] = y.range;
     const ends = Object.entries(lines).map(([name, line]) => ({
-      name, px: x.apply(line.epoch.at(-1)), py: y.apply(line.mean.at(-1)),
+      name, px: x.apply(line.x.at(-1)), py: y.apply(line.mean.at(-1)),
     })).sort((a, b) => a.py - b.py);
     const blocks = [];
     for (const end of ends) {
@@ -438,6 +440,19 @@
         what: `${curve.title} during training`,
         seeds: want("seeds") ? Object.entries(lines).flatMap(([name, line]) =>
           Object.entries(line.seeds).flatMap(([seed, run]) => rows(run, { name, run: `${name} ${seed}` }))) : [],
+      });
+    }
+  }
+
+  function drawRadii() {
+    for (const figure of all("[data-radii]")) {
+      const curves = data.radii[figure.dataset.radii];
+      const lines = Object.fromEntries(Object.entries(curves.lines).filter(([method]) => shown(method)));
+      lineChart(figure, {
+        lines, paint: colour, dash: (method) => data.methods[method].dash || null,
+        band: true, seeds: [], y: { zero: true }, digits: 1, axis: curves.axis, of: "95 %",
+        height: Math.max(260, 14 * Object.keys(lines).length + 70),
+        what: `Accuracy against eps, ${curves.title}`,
       });
     }
   }
@@ -510,6 +525,7 @@
   function draw() {
     if (one("#metric").value) drawTradeoff();
     drawCurves();
+    drawRadii();
     drawMixing();
   }
   one("#metric").addEventListener("change", drawTradeoff);
