@@ -222,6 +222,19 @@ class Processes(_Strict):
     batchnorm: str | None = None
 
 
+class TrainingWarning(_Strict):
+    """A signature of failure seen in training.
+
+    Attributes:
+        name: of the signature; text: its evidence, in words and numbers.
+        epoch: of the validation at which it was first seen.
+    """
+
+    name: str
+    epoch: Positive
+    text: str
+
+
 class Training(_Chosen):
     """``training.json``: length and cost, and the checkpoint that the first rule chose.
 
@@ -234,6 +247,7 @@ class Training(_Chosen):
         selection_floor, floor_missed: of the rule best-sum.
         trained: SHA-256 of the trained weights that it began with or learned from, if there are
             any, by the label of their run or their path.
+        warnings: of training, in the order they were raised, if there are any.
     """
 
     data: str
@@ -249,6 +263,7 @@ class Training(_Chosen):
     also: dict[Word, _Chosen] | None = None
     selection_floor: Share | None = None
     floor_missed: bool | None = None
+    warnings: list[TrainingWarning] | None = None
     parameters: Count
     trained: dict[str, str] | None = None
     train_images: Count

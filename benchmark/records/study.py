@@ -74,6 +74,15 @@ class CellRecord:
         found = nested(self.evaluation, "reliability", "findings") or []
         return [(finding["name"], finding["text"]) for finding in found]
 
+    @property
+    def validation_images(self) -> int:
+        """Held-out images of a validation point; 0 if unknown."""
+        known = (
+            nested(self.config, "train", "validation_images"),
+            self.training.get("val_images"),
+        )
+        return min((int(n) for n in known if n), default=0)
+
     def accuracy(self, metric: str) -> float | None:
         """Accuracy in [0, 1], or None if the metric was not evaluated."""
         entry = self.metrics.get(metric)
