@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from benchmark.core.threat import Pixels
+from benchmark.diagnosis.finished import FINISHED
 from benchmark.diagnosis.live import LIVE
-from benchmark.diagnosis.signature import Run, Signature, Unjudged
+from benchmark.diagnosis.signature import Attacked, Ball, Run, Signature, Unjudged
 from benchmark.records.study import CellRecord, nested
 
-SIGNATURES: tuple[Signature, ...] = LIVE
+SIGNATURES: tuple[Signature, ...] = (*LIVE, *FINISHED)
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,39 @@ def diagnose(cell: CellRecord) -> Diagnosis:
 
 def run_of(cell: CellRecord) -> Run:
     """What a record says of a run."""
+    validated = nested(cell.config, "train", "validation_threat")
+    classes = len(nested(cell.evaluation, "dataset", "classes") or ())
     return Run(
         lines=[
             {str(key): float(value) for key, value in row.items() if pd.notna(value)}
             for row in cell.curves.to_dict(orient="records")
         ],
         images=cell.validation_images,
-        classes=len(nested(cell.evaluation, "dataset", "classes") or ()),
-        recipe=nested(cell.config, "method", "recipe") or {},
+        classes=classes or (cell.measured.classes if cell.measured else 0),
+        tasks={
+            learner["name"]: _ball(learner["objective"])
+            for learner in nested(cell.config, "method", "recipe", "learners") or ()
+        },
+        validated=_ball(validated),
+        attacked=[
+            Attacked(
+                name, Ball(entry["ball"][0], float(Pixels(entry["ball"][1]))), accuracy, entry["n"]
+            )
+            for name, entry in cell.metrics.items()
+            if entry["role"] == "attack"
+            and entry["ball"]
+            and "checkpoint" not in entry
+            and (accuracy := cell.accuracy(name)) is not None
+        ],
+        measured=cell.measured,
     )
+
+
+def _ball(described: Any) -> Ball | None:
+    """The first threat model in an objective, which may wrap others; None if there is none."""
+    if not isinstance(described, Mapping):
+        return None
+    if {"norm", "eps"} <= described.keys():
+        return Ball(described["norm"], float(Pixels(described["eps"])))
+    found = (_ball(part) for part in described.values())
+    return next((ball for ball in found if ball), None)

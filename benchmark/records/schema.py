@@ -270,6 +270,65 @@ class Training(_Chosen):
     val_images: Count
 
 
+class Paired(_Strict):
+    """Accuracies of two networks on the same images; ``error``: standard error of the gain."""
+
+    first: Share
+    second: Share
+    error: Positive
+
+    @property
+    def gain(self) -> float:
+        """What the second has more."""
+        return self.second - self.first
+
+
+class Barrier(_Strict):
+    """The straight line in weight space between two base learners, at its worst point.
+
+    Attributes:
+        share: of the second learner there.
+        excess: mean cross-entropy there above the mean of both ends by the same shares, in nats;
+            error: its standard error over images.
+        accuracy: there; ends: of the learners.
+    """
+
+    first: str
+    second: str
+    share: Share
+    excess: float
+    error: Positive
+    accuracy: Share
+    ends: Annotated[list[Share], Field(min_length=2, max_length=2)]
+
+
+class Measured(_Strict):
+    """``diagnosis.json``: what ``diagnose`` measured with the networks of a run's checkpoint, on
+    held-out training images.
+
+    Attributes:
+        step: of the checkpoint; images: that were looked at; classes: of the data set.
+        reestimated: by ``clean`` and ``pgd``, with BatchNorm statistics as deployed and then
+            re-estimated on clean training images; empty without BatchNorm.
+        learners_step: of the checkpoint that base learners were measured at, the last in which they
+            differ; None if there is none, or no mixture of base learners. The last step of a
+            training often hands the mixture back to all of them.
+        robust: name of the base learner with the highest PGD accuracy then; over_robust: by
+            ``clean`` and ``pgd``, that learner (its moving average where the method keeps one) and
+            then the network deployed at that step.
+        barriers: between base learners of one architecture.
+    """
+
+    step: Count
+    images: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=2)]
+    reestimated: dict[Literal["clean", "pgd"], Paired]
+    learners_step: Count | None
+    robust: str | None
+    over_robust: dict[Literal["clean", "pgd"], Paired]
+    barriers: list[Barrier]
+
+
 class _Method(_Strict):
     name: str
     label: str
@@ -419,6 +478,17 @@ def read_training(directory: Path) -> dict[str, Any]:
 def write_training(directory: Path, content: Content) -> None:
     """Write it: training is over. Raises BenchmarkError: see ``write_record``."""
     write_record(RunFiles(directory).training, Training, content)
+
+
+def read_measured(directory: Path) -> Measured:
+    """A run's ``diagnosis.json``. Raises BenchmarkError: see ``read_record``."""
+    remedy = "delete it and diagnose again"
+    return Measured.model_validate(read_record(RunFiles(directory).diagnosis, Measured, remedy))
+
+
+def write_measured(directory: Path, measured: Measured) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).diagnosis, Measured, measured.model_dump(mode="json"))
 
 
 def read_model(directory: Path) -> dict[str, Any]:

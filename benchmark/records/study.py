@@ -18,9 +18,11 @@ from benchmark.records.keys import images_of, is_current
 from benchmark.records.outcomes import columns_of, read_outcomes
 from benchmark.records.schema import (
     Figures,
+    Measured,
     read_configuration,
     read_environment,
     read_evaluation,
+    read_measured,
     read_model,
     read_plan,
     read_training,
@@ -38,6 +40,7 @@ class CellRecord:
         status: missing (no configuration), training (not finished), trained, evaluated.
         curves: one row per validation point, ascending in step; empty if none was written.
         outcomes: one row per test image, one nullable boolean column per metric; None if absent.
+        measured: by ``diagnose`` with the networks of the checkpoint; None if absent.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class CellRecord:
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     outcomes: pd.DataFrame | None = None
+    measured: Measured | None = None
 
     @property
     def slug(self) -> str:
@@ -197,6 +201,7 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         training=training,
         evaluation=evaluation,
         outcomes=outcomes,
+        measured=read_measured(path) if files.diagnosis.exists() else None,
     )
 
 
