@@ -50,9 +50,10 @@ class RobustOverfitting(Signature):
     """The best checkpoint is long past: robust accuracy on new images falls (2002.11569).
 
     Found if the best validation PGD accuracy, above chance, is more above the present one than
-    noise explains, and the training images have been met at least five times since: overfitting
-    takes repetition, while in a shorter time robustness is lost to other causes (a mixture that
-    moves). Where catastrophic overfitting is found, that is the cause.
+    noise explains, clean accuracy has not fallen with it (a training that breaks loses both), and
+    the training images have been met at least five times since: overfitting takes repetition, while
+    in a shorter time robustness is lost to other causes (a mixture that moves). Where catastrophic
+    overfitting is found, that is the cause.
     """
 
     name = "robust overfitting"
@@ -68,9 +69,11 @@ class RobustOverfitting(Signature):
         points = run.validations
         best, now = _best(points), points[-1]
         lost = best["val_pgd"] - now["val_pgd"]
+        broken = best["val_clean"] - now["val_clean"]
         if (
             now["epoch"] - best["epoch"] < self._EPOCHS
             or lost <= ERRORS * run.error(best["val_pgd"], now["val_pgd"])
+            or broken > ERRORS * run.error(best["val_clean"], now["val_clean"])
             or not run.above_chance(best["val_pgd"])
             or _collapsed(run)
         ):

@@ -80,6 +80,12 @@ def test_robust_overfitting(scores: list[float], epochs: int, found: bool) -> No
         assert "was 24.0 % at epoch 16 and is 15.0 % at epoch 32, 3.6 standard errors" in evidence
 
 
+def test_a_training_that_broke_has_not_overfitted() -> None:
+    lines = [{"epoch": 8.0 * n, "val_clean": c, "val_pgd": p}
+             for n, c, p in ((1, 0.5, 0.3), (2, 0.1, 0.1))]  # fmt: skip
+    assert RobustOverfitting().judge(Run(lines, 500, 10)) is None
+
+
 def test_a_moving_mixture_is_named_as_a_cause() -> None:
     moved = {"mix/natural": [0.0, 0.6], "mix/linf": [1.0, 0.4]}
     evidence = RobustOverfitting().judge(history((0.3,), (0.1,), **moved))
