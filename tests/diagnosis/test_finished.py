@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny_suites import cli, contents, write_suite
 
 from benchmark.diagnosis.finished import FINISHED, LossBarrier, NoBetterThanLearner, StaleBatchNorm
@@ -68,9 +67,7 @@ def provoked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         threats={"linf": LINF_PGD, "l1": {"norm": "l1", "eps": 30, "step": 15, "steps": 2}},
         optimizer={"lr": 0.1},
         train={"epochs": 10, "batch_size": 32, "validations": 5, "validation_images": 200},
-        methods=[
-            {**method, "label": name.replace(" ", "-")} for name, method in PROVOKED.items()
-        ],
+        methods=[{**method, "label": name.replace(" ", "-")} for name, method in PROVOKED.items()],
         evaluation=[
             {"kind": "clean"},
             {"kind": "pgd", "threat": LINF_PGD},
