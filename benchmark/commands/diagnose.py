@@ -198,7 +198,11 @@ def _over_robust(
 
 
 def _barriers(method: Method, look: _Look) -> list[Barrier]:
-    """Between every two base learners of one architecture."""
+    """Between every two base learners of one architecture; none where a learner of its own is
+    deployed (distillation), so that no weights are averaged."""
+    deployed = method.deployed()
+    if any(learner.model is deployed for learner in method.learners.values()):
+        return []
     calibration = look.calibration()
     barriers = []
     for (first, one), (second, other) in combinations(method.learners.items(), 2):

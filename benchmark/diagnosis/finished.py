@@ -146,7 +146,7 @@ class LossBarrier(Signature):
         measured = run.checkpoint
         _check_parted(measured)
         if not measured.barriers:
-            raise Unjudged("no two base learners have one architecture")
+            raise Unjudged("no weights of base learners are averaged")
         high = self._SHARE * math.log(measured.classes)
         found = [b for b in measured.barriers if b.excess > max(high, ERRORS * b.error)]
         return "; ".join(map(self._words, found)) or None

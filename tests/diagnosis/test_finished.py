@@ -158,6 +158,17 @@ def test_learners_handed_back_at_the_last_step_are_measured_before_it(tmp_path: 
     assert cell.measured.learners_step == 32
 
 
+def test_a_distilled_student_is_held_against_the_learners(tmp_path: Path) -> None:
+    """Protects: a student has no line to its teachers that any mixture would lie on."""
+    suite = write_suite(tmp_path, methods=["generalist-distill"], train={"epochs": 4})
+    assert cli("run", suite, "--out", tmp_path / "out", "-q").status == 0
+    said = cli("diagnose", tmp_path / "out", "-q").out
+    assert "loss barrier between learners (no weights of base learners are averaged)" in said
+    (cell,) = read_suite(tmp_path / "out").cells
+    assert cell.measured is not None
+    assert cell.measured.robust in {"natural", "linf"}
+
+
 def test_a_warning_that_is_over_is_named_as_such(provoked: Path, tmp_path: Path) -> None:
     (cell,) = (c for c in read_suite(provoked).cells if c.label == "instability")
     run = tmp_path / "run"
@@ -235,5 +246,5 @@ def test_what_the_checkpoint_does_not_show_is_not_judged() -> None:
     for signature in (NoBetterThanLearner(), LossBarrier()):
         with pytest.raises(Unjudged, match="all base learners are the same network"):
             signature.judge(measured(learners_step=None))
-    with pytest.raises(Unjudged, match="one architecture"):
+    with pytest.raises(Unjudged, match="no weights of base learners are averaged"):
         LossBarrier().judge(measured())
