@@ -141,6 +141,8 @@ class GeneralistMethod(Method):
         self._begin_anew()
         # Distances just before a redistribution in the last step; else None.
         self._parted: dict[str, Tensor] | None = None
+        # How far learners were apart just before the last redistribution of a whole cycle.
+        self._apart_before = torch.zeros(())
         self._warmup = recipe.warmup.steps(setting.total_steps, setting.steps_per_epoch)
         every = recipe.every.steps(setting.total_steps, setting.steps_per_epoch)
         positive = bool(recipe.every.epochs or recipe.every.share)
@@ -179,6 +181,8 @@ class GeneralistMethod(Method):
         self._parted = None
         if self._redistribution_is_due():
             self._parted = self._distances()
+            if self.steps > self._warmup:  # what parted in the warm-up is over
+                self._apart_before = self._apart()
             self._redistribute()
         return losses
 
@@ -274,18 +278,44 @@ class GeneralistMethod(Method):
 
     def diagnostics(self, progress: float) -> dict[str, float]:
         """Learning rates, mixing ratios, and the l_2 distance of each learner from the global
-        one (before equation (3) if it was just applied), once its weights count."""
+        one (before equation (3) if it was just applied), once its weights count.
+
+        ``apart``, from the first whole cycle of redistribution on: the l_2 distance of the learner
+        that is farthest from the mean of the others (for two, their distance), over the norm of the
+        global learner's weights; the larger of now and just before the last redistribution."""
         values = super().diagnostics(progress)
         distances = self._parted or self._distances()
         for name, gamma in self._ratios(progress).items():
             values[f"mix/{name}"] = gamma
             if self.steps > self._unused[name]:
                 values[f"distance/{name}"] = float(distances[name])
+        cycle = self._warmup + self._every if self._every else 1
+        if len(self.learners) > 1 and self.steps >= cycle:
+            values["apart"] = max(float(self._apart_before), float(self._apart()))
         return values
 
     @torch.no_grad()
-    def _distances(self) -> dict[str, Tensor]:
-        centre = floating_state(self.global_learner, buffers=False)
+    def _apart(self) -> Tensor:
+        """See ``diagnostics``. All processes call this."""
+        weights = floating_state(self.global_learner, buffers=False)
+        count = len(self.learners)
+        mean = [torch.zeros_like(weight) for weight in weights]
+        here = [
+            floating_state(item.model, buffers=False)
+            for item in self.learners.values()
+            if item.here
+        ]
+        move_towards(mean, here, [1 / count] * len(here), 0.0, self._setting.mesh.learners)
+        # theta_k less the mean of the others is count / (count - 1) times theta_k less the mean.
+        farthest = torch.stack(list(self._distances(mean).values())).max() * count / (count - 1)
+        return farthest / torch.stack(torch._foreach_norm(weights)).norm()
+
+    @torch.no_grad()
+    def _distances(self, centre: list[Tensor] | None = None) -> dict[str, Tensor]:
+        """By learner, the l_2 distance of its weights from ``centre``, by default the global
+        learner's. All processes call this."""
+        if centre is None:
+            centre = floating_state(self.global_learner, buffers=False)
         distances = {name: centre[0].new_zeros(()) for name in self.learners}
         for name, learner in self.learners.items():
             if learner.here:
@@ -302,6 +332,7 @@ class GeneralistMethod(Method):
             "global": self.global_learner.state_dict(),
             "steps": self.steps,
             "start": self._start,
+            "apart": self._apart_before,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -311,6 +342,7 @@ class GeneralistMethod(Method):
         if self._start:
             copy_state(self._start, [tensor.to(self._start[0].device) for tensor in state["start"]])
         self.steps = int(state["steps"])
+        self._apart_before = state["apart"]
 
 
 def _warn(recipe: Generalist, warmup: int, every: int, total_steps: int) -> None:

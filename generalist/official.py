@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.mesh import Mesh
@@ -146,6 +146,10 @@ class _OfficialMethod(GeneralistMethod):
         # steps counts the batch just done; epoch t' begins epoch_steps before t' is complete.
         since = self.steps - 1 - (self._warmup - self._epoch_steps)
         return since >= 0 and since % self._every < self._epoch_steps
+
+    def alone(self) -> dict[str, nn.Module]:
+        """The learners' own averages; without the nested average they are not kept."""
+        return dict(self.averages) if self.recipe.nested_average else super().alone()
 
     def share(self, mesh: Mesh) -> None:
         super().share(mesh)

@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 
 from benchmark.cli.check import check
 from benchmark.cli.compare import compare
+from benchmark.cli.diagnose import diagnose
 from benchmark.cli.evaluate import evaluate
 from benchmark.cli.evaluate_model import evaluate_model
 from benchmark.cli.interpolate import interpolate
@@ -77,6 +78,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "train": train,
         "tune": tune,
         "evaluate-model": evaluate_model,
+        "diagnose": diagnose,
         "interpolate": interpolate,
         "submit": submit,
         "check": check,

@@ -59,6 +59,11 @@ class Method(ABC):
         It may share storage with the method's state, so use it before the next ``update``.
         """
 
+    def alone(self) -> dict[str, nn.Module]:
+        """By learner, the network that stands for it alone, as good as the method has it: a moving
+        average if it keeps one of each, else the learner's own."""
+        return {name: learner.model for name, learner in self.learners.items()}
+
     @property
     def passes(self) -> float:
         """Gradient passes per image and step, all learners together; a mean over training."""

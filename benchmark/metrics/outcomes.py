@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmark.attacks import pgd
 from benchmark.attacks.folding import Autocast, folded_if_same
-from benchmark.attacks.pgd import is_right
+from benchmark.attacks.pgd import Start, is_right
 from benchmark.core.crafting import crafting
 from benchmark.core.threat import ThreatModel
 from benchmark.data.dataset import AnySplit
@@ -67,6 +67,7 @@ def pgd_outcomes(
     batch_size: int,
     device: torch.device,
     loss: Literal["ce", "cw"] = "ce",
+    start: Start = "uniform",
     momentum: float = 0.0,
     restarts: int = 1,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -106,6 +107,7 @@ def pgd_outcomes(
                     y[left],
                     threat,
                     loss=loss,
+                    start=start,
                     momentum=momentum,
                     generator=generator,
                 )

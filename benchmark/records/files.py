@@ -87,6 +87,11 @@ class RunFiles:
         return self.directory / f"deployed-{rule}"
 
     @property
+    def diagnosis(self) -> Path:
+        """What was measured with the checkpoint's networks to diagnose the run."""
+        return self.directory / "diagnosis.json"
+
+    @property
     def evaluation(self) -> Path:
         """Every metric's figure."""
         return self.directory / "evaluation.json"

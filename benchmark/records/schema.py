@@ -226,6 +226,19 @@ class Processes(_Strict):
     batchnorm: str | None = None
 
 
+class TrainingWarning(_Strict):
+    """A signature of failure seen in training.
+
+    Attributes:
+        name: of the signature; text: its evidence, in words and numbers.
+        epoch: of the validation at which it was first seen.
+    """
+
+    name: str
+    epoch: Positive
+    text: str
+
+
 class Training(_Chosen):
     """``training.json``: length and cost, and the checkpoint that the first rule chose.
 
@@ -238,6 +251,7 @@ class Training(_Chosen):
         selection_floor, floor_missed: of the rule best-sum.
         trained: SHA-256 of the trained weights that it began with or learned from, if there are
             any, by the label of their run or their path.
+        warnings: of training, in the order they were raised, if there are any.
     """
 
     data: str
@@ -253,10 +267,70 @@ class Training(_Chosen):
     also: dict[Word, _Chosen] | None = None
     selection_floor: Share | None = None
     floor_missed: bool | None = None
+    warnings: list[TrainingWarning] | None = None
     parameters: Count
     trained: dict[str, str] | None = None
     train_images: Count
     val_images: Count
+
+
+class Paired(_Strict):
+    """Accuracies of two networks on the same images; ``error``: standard error of the gain."""
+
+    first: Share
+    second: Share
+    error: Positive
+
+    @property
+    def gain(self) -> float:
+        """What the second has more."""
+        return self.second - self.first
+
+
+class Barrier(_Strict):
+    """The straight line in weight space between two base learners, at its worst point.
+
+    Attributes:
+        share: of the second learner there.
+        excess: mean cross-entropy there above the mean of both ends by the same shares, in nats;
+            error: its standard error over images.
+        accuracy: there; ends: of the learners.
+    """
+
+    first: str
+    second: str
+    share: Share
+    excess: float
+    error: Positive
+    accuracy: Share
+    ends: Annotated[list[Share], Field(min_length=2, max_length=2)]
+
+
+class Measured(_Strict):
+    """``diagnosis.json``: what ``diagnose`` measured with the networks of a run's checkpoint, on
+    held-out training images.
+
+    Attributes:
+        step: of the checkpoint; images: that were looked at; classes: of the data set.
+        reestimated: by ``clean`` and ``pgd``, with BatchNorm statistics as deployed and then
+            re-estimated on clean training images; empty without BatchNorm.
+        learners_step: of the checkpoint that base learners were measured at, the last in which they
+            differ; None if there is none, or no mixture of base learners. The last step of a
+            training often hands the mixture back to all of them.
+        robust: name of the base learner with the highest PGD accuracy then; over_robust: by
+            ``clean`` and ``pgd``, that learner (its moving average where the method keeps one) and
+            then the network deployed at that step.
+        barriers: between base learners of one architecture.
+    """
+
+    step: Count
+    images: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=2)]
+    reestimated: dict[Literal["clean", "pgd"], Paired]
+    learners_step: Count | None
+    robust: str | None
+    over_robust: dict[Literal["clean", "pgd"], Paired]
+    barriers: list[Barrier]
 
 
 class _Method(_Strict):
@@ -408,6 +482,17 @@ def read_training(directory: Path) -> dict[str, Any]:
 def write_training(directory: Path, content: Content) -> None:
     """Write it: training is over. Raises BenchmarkError: see ``write_record``."""
     write_record(RunFiles(directory).training, Training, content)
+
+
+def read_measured(directory: Path) -> Measured:
+    """A run's ``diagnosis.json``. Raises BenchmarkError: see ``read_record``."""
+    remedy = "delete it and diagnose again"
+    return Measured.model_validate(read_record(RunFiles(directory).diagnosis, Measured, remedy))
+
+
+def write_measured(directory: Path, measured: Measured) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).diagnosis, Measured, measured.model_dump(mode="json"))
 
 
 def read_model(directory: Path) -> dict[str, Any]:

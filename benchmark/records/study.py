@@ -18,9 +18,11 @@ from benchmark.records.keys import images_of, is_current
 from benchmark.records.outcomes import columns_of, read_outcomes
 from benchmark.records.schema import (
     Figures,
+    Measured,
     read_configuration,
     read_environment,
     read_evaluation,
+    read_measured,
     read_model,
     read_plan,
     read_training,
@@ -38,6 +40,7 @@ class CellRecord:
         status: missing (no configuration), training (not finished), trained, evaluated.
         curves: one row per validation point, ascending in step; empty if none was written.
         outcomes: one row per test image, one nullable boolean column per metric; None if absent.
+        measured: by ``diagnose`` with the networks of the checkpoint; None if absent.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class CellRecord:
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     outcomes: pd.DataFrame | None = None
+    measured: Measured | None = None
 
     @property
     def slug(self) -> str:
@@ -73,6 +77,15 @@ class CellRecord:
         """(name, text) of what the reliability checks found."""
         found = nested(self.evaluation, "reliability", "findings") or []
         return [(finding["name"], finding["text"]) for finding in found]
+
+    @property
+    def validation_images(self) -> int:
+        """Held-out images of a validation point; 0 if unknown."""
+        known = (
+            nested(self.config, "train", "validation_images"),
+            self.training.get("val_images"),
+        )
+        return min((int(n) for n in known if n), default=0)
 
     def accuracy(self, metric: str) -> float | None:
         """Accuracy in [0, 1], or None if the metric was not evaluated."""
@@ -209,6 +222,7 @@ def read_cell(path: Path, label: str = "", seed: int = 0) -> CellRecord:
         training=training,
         evaluation=evaluation,
         outcomes=outcomes,
+        measured=read_measured(path) if files.diagnosis.exists() else None,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmark.records.keys import images_of
 from benchmark.records.study import SuiteRecord
+from benchmark.report.failures import failure_lines
 from benchmark.report.fronts import front_sentences
 from benchmark.report.leaders import leaders
 from benchmark.report.metric_roles import attacks, clean_metric, same_attack_ball, title
@@ -59,6 +60,7 @@ def warnings(suite: SuiteRecord, undertrained: Mapping[str, str]) -> list[str]:
         )
     lines += [line for line in reliability_lines(suite) if line.startswith(DOUBTFUL)]
     lines += undertrained_lines(undertrained)
+    lines += failure_lines(suite)
     lines += _attack_warnings(suite)
     for method in suite.methods:
         lines += _weak_attacks(suite, method)

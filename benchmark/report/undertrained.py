@@ -61,7 +61,7 @@ def _improving(cells: Sequence[CellRecord], key: str) -> str:
             continue
         points = cell.curves[["progress", key]].dropna()
         before = points[points["progress"] <= 0.76][key]  # the three quarters, rounded up
-        number = _validation_images(cell)
+        number = cell.validation_images
         if before.empty or not number or points["progress"].iloc[-1] < 1:
             continue
         pairs.append((float(before.iloc[-1]), float(points[key].iloc[-1])))
@@ -77,15 +77,6 @@ def _improving(cells: Sequence[CellRecord], key: str) -> str:
         f"still improving at the end, validation {VALIDATED[key]} {100 * early:.1f} % at three "
         f"quarters of training and {100 * late:.1f} % at the end{runs}"
     )
-
-
-def _validation_images(cell: CellRecord) -> int:
-    """Images of a validation point; 0 if unknown."""
-    known = (
-        nested(cell.config, "train", "validation_images"),
-        cell.training.get("val_images"),
-    )
-    return min((int(n) for n in known if n), default=0)
 
 
 def all_undertrained(suite: SuiteRecord) -> dict[str, str]:

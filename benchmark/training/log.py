@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +60,25 @@ class Log:
             for name, value in line.items():
                 writer.add_scalar(name, value, int(line["step"]))
 
-    def cut_back(self, step: int) -> None:
-        """Drop the lines after ``step``, where training goes on, and a last line that is torn."""
+    def cut_back(self, step: int) -> list[dict[str, float]]:
+        """Drop the lines after ``step``, where training goes on, and a last line that is torn; the
+        lines that are left, none but on the process that writes."""
         if not self._writes or not self._path.exists():
-            return
+            return []
         if step == 0:
             self._path.unlink()
-            return
-        kept = []
+            return []
+        kept, points = [], []
         for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                point = json.loads(line)
+                if point["step"] <= step:
                     kept.append(line)
+                    points.append(point)
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
         write_text(self._path, "".join(line + "\n" for line in kept))
+        return points
 
 
 def next_line(state: TrainingState) -> dict[str, float]:
@@ -97,15 +101,24 @@ def next_line(state: TrainingState) -> dict[str, float]:
 def validation_scores(
     model: nn.Module, data: Dataset, train: TrainConfig, device: torch.device
 ) -> dict[str, float]:
-    """``val_clean`` and ``val_pgd``: accuracy in [0, 1] on held-out training images, clean and
-    under ``train.validation_threat``."""
+    """Accuracies in [0, 1] on held-out training images: ``val_clean``; ``val_pgd``, under
+    ``train.validation_threat``; ``val_fgsm``, under one step of its eps from the image itself."""
     indices = sample(len(data.val), train.validation_images, seed=0)
     size = max(256, train.batch_size)
     clean = clean_outcomes(model, data.val, indices, batch_size=size, device=device)
     robust = pgd_outcomes(
         model, data.val, indices, train.validation_threat, seed=0, batch_size=size, device=device
     )
-    return {"val_clean": float(clean.double().mean()), "val_pgd": float(robust.double().mean())}
+    threat = train.validation_threat
+    step = threat.model_copy(update={"step": threat.eps, "steps": 1})
+    single = pgd_outcomes(
+        model, data.val, indices, step, seed=0, start="none", batch_size=size, device=device
+    )
+    return {
+        "val_clean": float(clean.double().mean()),
+        "val_pgd": float(robust.double().mean()),
+        "val_fgsm": float(single.double().mean()),
+    }
 
 
 def write_summary(
@@ -115,6 +128,7 @@ def write_summary(
     train: TrainConfig,
     data: Dataset,
     processes: Mapping[str, Any],
+    warnings: Sequence[Mapping[str, Any]],
     reporter: Progress,
 ) -> None:
     """Write ``training.json`` into ``directory``: its existence means that training is over.
@@ -122,6 +136,7 @@ def write_summary(
     Args:
         model: the deployed one.
         processes: how processes shared the training, as recorded.
+        warnings: that were raised, as recorded.
 
     Raises:
         BenchmarkError: the disk is full, or the folder cannot be written.
@@ -153,6 +168,7 @@ def write_summary(
             **chosen[rule],
             **({"also": {name: chosen[name] for name in others}} if others else {}),
             **floor,
+            **({"warnings": list(warnings)} if warnings else {}),
             "parameters": sum(p.numel() for p in model.parameters()),
             **({"trained": dict(state.trained)} if state.trained else {}),
             "train_images": len(data.train),

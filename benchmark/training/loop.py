@@ -26,6 +26,7 @@ from benchmark.training.selection import save_deployed, select, weights_path
 from benchmark.training.state import TrainingState, resume, save
 from benchmark.training.trained import TrainedWeights
 from benchmark.training.views import TrainingPrecision
+from benchmark.training.watch import Watch
 
 # Seconds between checkpoints (every validation writes one too): a kill costs no more than this.
 _CHECKPOINT_SECONDS = 60.0
@@ -96,6 +97,7 @@ class Trainer:
         losses = LossSums(self.method, self._mesh, device)
         self.state = TrainingState(self.method, random, losses, length, load.used)
         self._log = Log(directory, tensorboard=tensorboard, writes=ranks.first)
+        self._watch = Watch(config.train, data)
         points = config.train.validations
         self._validate_at = {max(1, round(length.steps * i / points)) for i in range(1, points + 1)}
 
@@ -110,7 +112,7 @@ class Trainer:
         """
         state = self.state
         resume(state, self.directory, self.config, self.data, self._mesh, self._reporter)
-        self._log.cut_back(state.step)
+        self._watch.take_up(self._log.cut_back(state.step))
         last_saved = time.monotonic()
         name = f"train {self.directory.name}"
         with (
@@ -170,6 +172,8 @@ class Trainer:
         scores = self._ranks.gather(measured)[0]
         line = next_line(self.state)
         self._log.write({**line, **scores})
+        for warning in self._watch.see({**line, **scores}) if first else ():
+            self._reporter.say(f"  WARNING, {self.directory.name}: {warning}")
         for rule in select(train, self.state, line, scores):
             if first:
                 save_deployed(model, weights_path(self.config, self.directory, rule))
@@ -185,6 +189,14 @@ class Trainer:
         """Write the record of a training that is over."""
         model, train = self.method.deployed(), self.config.train
         if self._ranks.first:
-            directory, processes = self.directory, self._mesh.record()
-            write_summary(directory, self.state, model, train, self.data, processes, self._reporter)
+            write_summary(
+                self.directory,
+                self.state,
+                model,
+                train,
+                self.data,
+                self._mesh.record(),
+                self._watch.raised,
+                self._reporter,
+            )
         self._ranks.gather(None)  # no process goes on before the record is there

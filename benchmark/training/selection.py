@@ -23,6 +23,8 @@ from benchmark.training.state import TrainingState
 
 # How names of mixing ratios begin in a method's ``diagnostics``.
 _MIX = "mix/"
+# The scores that rules choose by and that are recorded of what they chose.
+_SCORES = ("val_clean", "val_pgd")
 
 
 def select(
@@ -34,7 +36,7 @@ def select(
         line: the present line of the log; its mixing ratios are noted.
         scores: ``val_clean`` and ``val_pgd`` of the present checkpoint, in [0, 1].
     """
-    noted = {"selected_epoch": state.epoch, **scores}
+    noted = {"selected_epoch": state.epoch, **{key: scores[key] for key in _SCORES}}
     noted |= {name: value for name, value in line.items() if name.startswith(_MIX)}
     floor = train.selection_floor
     choosing = [rule for rule in train.selection if _is_better(rule, scores, state, floor)]

@@ -284,6 +284,32 @@ def test_distances_are_those_before_the_redistribution() -> None:
     assert values["distance/b"] > 0
 
 
+def test_how_far_learners_are_apart() -> None:
+    """For two learners, their distance over the norm of the global learner; from the first whole
+    cycle on, and that of before a redistribution if it is larger."""
+    method = build(12, mixing={"a": 0.5}, average={"decay": 0.5}, warmup=1.0, every=1.0)
+    shown = []
+    for step, batch in enumerate(batches(5)):
+        x, y = batch
+        method.update((x.double(), y), step / 12)
+        shown.append(method.diagnostics(step / 12).get("apart"))
+    assert method.steps == 5  # redistributed after steps 2 and 4
+    assert shown[:3] == [None] * 3
+    weights = [
+        torch.cat([weight.detach().flatten() for weight in model.parameters()])
+        for model in (*(k.model for k in method.learners.values()), method.global_learner)
+    ]
+    now = float((weights[0] - weights[1]).norm() / weights[2].norm())
+    assert 0 < now < shown[3]
+    assert shown[4] == shown[3]  # after one step, less than after the two before
+    with_it = build(12, mixing={"a": 0.5}, average={"decay": 0.5}, warmup=1.0, every=1.0)
+    with_it.load_state_dict(method.state_dict())
+    assert with_it.diagnostics(4 / 12)["apart"] == shown[4]
+    never = build(12, mixing={"a": 0.5}, every=0)
+    never.load_state_dict({**method.state_dict(), "apart": torch.zeros(())})
+    assert never.diagnostics(4 / 12)["apart"] == pytest.approx(now, rel=1e-9)
+
+
 def test_a_warm_up_longer_than_training_is_pointed_out() -> None:
     with pytest.warns(UserWarning, match="outlasts training"):
         build(20, steps_per_epoch=2, warmup=75, every=5)
