@@ -152,5 +152,5 @@ def test_every_method_says_where_it_comes_from() -> None:
     for entry in methods():
         first = entry.doc.splitlines()[0]
         assert re.search("[:(]", first), entry.name
-        assert re.search(r"\d{4}\.\d{4,5}|openreview|ICLR|ICML", entry.doc), entry.name
+        assert re.search(r"\d{4}\.\d{4,5}|openreview|ICLR|ICML|ECCV", entry.doc), entry.name
         assert entry.passes is not None, entry.name
