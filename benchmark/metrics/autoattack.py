@@ -189,8 +189,12 @@ class AutoAttack(InBall):
         return images * budget.CHEAP_PASSES + attacked * attack_work(*_STANDARD)
 
     def describe(self, detail: Mapping[str, Any]) -> str:
-        """See ``Metric.describe``."""
+        """See ``Metric.describe``. How many images were attacked is each run's own: ``detail``."""
         said = {key: value for key, value in detail.items() if value != "fp32"}
+        if self.budget is not None:
+            said["until"] = f"{self.budget} attacked, the others estimated from them"
+        if self.halfwidth is not None:
+            said["until"] = f"a sample attacked until the interval is ± {self.halfwidth:g} points"
         return sentence(said, WORDS)
 
 
