@@ -32,7 +32,9 @@ Limit = Annotated[
 Methods = Annotated[
     list[str] | None,
     typer.Option(
-        "--method", help="Only this method (fat@authors: by its authors' recipe); repeatable."
+        "--method",
+        help="Only this method (fat@authors: by its authors' recipe; my_file.py:MyMethod: one of "
+        "your own); repeatable.",
     ),
 ]
 Metrics = Annotated[

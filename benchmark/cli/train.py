@@ -15,7 +15,8 @@ def train(
     dataset: Annotated[str, typer.Option(help="Data set, see list datasets.")] = "digits",
     model: Annotated[str, typer.Option(help="Architecture, see list models.")] = "small-resnet",
     method: Annotated[
-        list[str] | None, typer.Option(help="Method; repeatable. Default: pgd-at.")
+        list[str] | None,
+        typer.Option(help="Method, or my_file.py:MyMethod; repeatable. Default: pgd-at."),
     ] = None,
 ) -> None:
     """Train methods without a suite. Measure the result by evaluate OUT."""

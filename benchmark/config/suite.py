@@ -35,6 +35,7 @@ from benchmark.core.method import (
 )
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.optimizer import DEFAULT_SCHEDULE, OptimizerConfig
+from benchmark.core.outside import label_of
 from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
@@ -210,7 +211,9 @@ class SuiteConfig(Config):
         threats: training threat models by name, which recipes refer to; of ``linf``, ``l2`` and
             ``l1``, keys left out keep their default.
         optimizer, schedule: defaults of every learner.
-        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters. With
+        methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters. A name
+            may be ``my_file.py:MyMethod`` or ``my_module:MyMethod``, looked for in the working
+            directory; the hash of the file is recorded, and another one is another run. With
             ``recipe: authors`` (or the name ``trades@authors``), optimiser and schedule are those
             of the method's authors in place of ``optimizer`` and ``schedule`` above.
         seeds: one cell each.
@@ -352,7 +355,7 @@ class SuiteConfig(Config):
             own = [entry for entry in self.methods if name == entry.label]
             bare, recipe = (name, {}) if own else _split(name)
             own = own or [entry for entry in self.methods if bare == entry.label]
-            own = own or [entry for entry in self.methods if bare == entry.recipe.name]
+            own = own or [e for e in self.methods if bare == e.recipe.name.partition("#")[0]]
             if not own and bare not in METHODS:
                 known = {entry.label for entry in self.methods} | set(METHODS.names())
                 raise ConfigError(f"unknown method {name!r}; {did_you_mean(bare, known)}")
@@ -362,7 +365,7 @@ class SuiteConfig(Config):
             given = [entry.given for entry in own] or [{"name": bare}]
             try:
                 for item in given:
-                    label = f"{item.get('label', item['name'])}{name.removeprefix(bare)}"
+                    label = item.get("label", label_of(item["name"])) + name.removeprefix(bare)
                     entry = _entry({**item, **recipe, "label": label}, context)
                     chosen.append(MethodEntry.model_validate(entry))
             except ValueError as error:
@@ -434,11 +437,11 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
         return item
     if isinstance(item, str):
         name, whose = _split(item)
-        item = {"name": name, **whose, "label": item}
+        item = {"name": name, **whose, "label": label_of(item)}
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ValueError(f"a method is a name or a mapping with a name, not {item!r}")
     parameters = {key: value for key, value in item.items() if key != "label"}
-    label = item.get("label", item["name"])
+    label = item.get("label", label_of(item["name"]))
     try:
         recipe = make_recipe(parameters, context)
         return {"label": label, "recipe": recipe, "given": dict(item)}

@@ -15,6 +15,7 @@ from benchmark.core.learner import Learner, LearnerConfig, learner_names
 from benchmark.core.mesh import Mesh
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.optimizer import AuthorsRecipe
+from benchmark.core.outside import label_of
 from benchmark.core.search import Knob
 from benchmark.core.setting import Setting
 from benchmark.core.weights import TrainedNetwork, Weights
@@ -194,8 +195,9 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
         ConfigError: unknown name; authors' recipe asked for where there is none, or beside an
             optimiser or schedule. pydantic.ValidationError: wrong hyper-parameters.
     """
-    name = data["name"]
-    entry = METHODS.get(name)
+    entry = METHODS.get(data["name"])
+    name = METHODS.recorded(data["name"])
+    data = {**data, "name": name}
     if context is not None and data.get("recipe") == "authors":
         context = {**context, "learner": _authors_defaults(name, entry, data)}
     context = dict(context or {})
@@ -211,7 +213,11 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
         learner = {key: value for key, value in data.items() if key in learner_keys}
         given = {key: data[key] for key in ("recipe",) if key in data}
         return SingleLearner.model_validate(
-            {"name": name, **given, "learner": {"name": name, "objective": objective, **learner}},
+            {
+                "name": name,
+                **given,
+                "learner": {"name": label_of(name), "objective": objective, **learner},
+            },
             context=context,
         )
     if not (isinstance(entry, type) and issubclass(entry, Recipe)):

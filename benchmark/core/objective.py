@@ -23,7 +23,7 @@ Displacement = AbstractContextManager[object]
 
 # Methods and objectives by name. An entry is an ``Objective`` subclass (a method with one learner,
 # and usable inside any learner of a multi-learner method) or a ``Recipe`` subclass.
-METHODS: Registry[Any] = Registry("method", "generalist_bench.methods")
+METHODS: Registry[Any] = Registry("method", "generalist_bench.methods", outside=True)
 
 __all__ = [
     "METHODS",
@@ -144,6 +144,7 @@ def make_objective(value: Any, info: ValidationInfo) -> Any:
         raise ValueError("an objective needs a name")
     try:
         cls = METHODS.get(value["name"])
+        value = {**value, "name": METHODS.recorded(value["name"])}
     except ConfigError as error:
         raise ValueError(str(error)) from error
     if not is_objective(cls):

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from benchmark.core.errors import ConfigError
+from benchmark.core.outside import find, is_outside
 
 T = TypeVar("T")
 
@@ -30,10 +31,19 @@ class Registry(Generic[T]):
         group: entry-point group searched on first use, so that an installed package can add
             a name without touching this repository. None if the registry is closed.
         of: the class that an entry point's object must be of; None if that is not checked.
+        outside: a name may also be ``FILE:NAME`` or ``MODULE:NAME``, see ``core.outside``.
     """
 
-    def __init__(self, kind: str, group: str | None = None, of: type[T] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str | None = None,
+        of: type[T] | None = None,
+        *,
+        outside: bool = False,
+    ) -> None:
         self.kind = kind
+        self._outside = outside
         self._of = of
         self._group = group
         self._items: dict[str, T | EntryPoint] = {}
@@ -66,7 +76,17 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: str) -> bool:
         self._scan()
-        return name in self._items
+        return name in self._items or (self._outside and is_outside(name))
+
+    def recorded(self, name: str) -> str:
+        """The name as records have it: of an object from outside, with the hash of its file.
+
+        Raises:
+            ConfigError: see ``get``.
+        """
+        if name in self._items or not (self._outside and is_outside(name)):
+            return name
+        return find(name)[0]
 
     def get(self, name: str) -> T:
         """The object of that name, imported now if it comes from an entry point.
@@ -76,6 +96,8 @@ class Registry(Generic[T]):
                 or leads to something else.
         """
         self._scan()
+        if self._outside and is_outside(name) and name not in self._items:
+            return cast(T, find(name)[1])
         if not isinstance(name, str) or name not in self._items:  # a file may say anything
             near = did_you_mean(str(name), self._items)
             raise ConfigError(f"unknown {self.kind} {name!r}; {near}")

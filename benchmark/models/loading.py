@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from benchmark.core.config import parse
 from benchmark.core.errors import CheckpointError, ConfigError
+from benchmark.core.outside import import_module
 from benchmark.core.registry import did_you_mean
 from benchmark.models.adapt import adapted, add_notes
 from benchmark.models.architecture import MODELS, first_convolution
@@ -305,15 +305,7 @@ def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 def _import(spec: str) -> Callable[..., Any]:
     module_name, _, attribute = spec.partition(":")
-    # Last, so that a file beside the user's data cannot hide an installed package.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        factory: Any = importlib.import_module(module_name)
-    except Exception as error:  # foreign code may raise anything
-        raise ConfigError(
-            f"cannot import {module_name!r} of {spec!r}: {type(error).__name__}: {error}"
-        ) from error
+    factory: Any = import_module(module_name, spec)
     for part in attribute.split("."):
         factory = getattr(factory, part, None)
     if not callable(factory):

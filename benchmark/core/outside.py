@@ -1,0 +1,114 @@
+"""Classes of a user's own, by file or module: ``my_file.py:MyMethod`` or ``my_module:MyMethod``.
+
+Where such a name is recorded, the first digits of the file's SHA-256 stand behind it
+(``my_file.py:MyMethod#1b4f0e9851``), so that a record says which code it was made by, and a changed
+file is another configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmark.core.errors import ConfigError
+from benchmark.core.files import at_home
+
+_DIGITS = 10
+
+
+def is_outside(name: object) -> bool:
+    """Whether ``name`` is of the form ``FILE:NAME`` or ``MODULE:NAME``."""
+    return isinstance(name, str) and ":" in name
+
+
+def label_of(name: str) -> str:
+    """What tables call it: the part behind the colon, without the hash."""
+    return name.rpartition(":")[2].partition("#")[0] if is_outside(name) else name
+
+
+def find(name: str) -> tuple[str, Any]:
+    """The object that ``name`` stands for, and the name with the hash of its file.
+
+    A file is looked for in the working directory, and so is a module, behind the installed ones.
+
+    Raises:
+        ConfigError: no such file, module or object; code that fails when imported; a file with
+            another hash than ``name`` states.
+    """
+    plain, _, stated = name.partition("#")
+    place, _, attribute = plain.rpartition(":")
+    module, source = (_from_file if place.endswith(".py") else _from_module)(place, name)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:_DIGITS]
+    if stated and stated != digest:
+        raise ConfigError(
+            f"{plain} is not the code that the run was made with: the hash of its file is "
+            f"{digest}, not {stated}; restore the file, or train again"
+        )
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise ConfigError(f"{place} has no {attribute!r}; check {plain!r}")
+    return f"{plain}#{digest}", found
+
+
+def pinned_to_source(cls: type) -> str:
+    """A name with a hash for a class that stands in no file of its own, such as a notebook's."""
+    try:
+        text = inspect.getsource(cls)
+    except (OSError, TypeError):  # typed into a bare interpreter
+        text = cls.__qualname__
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return f"{cls.__module__}:{cls.__qualname__}#{digest}"
+
+
+def _from_file(place: str, name: str) -> tuple[ModuleType, Path]:
+    path = at_home(Path(place))
+    if not path.is_file():
+        raise ConfigError(
+            f"{name}: there is no file {place}; a path is relative to the working directory"
+        )
+    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
+    # By its content, so that a file that was edited in the meantime is read again.
+    key = f"{path.stem}_{digest[:_DIGITS]}"
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[key] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # foreign code may raise anything
+            del sys.modules[key]
+            raise ConfigError(f"{place} cannot be run: {type(error).__name__}: {error}") from error
+    return sys.modules[key], path
+
+
+def _from_module(place: str, name: str) -> tuple[ModuleType, Path]:
+    module = import_module(place, name)
+    if not getattr(module, "__file__", None):
+        raise ConfigError(f"{name}: {place} has no file whose hash could be recorded")
+    return module, Path(str(module.__file__))
+
+
+def import_module(place: str, name: str) -> ModuleType:
+    """The module ``place`` of ``name``, also one that lies in the working directory.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    # Last, so that a file beside the user's data cannot hide an installed package.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(place)
+    except Exception as error:  # foreign code may raise anything
+        raise ConfigError(
+            f"cannot import {place!r} of {name!r}: {type(error).__name__}: {error}"
+        ) from error
