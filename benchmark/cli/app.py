@@ -131,7 +131,7 @@ def _started_as() -> list[str]:
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     if processes == "1":
         return ["generalist-bench"]
-    return ["torchrun", "--nproc-per-node", processes, "-m", "benchmark"]
+    return ["torchrun", "--nproc-per-node", processes, "--no-python", "generalist-bench"]
 
 
 def _fail(message: str) -> int:

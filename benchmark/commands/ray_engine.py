@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -91,7 +91,13 @@ def _cluster(address: str | None) -> Iterator[Any]:
         own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+        ray.init(
+            address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"worker_process_setup_hook": _ours_first()},
+            **own,
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"there is no Ray cluster to use at {address!r} ({str(error).splitlines()[0]}); start "
@@ -102,6 +108,24 @@ def _cluster(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _ours_first() -> Callable[[], None]:
+    """What a worker does first: import our packages before Ray puts the working directory in front
+    of its path, where the user may have packages of the same names."""
+    names = ("benchmark", "baselines", "generalist")
+    folder = str(Path(__file__).parents[2])
+
+    def hook() -> None:  # inside, so that Ray sends its code and not its name
+        import importlib  # noqa: PLC0415
+        import sys  # noqa: PLC0415
+
+        sys.path.insert(0, folder)
+        for name in names:
+            importlib.import_module(name)
+        sys.path.remove(folder)
+
+    return hook
 
 
 def _gpus(ray: Any) -> float:
