@@ -11,7 +11,6 @@ pyautoattack keeps module-level counters and reseeds the global generators: one 
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,6 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
@@ -31,6 +29,7 @@ from benchmark.attacks.journal import AttackedBatch, Journal
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import BenchmarkError, ConfigError, DataError
 from benchmark.core.files import remove_temporaries
+from benchmark.core.generators import generators_kept
 from benchmark.core.hashing import tensors_hash
 from benchmark.core.precision import Precision
 from benchmark.core.ranks import ALONE, Ranks
@@ -154,7 +153,7 @@ def run_autoattack(
     with (
         torch.inference_mode(False),
         torch.autocast(device.type, enabled=False),
-        _random_state_kept(),
+        generators_kept(),
         crafting(model),
     ):
         # The library views images as vectors, which images in channels_last layout do not allow.
@@ -521,18 +520,6 @@ def _disputed(
         inside &= x_adv[part].flatten(1).amax(1) <= 1 + 1e-6
         disputed[part] = right | ~inside
     return disputed
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Restore the global generators of torch (all devices), numpy and Python afterwards."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Progress and time left: a bar in a terminal, a plain line now and then elsewhere."""
+"""Progress and time left: a bar in terminals and notebooks, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from tqdm.auto import tqdm
 
 # Seconds between two plain lines of one task.
 _PLAIN_INTERVAL = 15.0
@@ -94,6 +96,22 @@ class _BarTask(Task):
         self._bars.update(self._id, total=total)
 
 
+class _NotebookTask(Task):
+    def __init__(self, bar: tqdm[Any], name: str, total: int, done: int = 0) -> None:
+        super().__init__(name, total, done)
+        self._bar = bar
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        super().advance(count, note)
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(count)
+
+    def resize(self, total: int) -> None:
+        super().resize(total)
+        self._bar.total = total
+
+
 class Progress:
     """Where work reports to. Everything goes to standard error, so that output can be piped."""
 
@@ -126,5 +144,9 @@ class Progress:
             )
             with RichProgress(*columns, console=self._console, transient=True) as bars:
                 yield _BarTask(bars, name, total, done)
+        elif self._console.is_jupyter:
+            # rich redraws its bars in a notebook only with widgets; this one does with or without
+            with tqdm(total=total, initial=done, desc=name, leave=False) as bar:
+                yield _NotebookTask(bar, name, total, done)
         else:
             yield _PlainTask(name, total, done)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+from rich.console import Console
+from tqdm import tqdm
 
 from benchmark.core import progress
 from benchmark.core.progress import Progress, duration
@@ -72,4 +76,21 @@ def test_say_goes_to_standard_error(capsys: pytest.CaptureFixture) -> None:
     Progress().say("[bold] 3/4")
     output = capsys.readouterr()
     assert output.err == "[bold] 3/4\n"
+    assert output.out == ""
+
+
+def test_a_notebook_has_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Also where the notebook has no widgets, as here."""
+    shown = Progress()
+    monkeypatch.setattr(shown, "_console", Console(stderr=True, force_jupyter=True))
+    monkeypatch.setattr(progress, "tqdm", partial(tqdm, mininterval=0))
+    with shown.task("train", 4, done=1) as task:
+        task.advance(1, note="loss 1.5")
+        task.resize(8)
+        task.advance(6)
+    output = capsys.readouterr()
+    assert "train" in output.err
+    assert "8/8" in output.err
     assert output.out == ""
