@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,16 +20,16 @@ def train(
     ] = None,
 ) -> None:
     """Train methods without a suite. Measure the result by evaluate OUT."""
-    from benchmark.config.suite import build_suite
+    from benchmark.commands.train import training_suite, with_earlier
 
-    base: dict[str, Any] = {
-        "name": f"train-{dataset}",
-        "title": f"Methods on {dataset}",
-        "dataset": {"name": dataset},
-        "model": {"name": model},
-        "methods": method or ["pgd-at"],
-        "seeds": options.seed or [0],
-    }
-    suite = build_suite(base, options.set_ or (), options.extra())
+    suite = training_suite(
+        dataset,
+        model,
+        method or ["pgd-at"],
+        options.seed or [0],
+        options.set_ or (),
+        options.extra(),
+    )
     set_threads(options.threads, options.quiet)
-    run_cells(suite, suite, options, evaluate=False)
+    full = with_earlier(suite, options.folder(suite.name))
+    run_cells(suite, full, options, evaluate=False)

@@ -143,6 +143,8 @@ def _metrics_for(
     Raises:
         ConfigError: nothing says what; radii for a run whose suite has its own.
     """
+    if request.metrics:
+        return request.options.over(request.metrics)
     own = suite_metrics(run)
     if own and request.gives_radii and not other:
         raise ConfigError(

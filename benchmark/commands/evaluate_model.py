@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from benchmark.commands.figures import Figures, read_figures
 from benchmark.commands.panels import choose_metrics, panel_at
 from benchmark.commands.request import EvaluationRequest, split_settings
@@ -13,9 +15,13 @@ from benchmark.core.config import config_hash
 from benchmark.core.errors import ConfigError
 from benchmark.core.hashing import tensors_hash
 from benchmark.data import sources
+from benchmark.data.dataset import Dataset, Split
+from benchmark.data.given import given_source
+from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.evaluation.identity import images_hash
-from benchmark.models.adapt import notes_of
-from benchmark.models.loading import load_external
+from benchmark.metrics.metric import Metric
+from benchmark.models.adapt import adapted, notes_of
+from benchmark.models.loading import TRIED_BATCHES, load_external
 from benchmark.records.files import RunFiles
 from benchmark.records.keys import images_of
 from benchmark.records.keys import weights as weights_in
@@ -73,21 +79,69 @@ def evaluate_model(
         device=request.device,
         batch=min(request.batch_size, request.options.n or images, images),
     )
-    notes = notes_of(model)
-    for note in notes:
+    for note in notes_of(model):
         request.progress.say(f"{spec}: {note}")
     label = Path(spec).name  # of a file, without its folder
-    weights, test_images = tensors_hash(model.state_dict()), images_hash(data)
     if out is None:
-        key = config_hash({"data": test_images, "weights": weights})
+        key = config_hash({"data": images_hash(data), "weights": tensors_hash(model.state_dict())})
         out = Path("runs/evaluate") / f"{label.replace(':', '-')}-{key}"
-    _refuse_foreign(out, weights, test_images)
+    name = checkpoint.name if checkpoint else None
+    _measure(model, label, name, data, config, metrics, request, out)
+    return {spec: read_figures(out)} if request.ranks.first else {}
+
+
+def evaluate_given(
+    network: nn.Module,
+    images: Split,
+    request: EvaluationRequest,
+    out: Path,
+    *,
+    label: str,
+    classes: tuple[str, ...],
+    where: str,
+) -> None:
+    """Evaluate a network in memory on images in memory, and leave the record in ``out``.
+
+    The network is in eval mode afterwards; nothing else about it has changed.
+
+    Args:
+        network: on ``request.device``.
+        label: of the network, in tables.
+        classes: their names; as many as the network has logits.
+        where: what the images are, for the record.
+
+    Raises:
+        ConfigError: a network that cannot be used, or ``out`` holds another record.
+        BenchmarkError: see ``Evaluator.evaluate``.
+    """
+    count = len(images)
+    largest = min(request.batch_size, request.options.n or count, count)
+    shape = (images.channels, images.image_size, images.image_size)
+    batches = tuple(dict.fromkeys((*TRIED_BATCHES, largest)))
+    model = adapted(network, label, len(classes), shape, batches, request.device)
+    with DATASETS.lent(*given_source(None, images, classes, where)) as name:
+        config = DatasetConfig(name=name)
+        data = sources.load(config, request.data_root, training=False)
+        metrics = request.options.over(request.metrics)
+        _measure(model, label, None, data, config, metrics, request, out)
+
+
+def _measure(
+    model: nn.Module,
+    label: str,
+    checkpoint: str | None,
+    data: Dataset,
+    config: DatasetConfig,
+    metrics: Sequence[Metric],
+    request: EvaluationRequest,
+    out: Path,
+) -> None:
+    """Evaluate ``model`` on ``data`` and leave the record in ``out``."""
+    _refuse_foreign(out, tensors_hash(model.state_dict()), images_hash(data))
     with request.lock([out]):
         if request.ranks.first:
-            name = checkpoint.name if checkpoint else None
-            request.describe_network(out, label, name, config, notes)
+            request.describe_network(out, label, checkpoint, config, notes_of(model))
         request.evaluator(data, config.limit).evaluate(model, metrics, out)
-    return {spec: read_figures(out)} if request.ranks.first else {}
 
 
 def _refuse_foreign(out: Path, weights: str, images: str) -> None:

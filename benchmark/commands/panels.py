@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmark.config.panels import PANELS, ImageCounts, Radii
 from benchmark.core.config import parse_yaml
 from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.core.registry import did_you_mean
-from benchmark.core.threat import NormName, Pixels
+from benchmark.core.threat import NormName, Pixels, check_eps
 from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.data.source import DATASETS
 from benchmark.metrics.metric import Metric, check_panel, make_metric
@@ -85,8 +87,9 @@ def choose_metrics(
 
 
 def usual_radii(dataset: str) -> Radii:
-    """The radii of the papers on the data set, used where nothing else sets them."""
-    return Radii(**DATASETS.get(dataset).radii)
+    """The radii of the papers on the data set ("" for one without a name), used where nothing else
+    sets them."""
+    return Radii(**DATASETS.get(dataset).radii) if dataset else Radii()
 
 
 def radii_of(metrics: Sequence[Metric]) -> Radii:
@@ -130,21 +133,79 @@ def panel_at(name: str, radii: Sequence[Radii], dataset: str, data_root: Path) -
 def find_panel(
     names: Sequence[str], radii: Sequence[Radii], dataset: str, data_root: Path
 ) -> list[Metric]:
-    """The first panel that has all the named metrics; ``standard`` is looked at first.
+    """The panels that have the named metrics, as one; ``standard`` is looked at first, and a metric
+    of several panels is that of the first.
 
     Raises:
-        ConfigError: no panel has them all.
+        ConfigError: a name that no panel has.
     """
-    order = dict.fromkeys(["standard", *PANELS.names()])
-    panels = [panel_at(name, radii, dataset, data_root) for name in order]
-    for panel in panels:
-        if set(names) <= {metric.name for metric in panel}:
-            return panel
-    known = sorted({metric.name for panel in panels for metric in panel})
-    wrong = next((name for name in names if name not in known), None)
-    if wrong is None:
-        raise ConfigError(f"no panel has all of {', '.join(names)}; name fewer at once")
-    raise ConfigError(f"unknown metric {wrong!r}; {did_you_mean(wrong, known)}")
+    found: dict[str, Metric] = {}
+    for name in dict.fromkeys(["standard", *PANELS.names()]):
+        if set(names) <= found.keys():
+            break
+        for metric in panel_at(name, radii, dataset, data_root):
+            found.setdefault(metric.name, metric)
+    wrong = next((name for name in names if name not in found), None)
+    if wrong is not None:
+        raise ConfigError(f"unknown metric {wrong!r}; {did_you_mean(wrong, found)}")
+    return list(found.values())
+
+
+Eps = str | float | Mapping[NormName, str | float]
+
+
+def metrics_at(
+    asked: Sequence[str | Mapping[str, Any] | Metric],
+    eps: Eps | None,
+    dataset: str,
+    data_root: Path,
+) -> list[Metric]:
+    """Metrics by name, at the given radius; or by their settings, which say everything.
+
+    Args:
+        asked: names of metrics of panels (the parts of a union come with it), mappings such as
+            ``{"kind": "clean"}``, or metrics.
+        eps: one radius for all named attacks, or one by norm; None for the usual ones.
+
+    Raises:
+        ConfigError: an unknown name, wrong settings, or a radius in the wrong unit.
+    """
+    names = [item for item in asked if isinstance(item, str)]
+
+    def named(radii: Radii) -> list[Metric]:
+        return choose_metrics(find_panel(names, [radii], dataset, data_root), names)
+
+    chosen = named(usual_radii(dataset)) if names else []
+    if eps is not None:
+        given = (
+            dict(eps) if isinstance(eps, Mapping) else {m.ball[0]: eps for m in chosen if m.ball}
+        )
+        chosen = named(_radii_over(usual_radii(dataset), given)) if names else []
+    try:
+        own = [make_metric(item) for item in asked if not isinstance(item, str)]
+        check_panel([*chosen, *own])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return [*chosen, *own]
+
+
+def _radii_over(usual: Radii, given: Mapping[Any, Any]) -> Radii:
+    """``usual`` with the radii that were ``given``, by norm.
+
+    Raises:
+        ConfigError: an unknown norm, or a radius that is none.
+    """
+    texts = asdict(usual)
+    for norm, eps in given.items():
+        if norm not in texts:
+            raise ConfigError(f"eps: unknown norm {norm!r}; {did_you_mean(str(norm), texts)}")
+        try:
+            pixels = Pixels(eps)
+            check_eps(pixels, norm)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        texts[norm] = pixels.text
+    return Radii(**texts)
 
 
 def _panel(name: str, radii: Radii, dataset: str, data_root: Path) -> list[Metric]:

@@ -89,6 +89,7 @@ class EvaluationRequest:
         data_root: folder of the data sets.
         only: names of metrics to measure; all if empty.
         given: of these, the metrics that were given by their settings.
+        metrics: to measure instead of those of a panel or a suite.
         panel: a name of ``PANELS``; None for the suite's own metrics, or ``standard``.
         eps_linf, eps_l2, eps_l1: radii as text, in [0, 1] pixel units; () and None where none was
             given. With several under l_inf, metrics carry theirs in the name (``aa_linf@1/255``).
@@ -104,6 +105,7 @@ class EvaluationRequest:
     progress: Progress
     only: Sequence[str] = ()
     given: Sequence[Metric] = ()
+    metrics: Sequence[Metric] = ()
     panel: str | None = None
     eps_linf: Sequence[str] = ()
     eps_l2: str | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
@@ -56,6 +56,19 @@ class Registry(Generic[T]):
         self._items[name] = item
         return item
 
+    @contextmanager
+    def lent(self, name: str, item: T) -> Iterator[str]:
+        """``item`` under ``name`` inside the block: what a caller gives in Python, by whose name
+        the configurations of its call refer to it."""
+        known = self._items.get(name)
+        self._items[name] = item
+        try:
+            yield name
+        finally:
+            del self._items[name]
+            if known is not None:
+                self._items[name] = known
+
     def _scan(self) -> None:
         if self._scanned:
             return
@@ -99,6 +112,11 @@ class Registry(Generic[T]):
         if self._outside and is_outside(name) and name not in self._items:
             return cast(T, find(name)[1])
         if not isinstance(name, str) or name not in self._items:  # a file may say anything
+            if str(name).startswith("memory-"):
+                raise ConfigError(
+                    f"the {self.kind} {name!r} was given in Python and is in no file; give it "
+                    "again, by the function of generalist_bench that was called with it"
+                )
             near = did_you_mean(str(name), self._items)
             raise ConfigError(f"unknown {self.kind} {name!r}; {near}")
         item = self._items[name]

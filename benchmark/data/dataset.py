@@ -26,7 +26,11 @@ SAMPLED_FILES = 2000
 
 @dataclass(frozen=True)
 class Split:
-    """Images in memory: uint8 [n, c, s, s] in 0..255, labels int64 [n]; c is 3, or 1 for grey."""
+    """Images in memory: uint8 [n, c, s, s] in 0..255, labels int64 [n]; c is 3, or 1 for grey.
+
+    Test images that are given in Python may also be float32 in [0, 1], where 8 bits would round
+    them.
+    """
 
     images: Tensor
     labels: Tensor

@@ -262,11 +262,11 @@ def _inside(length: int, crop: int) -> Tensor:
 
 
 def _to_float(images: Tensor, channels_last: bool) -> Tensor:
-    """uint8 [b, h, w, c] to float32 [b, c, h, w] in [0, 1]."""
+    """uint8 [b, h, w, c] to float32 [b, c, h, w] in [0, 1]; float32 is in [0, 1] already."""
     x = images.permute(0, 3, 1, 2)
     if not channels_last:
         x = x.contiguous()
-    return x.float().div_(255)
+    return x if x.is_floating_point() else x.float().div_(255)
 
 
 def evaluation_batches(

@@ -62,15 +62,17 @@ class Corruptions(Metric):
         return (self.threat.norm, self.threat.eps) if self.threat else None
 
     def possible(self, setup: Setup) -> bool:
-        """Corruptions are applied to images in memory."""
-        return isinstance(setup.data.test, Split)
+        """Corruptions are applied to images of 8 bits in memory."""
+        test = setup.data.test
+        return isinstance(test, Split) and test.images.dtype == torch.uint8
 
     def check(self, setup: Setup) -> None:
         """See ``Metric.check``."""
         if not self.possible(setup):
             raise BenchmarkError(
-                f"common corruptions are generated in memory; {setup.data.name} is streamed, so "
-                "leave that metric out (--metric) or set a smaller image size"
+                "common corruptions are generated from images of 8 bits in memory; "
+                f"{setup.data.name} is streamed or has finer values, so leave that metric out "
+                "(--metric), set a smaller image size, or round the images to 8 bits"
             )
 
     def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:

@@ -44,6 +44,7 @@ class Architecture:
             user is not asked for them where a checkpoint does not tell them.
         normalizes_itself: the normalisation is part of the architecture; mean and std are None.
         only_colour: it has no one-channel form.
+        one_start: it always starts from the same weights, whatever the seed.
 
     Raises:
         ConfigError: an option has a name that means something else.
@@ -56,6 +57,7 @@ class Architecture:
     usual: Mapping[str, Any] = field(default_factory=dict)
     normalizes_itself: bool = False
     only_colour: bool = False
+    one_start: bool = False
 
     def __post_init__(self) -> None:
         for name in sorted(_TAKEN & self.options.model_fields.keys()):

@@ -42,7 +42,7 @@ from benchmark.models.zoo import build_model
 
 _ROBUSTBENCH = "robustbench:"
 # Batches that every network is tried on: an ordinary one, one image, an odd remainder.
-_BATCHES = (2, 1, 7)
+TRIED_BATCHES = (2, 1, 7)
 
 
 def load_external(
@@ -110,7 +110,7 @@ def load_external(
     model.to(device)
     add_notes(model, notes)
     largest = (batch,) if batch else ()
-    batches = BATCHES if from_file else dict.fromkeys((*_BATCHES, *largest))
+    batches = BATCHES if from_file else dict.fromkeys((*TRIED_BATCHES, *largest))
     advice = BATCH_ADVICE if from_file else ""
     return adapted(model, spec, num_classes, shape, tuple(batches), device, advice)
 

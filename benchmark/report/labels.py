@@ -35,10 +35,11 @@ def place_labels(
         bars: (x low, x high, y low, y high) of each point's error bars, in data units.
         lines: segments that texts avoid if they can, in data units.
     """
-    fig = ax.get_figure()
-    assert isinstance(fig, Figure)
+    fig: Any = ax.get_figure()
+    while not isinstance(fig, Figure):  # a part of a figure
+        fig = fig.figure
     fig.draw_without_rendering()
-    renderer = fig.canvas.get_renderer()  # type: ignore[attr-defined]
+    renderer: Any = fig._get_renderer()  # type: ignore[attr-defined]  # a canvas may have none
     scale = fig.dpi / 72
     frame = ax.get_window_extent(renderer).extents
     pixels = ax.transData.transform(np.asarray(points, dtype=float))

@@ -20,7 +20,7 @@ from benchmark.report.labels import end_labels, place_labels
 from benchmark.report.study_model import Family, Study, TradeOff
 from benchmark.report.texts import NORMS, images
 
-__all__ = ["corruptions", "interpolation", "published", "radii", "save", "tradeoff"]
+__all__ = ["corruptions", "draw_tradeoff", "interpolation", "published", "radii", "save", "tradeoff"]
 
 
 def tradeoff(study: Study) -> Figure | None:
@@ -38,7 +38,7 @@ def tradeoff(study: Study) -> Figure | None:
             later.append((ax, *_tradeoff_panel(ax, study, one, used)))
         axes[-1, 0].set_xlabel("Clean accuracy (%)")
         handles = [_handle(f) for f in used.values()]
-        handles.append(Line2D([], [], color="#999999", lw=0.9, ls="--", label="Pareto front"))
+        handles.append(_front_handle())
         fig.legend(
             handles=handles, loc="outside upper center", ncols=3, columnspacing=1.0,
             handletextpad=0.3,
@@ -46,6 +46,24 @@ def tradeoff(study: Study) -> Figure | None:
         for ax, points, texts, colours, bars, lines in later:
             place_labels(ax, points, texts, colours, bars, lines)
         return fig
+
+
+def draw_tradeoff(ax: Axes, study: Study, one: TradeOff) -> None:
+    """Clean against robust accuracy under one attack, on axes of the caller's."""
+    used: dict[str, Family] = {}
+    points, texts, colours, bars, lines = _tradeoff_panel(ax, study, one, used)
+    ax.set_xlabel("Clean accuracy (%)")
+    handles = [_handle(group) for group in used.values()]
+    handles.append(_front_handle())
+    ax.legend(
+        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False,
+        fontsize="small",
+    )  # fmt: skip
+    place_labels(ax, points, texts, colours, bars, lines, size=8)
+
+
+def _front_handle() -> Line2D:
+    return Line2D([], [], color="#999999", lw=0.9, ls="--", label="Pareto front")
 
 
 def _handle(group: Family) -> Line2D:

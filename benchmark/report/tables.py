@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from benchmark.records.study import SuiteRecord
 from benchmark.report.study_model import Mark, Study
 from benchmark.report.texts import cost_text, interval_text, score_text
 
@@ -44,6 +45,37 @@ def tidy(study: Study) -> pd.DataFrame:
                 ]
             )  # fmt: skip
     return pd.DataFrame(rows, columns=list(CSV_COLUMNS))
+
+
+def numbers(study: Study, suite: SuiteRecord) -> pd.DataFrame:
+    """One row per method and column of the table, with numbers as numbers.
+
+    Columns: ``method``, ``metric``, ``value`` with its 95 % interval ``low`` to ``high`` (all in
+    [0, 1], NaN where there is none), ``sd`` over seeds, ``seeds``, ``n`` images, ``mark`` (best,
+    tied or nothing), ``note`` (what is held against the figure) and ``settings``.
+    """
+    nan = math.nan
+    rows = []
+    for row in study.table.rows:
+        held = [*row.doubts, "under-trained" if row.undertrained else ""]
+        for one in row.summaries.values():
+            found = one.interval
+            rows.append(
+                {
+                    "method": row.method,
+                    "metric": one.metric,
+                    "value": found.value if found else nan,
+                    "low": found.low if found else nan,
+                    "high": found.high if found else nan,
+                    "sd": nan if one.sd is None else one.sd,
+                    "seeds": one.seeds,
+                    "n": one.n,
+                    "mark": one.mark,
+                    "note": "; ".join(filter(None, [one.partial, *held])),
+                    "settings": suite.entry(one.metric).get("description", ""),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def csv_text(study: Study) -> str:

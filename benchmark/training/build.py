@@ -25,6 +25,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.data.source import DatasetConfig
 from benchmark.metrics.outcomes import sample
+from benchmark.models.architecture import MODELS
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.training.trained import TrainedWeights, left_fresh
@@ -164,6 +165,11 @@ def _build_network(
     if len(data.train):
         mean, std = data.mean, data.std
     described = config.model if model is None else parse(ModelConfig, model, where="learner.model")
+    if init and MODELS.get(described.name).one_start:
+        raise ConfigError(
+            f"{config.recipe.name} starts networks from several initial weights, and the network "
+            "that was given has one; give a function that makes it"
+        )
     with torch.random.fork_rng(devices=[]):
         # The factor is far larger than the seeds people use. So further initialisations of one
         # seed (init 1, 2, ...) do not repeat the first initialisation of another seed.
