@@ -79,6 +79,9 @@ def test_the_wheel_alone(python: Path, tmp_path: Path) -> None:
     assert "--draft" in done([ours, "submit", "--help"], cwd=tmp_path)
     found = "import importlib.util as i; print(i.find_spec('studies'))"
     assert done([python, "-c", found], cwd=tmp_path).strip() == "None"  # they need a clone
+    done(
+        [python, "-c", "import generalist_bench as gb; gb.load('runs/quick').table()"], cwd=tmp_path
+    )
 
 
 @pytest.mark.slow
