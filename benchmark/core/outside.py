@@ -36,6 +36,7 @@ def find(name: str) -> tuple[str, Any]:
     """The object that ``name`` stands for, and the name with the hash of its file.
 
     A file is looked for in the working directory, and so is a module, behind the installed ones.
+    The code is run once its hash is known to be the stated one.
 
     Raises:
         ConfigError: no such file, module or object; code that fails when imported; a file with
@@ -43,14 +44,15 @@ def find(name: str) -> tuple[str, Any]:
     """
     plain, _, stated = name.partition("#")
     place, _, attribute = plain.rpartition(":")
-    module, source = (_from_file if place.endswith(".py") else _from_module)(place, name)
+    is_file = place.endswith(".py")
+    source = _file(place, name) if is_file else _file_of_module(place, name)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:_DIGITS]
     if stated and stated != digest:
         raise ConfigError(
             f"{plain} is not the code that the run was made with: the hash of its file is "
             f"{digest}, not {stated}; restore the file, or train again"
         )
-    found: Any = module
+    found: Any = _run(source, place) if is_file else import_module(place, name)
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if found is None:
@@ -68,14 +70,32 @@ def pinned_to_source(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}#{digest}"
 
 
-def _from_file(place: str, name: str) -> tuple[ModuleType, Path]:
+def _file(place: str, name: str) -> Path:
     path = at_home(Path(place))
     if not path.is_file():
         raise ConfigError(
             f"{name}: there is no file {place}; a path is relative to the working directory"
         )
-    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
+    return path
+
+
+def _file_of_module(place: str, name: str) -> Path:
+    _look_here()
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):  # of a package that it should be in
+        spec = None
+    if spec is None:
+        raise ConfigError(f"cannot import {place!r} of {name!r}: there is no such module")
+    if spec.origin is None or not Path(spec.origin).is_file():
+        raise ConfigError(f"{name}: {place} has no file whose hash could be recorded")
+    return Path(spec.origin)
+
+
+def _run(path: Path, place: str) -> ModuleType:
+    """The module that the file is."""
     # By its content, so that a file that was edited in the meantime is read again.
+    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
     key = f"{path.stem}_{digest[:_DIGITS]}"
     if key not in sys.modules:
         spec = importlib.util.spec_from_file_location(key, path)
@@ -87,14 +107,14 @@ def _from_file(place: str, name: str) -> tuple[ModuleType, Path]:
         except Exception as error:  # foreign code may raise anything
             del sys.modules[key]
             raise ConfigError(f"{place} cannot be run: {type(error).__name__}: {error}") from error
-    return sys.modules[key], path
+    return sys.modules[key]
 
 
-def _from_module(place: str, name: str) -> tuple[ModuleType, Path]:
-    module = import_module(place, name)
-    if not getattr(module, "__file__", None):
-        raise ConfigError(f"{name}: {place} has no file whose hash could be recorded")
-    return module, Path(str(module.__file__))
+def _look_here() -> None:
+    """Let modules in the working directory be found; last, so that a file beside the user's data
+    cannot hide an installed package."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def import_module(place: str, name: str) -> ModuleType:
@@ -103,9 +123,7 @@ def import_module(place: str, name: str) -> ModuleType:
     Raises:
         ConfigError: it cannot be imported.
     """
-    # Last, so that a file beside the user's data cannot hide an installed package.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    _look_here()
     try:
         return importlib.import_module(place)
     except Exception as error:  # foreign code may raise anything

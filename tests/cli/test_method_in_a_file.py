@@ -42,9 +42,11 @@ def test_the_record_says_which_code_it_was(method: Path) -> None:
     assert "clean" in measured.out
 
     before = hash_of(method)
-    method.write_text(method.read_text().replace("default=0.1", "default=0.2"))
+    changed = method.read_text().replace("default=0.1", "default=0.2")
+    method.write_text(changed + "\nopen('run', 'w').close()\n")
     refused = cli("evaluate", run, "--metric", "clean", "-q")
     assert refused.status == 2
+    assert not Path("run").exists()  # the changed file was not even run
     assert f"is {hash_of(method)}, not {before}; restore the file, or train again" in refused.err
     assert cli(*train).status == 0
     assert len(list(Path("out/cells").glob("SmoothAT-s0-*"))) == 2
