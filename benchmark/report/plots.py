@@ -20,7 +20,15 @@ from benchmark.report.labels import end_labels, place_labels
 from benchmark.report.study_model import Family, Study, TradeOff
 from benchmark.report.texts import NORMS, images
 
-__all__ = ["corruptions", "draw_tradeoff", "interpolation", "published", "radii", "save", "tradeoff"]
+__all__ = [
+    "corruptions",
+    "draw_tradeoff",
+    "interpolation",
+    "published",
+    "radii",
+    "save",
+    "tradeoff",
+]
 
 
 def tradeoff(study: Study) -> Figure | None:
