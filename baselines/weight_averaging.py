@@ -80,6 +80,10 @@ class AveragedMethod(Method):
 class _Following(AveragedMethod):
     """The average is told of the weights after every step."""
 
+    @property
+    def accumulates(self) -> bool:
+        return True
+
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         losses = self._step(batch, progress)
         self._follow(self.steps)

@@ -159,6 +159,10 @@ class GeneralistMethod(Method):
         }  # fmt: skip
         _warn(recipe, self._warmup, self._every, setting.total_steps)
 
+    @property
+    def accumulates(self) -> bool:
+        return True
+
     def _unused_steps(self) -> dict[str, int]:
         """By learner, how many of its first steps leave no trace in the global learner's weights:
         its ratio is 0 in all of them, and the redistribution after the last overwrites it."""

@@ -102,6 +102,10 @@ class TrainConfig(Config):
         selection_floor: see above; 0.88 in the released code.
         batchnorm: statistics of a batch that processes share: of all its images, as in one
             process, or of each process's part.
+        accumulate: in how many turns a batch passes through the networks, for memory that is too
+            small for all of it. The gradients are those of the mean loss of the whole batch, up to
+            the order of sums; BatchNorm, however, normalises each turn by its own statistics, and
+            moves its running averages at every turn.
     """
 
     epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
@@ -113,6 +117,7 @@ class TrainConfig(Config):
     selection: tuple[Selection, ...] = Field(default=("last",), min_length=1)
     selection_floor: float = Field(default=0.88, ge=0, le=1)
     batchnorm: BatchStatistics = "synchronised"
+    accumulate: int = Field(default=1, ge=1)
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -120,6 +125,8 @@ class TrainConfig(Config):
         data = default(self)
         if self.batchnorm == "synchronised":
             data.pop("batchnorm", None)
+        if self.accumulate == 1:
+            data.pop("accumulate", None)
         if len(self.selection) == 1:
             data["selection"] = self.selection[0]
         if "best-sum" not in self.selection:

@@ -28,7 +28,8 @@ class _Sum(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d``, but in training the statistics are those of the whole batch.
+    """``nn.BatchNorm2d``, but in training the statistics are those of the whole batch (of all
+    processes' images of a turn, where the batch takes turns).
 
     torch's ``SyncBatchNorm`` is for accelerators only. Every process of the axis must make the same
     forward and backward passes.
@@ -40,7 +41,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         """As ``nn.BatchNorm2d`` on the whole batch; x [b, c, h, w]."""
         if not (self.training and self.axis.cut):
             return super().forward(x)
-        count = self.axis.total * x.shape[2] * x.shape[3]
+        count = self.axis.present * x.shape[2] * x.shape[3]
         values = x.float() if x.dtype.itemsize < 4 else x  # sums of bf16 would lose their low bits
         mean = _Sum.apply(values.sum((0, 2, 3)), self.axis) / count
         centred = values - mean[:, None, None]

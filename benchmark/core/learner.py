@@ -115,13 +115,47 @@ class Learner:
         return self.step_on(x, y, self._setting.step(progress))[1]
 
     def step_on(self, x: Tensor, y: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """As ``step``; also gives the images that were trained on."""
+        """As ``step``; also gives the images that were trained on.
+
+        Where the setting says ``accumulate``, the batch passes through the network in so many
+        turns, and the gradients of the mean loss are added up: the same step with less memory.
+        BatchNorm in train mode is the exception: each turn has statistics of its own, and moves the
+        running averages.
+        """
+        if len(step.data.turns(step.accumulate)) > 1:
+            return self._step_in_turns(x, y, step)
         x_adv = self.craft(x, y, step)
 
         def loss() -> Tensor:
             with self._setting.autocast():
                 return self.objective.loss(self.model, x, x_adv, y, step)
 
+        return x_adv, self.descend(loss, step)
+
+    def _step_in_turns(self, x: Tensor, y: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        crafted: dict[int, Tensor] = {}
+
+        def craft(rows: slice) -> Tensor:
+            crafted[rows.start] = self.objective.perturb(on, x[rows], y[rows], step)
+            # Several images for each one come as [k * n]: all first ones, then all second ones.
+            return crafted[rows.start].unflatten(0, (-1, len(y[rows])))
+
+        def loss() -> Tensor:
+            mean = _AddedUp([p for p in self.model.parameters() if p.requires_grad])
+
+            def add(rows: slice) -> None:
+                labels = y[rows]
+                with self._setting.autocast():
+                    value = self.objective.loss(
+                        self.model, x[rows], crafted[rows.start], labels, step
+                    )
+                mean.add(value * (len(labels) / len(y)))
+
+            step.in_turns(add)
+            return mean.loss()
+
+        with self.view as on:
+            x_adv = torch.cat(step.in_turns(craft), 1).flatten(0, 1)
         return x_adv, self.descend(loss, step)
 
     def craft(self, x: Tensor, y: Tensor, step: Step) -> Tensor:
@@ -151,6 +185,46 @@ class Learner:
             for name, value in kept.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != weight.shape:
                     raise ValueError(f"{name} is {list(value.shape)}, not {list(weight.shape)}")
+
+
+class _AddedUp:
+    """A loss and its gradients to ``weights``, summed turn by turn: no turn keeps its graph."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self._weights = weights
+        self._values: list[Tensor] = []
+        self._gradients: list[Tensor | None] = [None] * len(weights)
+
+    def add(self, value: Tensor) -> None:
+        """A term of the loss."""
+        own = torch.autograd.grad(value, self._weights, allow_unused=True)
+        for n, gradient in enumerate(own):
+            known = self._gradients[n]
+            if gradient is not None:
+                self._gradients[n] = gradient if known is None else known + gradient
+        self._values.append(value.detach())
+
+    def loss(self) -> Tensor:
+        """The sum, which ``backward`` and ``torch.autograd.grad`` take for an ordinary loss."""
+        value = torch.stack(self._values).sum()
+        loss: Tensor = _Known.apply(value, self._gradients, *self._weights)
+        return loss
+
+
+class _Known(torch.autograd.Function):
+    """A value whose gradients are known."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *weights: Tensor
+    ) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *factors: Tensor) -> tuple[Tensor | None, ...]:
+        factor = factors[0]
+        return None, None, *(None if g is None else g * factor for g in ctx.gradients)
 
 
 def descend_together(learners: Sequence[Learner], loss: Callable[[], Tensor], step: Step) -> Tensor:

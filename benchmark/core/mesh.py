@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -62,6 +62,19 @@ class Axis:
 NO_PEERS = Axis()
 
 
+class Turn(NamedTuple):
+    """A share of a process's part of a batch; see ``DataAxis.turns``.
+
+    Attributes:
+        start, stop: its images among those of the whole batch.
+        present: images of all processes' shares of the same turn.
+    """
+
+    start: int
+    stop: int
+    present: int
+
+
 class DataAxis(Axis):
     """The axis along which a batch is cut.
 
@@ -71,6 +84,8 @@ class DataAxis(Axis):
     Attributes:
         statistics: of BatchNorm in training: of the whole batch, or of each process's part.
         start, stop, total: this process's part of the current batch.
+        present: images that pass through the networks at the same time, those of all processes that
+            have cut the batch; fewer than ``total`` in a turn (``turns``).
     """
 
     def __init__(
@@ -82,18 +97,44 @@ class DataAxis(Axis):
     ) -> None:
         super().__init__(position, size, group)
         self.statistics = statistics
-        self.start, self.stop, self.total = 0, 0, 0
+        self.start, self.stop, self.total, self.present = 0, 0, 0, 0
 
     def part(self, total: int) -> tuple[int, int]:
         """(start, stop) of this process's part of a batch of ``total`` images."""
         if total < 2 * self.size:
             return 0, total
-        return total * self.position // self.size, total * (self.position + 1) // self.size
+        return _share(0, total, self.position, self.size)
 
     def take(self, total: int) -> None:
         """Make a batch of ``total`` images the current one."""
-        self.total = total
+        self.total = self.present = total
         self.start, self.stop = self.part(total)
+
+    def turns(self, most: int) -> list[Turn]:
+        """This process's part of the current batch in ``most`` shares, to take turns in memory.
+
+        There are fewer turns if a share would have fewer than two images, and a single one if the
+        processes have not cut the batch, which is then tiny. All processes have the same number.
+        """
+        count = max(1, min(most, self.total // (2 * self.size)))
+        if count == 1 or (self.size > 1 and not self.cut):
+            return [Turn(self.start, self.stop, self.present)]
+        parts = [_share(0, self.total, position, self.size) for position in range(self.size)]
+        shares = [[_share(*part, turn, count) for part in parts] for turn in range(count)]
+        return [
+            Turn(*of_all[self.position], sum(stop - start for start, stop in of_all))
+            for of_all in shares
+        ]
+
+    @contextmanager
+    def during(self, turn: Turn) -> Iterator[slice]:
+        """Inside, this process's part is that of ``turn``; gives its rows among the process's."""
+        before = self.start, self.stop, self.present
+        self.start, self.stop, self.present = turn
+        try:
+            yield slice(turn.start - before[0], turn.stop - before[0])
+        finally:
+            self.start, self.stop, self.present = before
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -120,6 +161,12 @@ class DataAxis(Axis):
         """``sum_`` if the current batch is cut."""
         if self.cut:
             self.sum_(tensors)
+
+
+def _share(start: int, stop: int, number: int, count: int) -> tuple[int, int]:
+    """Share ``number`` of ``count`` equal ones (to an image) of ``start``..``stop``."""
+    size = stop - start
+    return start + size * number // count, start + size * (number + 1) // count
 
 
 @dataclass(frozen=True)

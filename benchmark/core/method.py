@@ -39,6 +39,12 @@ class Method(ABC):
     inference_passes: int = 1
     independent_learners: bool = False
 
+    @property
+    def accumulates(self) -> bool:
+        """Whether a batch can take turns in memory (``train.accumulate``): ``update`` uses it for
+        ``Learner.step`` alone, as the one of this class does."""
+        return type(self).update is Method.update
+
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One step on the batch of every learner that is here.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from benchmark.core.mesh import DataAxis, Mesh
 from benchmark.core.weights import TrainedNetwork, Weights
 
 CraftingView = AbstractContextManager[nn.Module]
+T = TypeVar("T")
 
 
 class PlainView:
@@ -57,11 +58,29 @@ class Step:
         progress: fraction of training done.
         generator: source of random draws; for those per image see ``core.draws``.
         data: the processes that share the batch. It is there for ``Learner``.
+        accumulate: in how many turns the batch passes through the networks. For ``Learner``, too.
     """
 
     progress: float = 0.0
     generator: torch.Generator | None = None
     data: DataAxis = field(default_factory=DataAxis)
+    accumulate: int = 1
+
+    def in_turns(self, work: Callable[[slice], T]) -> list[T]:
+        """What ``work`` gives for the rows of each turn.
+
+        Every turn begins with the generator as it is now, and ``core.draws`` gives it its rows of
+        the whole batch's numbers. So the numbers, and the generator afterwards, are those of a
+        batch that passes at once.
+        """
+        before = None if self.generator is None else self.generator.get_state()
+        given = []
+        for turn in self.data.turns(self.accumulate):
+            if self.generator is not None and before is not None:
+                self.generator.set_state(before)
+            with self.data.during(turn) as rows:
+                given.append(work(rows))
+        return given
 
     def gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The gradients to ``weights`` of a loss that is a mean over the batch."""
@@ -104,6 +123,7 @@ class Setting:
         autocast: the context of the training forward pass (reduced precision).
         load: puts trained weights into a network.
         mesh: the processes that train together.
+        accumulate: in how many turns a batch passes through the networks; see ``Learner.step_on``.
     """
 
     new_model: NewModel
@@ -117,10 +137,11 @@ class Setting:
     autocast: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
     load: Callable[[nn.Module, Weights], None] = _not_loaded
     mesh: Mesh = field(default_factory=Mesh)
+    accumulate: int = 1
 
     def step(self, progress: float) -> Step:
         """The moment ``progress`` (fraction of training done)."""
-        return Step(progress, self.generator, self.mesh.data)
+        return Step(progress, self.generator, self.mesh.data, self.accumulate)
 
     def trained(self, network: TrainedNetwork) -> nn.Module:
         """That network in eval mode, its weights frozen."""

@@ -109,7 +109,8 @@ def build_method(
             from a network. Default: none does, for a method that is not trained.
 
     Raises:
-        ConfigError: see ``TrainedWeights``.
+        ConfigError: see ``TrainedWeights``; ``train.accumulate`` for a method that needs its batch
+            in one piece.
     """
     mesh = mesh or Mesh()
 
@@ -117,7 +118,7 @@ def build_method(
         return _build_network(config, data, device, mesh, init, model)
 
     precision = TrainingPrecision(config.train.precision, device)
-    return config.recipe.build(
+    method = config.recipe.build(
         Setting(
             new_model=new_model,
             total_steps=length.steps if length else 1,
@@ -130,8 +131,15 @@ def build_method(
             autocast=precision.autocast,
             load=load,
             mesh=mesh,
+            accumulate=config.train.accumulate,
         )
     )
+    if config.train.accumulate > 1 and not (method.accumulates and method.cuttable):
+        raise ConfigError(
+            f"train.accumulate = {config.train.accumulate}: {config.recipe.name} needs its batches "
+            "in one piece; leave it at 1, and lower train.batch_size if memory is short"
+        )
+    return method
 
 
 def check_trained(config: CellConfig, data: Dataset) -> None:
