@@ -23,5 +23,9 @@ class RunLockedError(BenchmarkError):
     """Another process is writing the same run directory."""
 
 
+class DeviceMemoryError(BenchmarkError):
+    """The device's memory does not hold a step of training."""
+
+
 class DivergenceError(BenchmarkError):
     """Training produced a loss that is not finite, or absurd."""

@@ -21,6 +21,7 @@ from benchmark.training.divergence import CHECK_EVERY, check_losses, check_weigh
 from benchmark.training.interruption import interruptible
 from benchmark.training.log import Log, next_line, validation_scores, write_summary
 from benchmark.training.losses import LossSums
+from benchmark.training.memory import update_within_memory
 from benchmark.training.random_state import RandomState
 from benchmark.training.selection import save_deployed, select, weights_path
 from benchmark.training.state import TrainingState, resume, save
@@ -106,6 +107,7 @@ class Trainer:
 
         Raises:
             DivergenceError: a loss that is not finite, or absurd.
+            DeviceMemoryError: a step does not fit into the device's memory.
             CheckpointError: a checkpoint that is damaged or belongs to another configuration.
             KeyboardInterrupt: after SIGINT or SIGTERM, once a checkpoint is written; its argument
                 is the signal's number.
@@ -151,7 +153,13 @@ class Trainer:
         """One step of the method, and its losses."""
         state, started = self.state, time.monotonic()
         with self._precision.kernels():
-            losses = self.method.update(batch, state.step / state.length.steps)
+            losses = update_within_memory(
+                self.method,
+                batch,
+                state.step / state.length.steps,
+                mesh=self._mesh,
+                accumulate=self.config.train.accumulate,
+            )
         state.losses.add(losses)
         images = self._mesh.data.total
         state.images += images
