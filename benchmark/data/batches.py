@@ -25,6 +25,18 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*key))
 
 
+# Pinned memory stays with the process, so a whole split is copied in the ordinary way.
+_PINNED_BYTES = 1 << 26
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``. On CUDA nothing waits for the copy of a small one: it is made from
+    pinned memory, and what uses it later comes after it on the device."""
+    if device.type != "cuda" or tensor.is_cuda or tensor.nbytes > _PINNED_BYTES:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     """(start, stop) of each training batch; a last batch of one image is dropped.
 

@@ -20,6 +20,7 @@ from benchmark.data.batches import (
     draw_shifts,
     full_bounds,
     generator,
+    sent,
 )
 from benchmark.data.dataset import AnySplit, ExtraImages, Split, StreamedSplit
 from benchmark.data.streaming import StreamedTrainLoader, streamed_evaluation_batches
@@ -190,11 +191,11 @@ class TrainLoader:
         count = len(self._labels)
         if self._extra is None:
             images = self._crops.cut(self._runs, chosen + flips * count, top, left)
-            return images, self._labels.index_select(0, chosen.to(self._labels.device))
+            return images, self._labels.index_select(0, sent(chosen, self._labels.device))
         (own,) = torch.where(chosen < count)
         (others,) = torch.where(chosen >= count)
         images = self._crops.cut(self._runs, chosen[own] + flips[own] * count, top[own], left[own])
-        labels = self._labels.index_select(0, chosen[own].to(self._labels.device))
+        labels = self._labels.index_select(0, sent(chosen[own], self._labels.device))
         if not len(others):
             return images, labels
         pixels, theirs = self._extra.read(chosen[others] - count)
@@ -202,8 +203,8 @@ class TrainLoader:
         pixels[mirrored] = pixels[mirrored, :, ::-1]
         run = self._crops.run(torch.from_numpy(pixels), mirrored=False)
         cut = self._crops.cut(run, torch.arange(len(others)), top[others], left[others])
-        back = torch.cat([own, others]).argsort().to(images.device)
-        every = torch.cat([labels, torch.from_numpy(theirs).to(labels.device)])
+        back = sent(torch.cat([own, others]).argsort(), images.device)
+        every = torch.cat([labels, sent(torch.from_numpy(theirs), labels.device)])
         return torch.cat([images, cut]).index_select(0, back), every.index_select(0, back)
 
 
@@ -234,7 +235,7 @@ class _Crops:
         inner[0] = images
         if mirrored:
             inner[1].numpy()[:] = inner[0].numpy()[:, :, ::-1]  # without a third copy
-        pixels = pixels.to(self._device)
+        pixels = sent(pixels, self._device)
         return pixels.as_strided((len(pixels) - image + 1, image), (1, 1))
 
     def cut(self, runs: Tensor, chosen: Tensor, top: Tensor, left: Tensor) -> Tensor:
@@ -251,7 +252,7 @@ class _Crops:
 
     def _native(self, tensor: Tensor) -> Any:
         """As what copies whole images on this device: on CPUs numpy, where torch copies bytes."""
-        return tensor.numpy() if self._device.type == "cpu" else tensor.to(self._device)
+        return tensor.numpy() if self._device.type == "cpu" else sent(tensor, self._device)
 
 
 def _inside(length: int, crop: int) -> Tensor:
