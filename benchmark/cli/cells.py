@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +27,7 @@ from benchmark.cli.report import render
 from benchmark.core.errors import ConfigError, DivergenceError
 
 if TYPE_CHECKING:
+    from benchmark.commands.gpus import Sustained
     from benchmark.commands.run import Engine
     from benchmark.config.suite import SuiteConfig
     from benchmark.metrics.metric import Metric
@@ -158,13 +159,12 @@ def print_plan(
     suite: SuiteConfig,
     options: CellOptions,
     metrics: tuple[Metric, ...],
-    tflops: float | None = None,
+    assumed: Sustained | None = None,
 ) -> None:
     """Print every cell with what it will cost on the device of the options, or on an assumed GPU.
 
     Args:
         metrics: to be measured after training.
-        tflops: 10^12 operations per second that an assumed GPU sustains.
     """
     import torch
 
@@ -174,12 +174,12 @@ def print_plan(
     from benchmark.data import sources
     from benchmark.data.official import official
 
-    device = torch.device("meta") if tflops else pick_device(options.device)
-    data = official(suite.dataset) if tflops else None
+    device = torch.device("meta") if assumed else pick_device(options.device)
+    data = official(suite.dataset) if assumed else None
     data = data or sources.load(suite.dataset, options.data_root)
     for note in data.notes:
         print(note, file=sys.stderr)
-    rows = plan(suite, data, options.folder(suite.name), device, metrics, tflops)
+    rows = plan(suite, data, options.folder(suite.name), device, metrics, assumed)
     training = sum(row["train_seconds"] for row in rows)
     evaluation = sum(row["evaluation_seconds_at_most"] for row in rows)
     if options.json_:
@@ -190,15 +190,15 @@ def print_plan(
                 "evaluation_seconds_at_most": evaluation,
                 "hardware": suite.hardware,
                 "limit": suite.dataset.limit,
-                "tflops": tflops,
+                "assumed": asdict(assumed) if assumed else None,
             }
         )
         return
 
     def time(seconds: float) -> str:
-        return f"{seconds / 3600:.1f} h" if tflops else duration(seconds)
+        return f"{seconds / 3600:.1f} h" if assumed else duration(seconds)
 
-    on = f"a GPU of {tflops:g} TFLOP/s, sustained" if tflops else device
+    on = assumed or device
     print_table(
         f"{suite.name}: {len(rows)} cells on {on}",
         ["cell", "recipe", "state", "steps", "gradient passes", "training", "evaluation (at most)"],
@@ -218,6 +218,6 @@ def print_plan(
     print(
         f"training {time(training)}, evaluation at most {time(evaluation)} "
         "(if every image survived every attack)"
-        + (f" on {on}, which is assumed, not measured" if tflops else "")
+        + (f" on {on}, which is assumed, not measured" if assumed else "")
         + (f"; limit = {suite.dataset.limit}: a trial run" if suite.dataset.limit else "")
     )

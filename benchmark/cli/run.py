@@ -37,6 +37,13 @@ def run(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    device_name: Annotated[
+        str | None,
+        typer.Option(
+            help="With --dry-run: the same for a card by its data sheet, such as a100 or rtx4090.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     engine: Annotated[
         EngineName,
         typer.Option(help="Cells one by one here, or on a Ray cluster.", rich_help_panel=_RAY),
@@ -66,10 +73,14 @@ def run(
 
     full = load_suite(suite, options.set_ or (), options.extra())
     chosen = full.only(method or (), options.seed or ())
-    if tflops:
+    if tflops or device_name:
+        from benchmark.commands.gpus import sustained
+
         if not options.dry_run:
-            raise ConfigError("--tflops is for an estimate; add --dry-run, or leave it out")
-        print_plan(chosen, options, chosen.evaluation, tflops)
+            option = "--tflops" if tflops else "--device-name"
+            raise ConfigError(f"{option} is for an estimate; add --dry-run, or leave it out")
+        assumed = sustained(device_name, tflops, chosen.train.precision)
+        print_plan(chosen, options, chosen.evaluation, assumed)
         return
     where = _engine(engine, address, cpus_per_cell, gpus_per_cell)
     if where and options.threads:

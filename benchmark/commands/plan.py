@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.attacks.folding import FoldedView
+from benchmark.commands.gpus import Sustained
 from benchmark.commands.run import cell_directory
 from benchmark.config.suite import CellConfig, SuiteConfig
 from benchmark.data.dataset import Dataset
@@ -32,7 +33,7 @@ def plan(
     out: Path,
     device: torch.device,
     metrics: Sequence[Metric],
-    tflops: float | None = None,
+    assumed: Sustained | None = None,
 ) -> list[dict[str, Any]]:
     """One row per cell: its state, its whole cost in steps and passes, and the time left in it.
 
@@ -41,31 +42,33 @@ def plan(
 
     Args:
         metrics: what would be measured after training; a metric on record counts as done.
-        tflops: instead of timing this machine, count operations and divide them by so many
-            10^12 per second. Neither images nor weights are then needed.
+        assumed: instead of timing this machine, count operations and divide them by what this GPU
+            sustains. Neither images nor weights are then needed.
 
     Raises:
         ConfigError: see ``training_length``.
     """
-    if tflops:
+    if assumed:
         device = torch.device("meta")
     rows = []
-    seconds: tuple[float, float] | None = None
+    seconds: tuple[float, float, float] | None = None
     for cell in suite.cells():
         directory = cell_directory(out, cell)
         length = cell_length(cell.config, len(data.train))
-        with device if tflops else nullcontext():
+        with device if assumed else nullcontext():
             method = build_method(cell.config, data, device, length=length)
         if seconds is None:
             learners = list(method.learners.values())
             model = learners[0].model if learners else suite_network(cell.config, data, device)
-            if tflops:
+            if assumed:
                 model = model.to(device)
                 craft, train = count_flop(model, data.image_size, data.channels)
-                seconds = craft / (tflops * 1e12), train / (tflops * 1e12)
+                rates = assumed.training * 1e12, assumed.evaluation * 1e12
+                seconds = craft / rates[0], train / rates[0], craft / rates[1]
             else:
-                seconds = _time_passes(model, data, suite.train.batch_size, device)
-        craft, train = seconds
+                craft, train = _time_passes(model, data, suite.train.batch_size, device)
+                seconds = craft, train, craft
+        craft, train, attack = seconds
         # One training pass per learner at least; the rest is crafting.
         training = len(method.learners)
         per_image = training * train + max(0.0, method.passes - training) * craft
@@ -86,7 +89,7 @@ def plan(
                 "passes_per_image": method.passes,
                 "gradient_passes": length.images * method.passes,
                 "train_seconds": 0.0 if state == "trained" else length.images * per_image,
-                "evaluation_seconds_at_most": evaluation * craft * method.inference_passes,
+                "evaluation_seconds_at_most": evaluation * attack * method.inference_passes,
             }
         )
     return rows

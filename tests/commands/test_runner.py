@@ -324,3 +324,19 @@ def test_an_assumed_throughput_needs_no_data(tmp_path: Path) -> None:
     refused = cli(*(word for word in command if word != "--dry-run"), "--tflops", 10)
     assert refused.status == 2
     assert "add --dry-run" in refused.err
+
+
+def test_a_card_by_its_name(tmp_path: Path) -> None:
+    """Training in the suite's precision, evaluation in fp32; a card without bf16 takes it as fp32."""
+    options = ("--dry-run", "--json", "--data-root", tmp_path, "--out", tmp_path / "out")
+    command = ("run", "cifar10-resnet18-hour", "--method", "pgd-at", *options)
+    known = cli(*command, "--tflops", 10).json()
+    for name, training, evaluation in (("a100", 62.4, 9.75), ("T4", 4.05, 4.05)):
+        plan = cli(*command, "--device-name", name).json()
+        assert plan["train_seconds"] * training == pytest.approx(known["train_seconds"] * 10)
+        wanted = known["evaluation_seconds_at_most"] * 10
+        assert plan["evaluation_seconds_at_most"] * evaluation == pytest.approx(wanted)
+        assert plan["assumed"]["name"] == name.lower()
+    assert "did you mean 'a100'" in cli(*command, "--device-name", "a1000").err
+    assert "leave one" in cli(*command, "--device-name", "a100", "--tflops", 1).err
+    assert "add --dry-run" in cli("run", "quick", "--device-name", "a100").err

@@ -88,6 +88,26 @@ def test_steps_of_an_epoch(suite: str, images: int, steps: int, all_steps: int) 
     assert (length.steps_per_epoch, length.steps) == (steps, all_steps)
 
 
+def test_the_suite_of_an_hour() -> None:
+    """One cycle as in robust_overfitting: 0, 0.1 at two fifths, 0; PGD-7 at 8/255; half a point."""
+    config = load_suite("cifar10-resnet18-hour")
+    labels = [method.label for method in config.methods]
+    assert labels == [
+        "natural", "pgd-at", "pgd-at-ema", "trades", "joint", "generalist-d", "generalist-d-trades"
+    ]  # fmt: skip
+    assert (config.train.epochs, config.train.precision) == (30, "bf16")
+    for cell in config.cells():
+        recipe = cell.config.recipe
+        learners = [recipe.learner] if hasattr(recipe, "learner") else recipe.learners  # type: ignore[attr-defined]
+        for learner in learners:
+            rates = [learner.optimizer.lr * learner.schedule(epoch / 30) for epoch in (0, 12, 30)]
+            assert rates == pytest.approx([0.0, 0.1, 0.0])
+            threat = getattr(learner.objective, "threat", None)
+            assert threat is None or (str(threat.eps), threat.steps) == ("8/255", 7)
+    (autoattack,) = (metric for metric in config.evaluation if metric.name.startswith("aa_"))
+    assert autoattack.halfwidth == 0.5  # type: ignore[attr-defined]
+
+
 CLASSES = {
     "cifar10": CIFAR10_CLASSES,
     "cifar100": CIFAR100_CLASSES,
