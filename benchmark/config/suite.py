@@ -483,17 +483,23 @@ def load_suite(
 
     Args:
         name: of a shipped suite, or a path ending in .yaml. A file may name another suite as its
-            ``base``, which it then changes key by key (lists are replaced whole).
+            ``base``, which it then changes key by key (lists are replaced whole), and that one
+            may have a base, too.
         overrides: ``dotted.key=value`` settings, values in YAML.
         extra: a nested mapping laid over the file after the overrides.
 
     Raises:
         ConfigError: unknown suite, unreadable file, wrong key or value.
     """
-    data = _read_suite(name)
-    if base := data.pop("base", None):
-        changes, data = data, _read_suite(str(base))
-        _merge(data, changes)
+    names, layers = [name], [_read_suite(name)]
+    while base := layers[-1].pop("base", None):
+        if str(base) in names:
+            raise ConfigError(f"suite {name} has itself as its base; choose another one")
+        names.append(str(base))
+        layers.append(_read_suite(names[-1]))
+    data = layers.pop()
+    while layers:
+        _merge(data, layers.pop())
     return build_suite(data, overrides, extra)
 
 

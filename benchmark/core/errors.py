@@ -24,7 +24,7 @@ class RunLockedError(BenchmarkError):
 
 
 class DeviceMemoryError(BenchmarkError):
-    """The device's memory does not hold a step of training."""
+    """The device's memory does not hold a step of training, or a batch of evaluation."""
 
 
 class DivergenceError(BenchmarkError):

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmark.config.recorded import read_cell_config
 from benchmark.core.crafting import crafting
-from benchmark.core.errors import BenchmarkError, ConfigError
+from benchmark.core.errors import BenchmarkError, ConfigError, DeviceMemoryError
 from benchmark.core.files import read_json, write_json
 from benchmark.core.running import Running, last_words, running
 from benchmark.data.loader import evaluation_batches
@@ -58,6 +58,7 @@ class Evaluator(Setup):
             BenchmarkError: the model's output does not fit the data set or is not finite; a damaged
                 record; a folder that cannot be written.
             DataError: a shifted test set that is not there or damaged.
+            DeviceMemoryError: a batch does not fit into the device's memory.
         """
         self.check(metrics, directory)  # before any long work
         metrics = self._ready(metrics, directory)
@@ -65,7 +66,14 @@ class Evaluator(Setup):
         if died:
             self.progress.say(died)
         with running(directory, "evaluation", mark=self.ranks.first) as mark:
-            self._evaluate(model, metrics, directory, mark)
+            try:
+                self._evaluate(model, metrics, directory, mark)
+            except torch.OutOfMemoryError as error:
+                half = max(1, self.batch_size // 2)
+                raise DeviceMemoryError(
+                    f"the memory of {self.device} does not hold {self.batch_size} images at once; "
+                    f"go on with `evaluate --batch-size {half}` or less: nothing is trained again"
+                ) from error
 
     def check(self, metrics: Sequence[Metric], directory: Path) -> None:
         """Refuse what cannot be measured for the record in ``directory``.

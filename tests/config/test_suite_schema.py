@@ -116,12 +116,18 @@ def test_files(tmp_path: Path) -> None:
     suite = load_suite(str(path))
     assert (suite.name, suite.train.epochs) == ("mine", 1)
     assert suite.train.batch_size == load_suite("quick").train.batch_size
+    path.write_text("base: imagenet-resnet50\ntrain: {epochs: 1}\n")  # which has a base itself
+    suite = load_suite(str(path))
+    assert suite.model == load_suite("imagenet-resnet50").model
+    assert suite.methods == load_suite("imagenet-resnet50").methods
+    assert suite.train.epochs == 1
     for content, message in (
         (b"train: [1, 2\nmethods: x", "not valid YAML"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"- 1\n", "must be a mapping"),
         (b"base: 5\n", "unknown suite '5'"),
         (b"base: quik\n", "did you mean 'quick'"),
+        (f"base: {path}\n".encode(), "has itself as its base"),
     ):
         path.write_bytes(content)
         with pytest.raises(ConfigError) as caught:

@@ -15,12 +15,12 @@ from benchmark.training.loop import Trainer
 from benchmark.training.memory import largest
 
 
-def small_device(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """A device whose allocator fails when more than ``most`` images pass at once."""
+def small_device(monkeypatch: pytest.MonkeyPatch, most: int, training: bool = True) -> None:
+    """A device whose allocator fails when more than ``most`` images pass at once in that mode."""
     forward = ResNet.forward
 
     def checked(self: ResNet, x: torch.Tensor) -> torch.Tensor:
-        if self.training and len(x) > most:
+        if self.training == training and len(x) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return forward(self, x)
 
@@ -70,6 +70,17 @@ def test_a_method_in_one_piece_is_told_of_the_batch_size_alone(
     text = failure(tmp_path, "mixup")
     assert "train.batch_size=13" in text
     assert "accumulate" not in text
+
+
+def test_an_evaluation_that_does_not_fit_names_its_option(tmp_path: Path, monkeypatch: Any) -> None:
+    """And goes on with it, without training again."""
+    suite, out = write_suite(tmp_path, train={"epochs": 0.5}), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        small_device(patch, 30, training=False)
+        called = cli("run", suite, "--out", out, "--device", "cpu")
+    assert called.status == 2
+    assert "evaluate --batch-size 128` or less" in called.err
+    assert cli("evaluate", out, "--batch-size", 20, "--device", "cpu").status == 0
 
 
 def test_bisection() -> None:
