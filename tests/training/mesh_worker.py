@@ -2,7 +2,7 @@
 
     torchrun ... mesh_worker.py JOBS.json OUT.pt
 
-A job is ``{name, recipe, groups, start, stop, from, batchnorm}``; OUT holds the states at the end, by
+A job is ``{name, recipe, groups, start, stop, from, batchnorm, accumulate, order}``; OUT holds the states at the end, by
 name, as the first process has them.
 """
 
@@ -35,6 +35,7 @@ def build(
     recipe: Mapping[str, Any],
     mesh: Mesh,
     generators: Callable[[int], torch.Generator],
+    accumulate: int = 1,
 ) -> Method:
     """A method whose networks are of float64, so that the order of sums shows in the 12th digit."""
 
@@ -56,6 +57,7 @@ def build(
             crafting_view=TrainingPrecision("fp32", CPU).view,
             load=load_teacher,
             mesh=mesh,
+            accumulate=accumulate,
         )
     )
 
@@ -73,7 +75,7 @@ def trained(job: Mapping[str, Any], together: Ranks = ALONE) -> dict[str, Any]:
     )
     mesh = connect(together, grid, CPU, job.get("batchnorm", "synchronised"))
     random = RandomState(0, CPU, mesh.data)
-    method = build(job["recipe"], mesh, random.generator)
+    method = build(job["recipe"], mesh, random.generator, job.get("accumulate", 1))
     before = job.get("from")
     if before:
         saved = torch.load(before, weights_only=True)[job["name"]]
@@ -83,6 +85,8 @@ def trained(job: Mapping[str, Any], together: Ranks = ALONE) -> dict[str, Any]:
     for step in range(job.get("start", 0), job.get("stop", len(SIZES))):
         mesh.data.take(SIZES[step])
         x, y = images(SIZES[step], seed=step, dtype=torch.float64)
+        if "order" in job:
+            x, y = x[job["order"]], y[job["order"]]
         part = slice(mesh.data.start, mesh.data.stop)
         given = method.update((x[part], y[part]), step / len(SIZES))
         share = mesh.data.share / (1 if mesh.data.cut else mesh.data.size)

@@ -162,6 +162,19 @@ def test_statistics_per_rank_are_those_of_parts(tmp_path: Path) -> None:
     torch.testing.assert_close(mean, expected)  # equal parts: the mean of means is the mean
 
 
+def test_a_turn_has_the_statistics_of_all_processes(tmp_path: Path) -> None:
+    """Two turns of two processes are two turns of one, if that one's first turn has the images that
+    the two have in theirs."""
+    job = {"name": "n", "recipe": {"name": "natural"}, "accumulate": 2, "stop": 1}
+    turns = [*range(4), *range(8, 12)], [*range(4, 8), *range(12, 16)]
+    alone = trained({**job, "order": [*turns[0], *turns[1]]})
+    states = together(2, [job], tmp_path)["n"]
+    difference, where = largest_difference(alone["method"], states["method"])
+    assert difference < 1e-9, (where, difference)
+    at_once = trained({**job, "accumulate": 1})
+    assert largest_difference(at_once["method"], states["method"])[0] > 1e-6
+
+
 def test_learners_are_dealt_out_evenly() -> None:
     """The costliest first, each to the position with least to do."""
     passes = {"natural": 1.0, "linf": 11.0, "l2": 11.0, "l1": 6.0}

@@ -1,0 +1,86 @@
+"""Two processes on streamed images, killed at random moments: like imagenet-resnet50, made small."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_suites import assert_same_result, children, cli, torchrun
+
+from benchmark.core.files import read_frame
+from benchmark.records.files import RunFiles
+
+# Above 64 pixels images are decoded, cropped and resized as ImageNet's are.
+SMALL = {
+    "base": "imagenet-resnet50",
+    "dataset": {"name": "imagenet", "val_size": 30, "size": 72, "limit": 60},
+    "model": {"name": "small-resnet", "width": 8, "normalization": "dataset"},
+    "threats": {"linf": {"norm": "linf", "eps": "4/255", "step": "2/255", "steps": 2}},
+    "train": {
+        "epochs": 4,
+        "batch_size": 16,
+        "precision": "bf16",
+        "accumulate": 2,
+        "validations": 8,
+        "validation_images": 20,
+    },
+    "methods": ["pgd-at"],
+    "seeds": [0],
+    "evaluation": [
+        {"kind": "clean"},
+        {"kind": "pgd", "threat": {"norm": "linf", "eps": "4/255", "step": "2/255", "steps": 3}},
+    ],
+}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A data root with ten classes of Tiny-ImageNet in ImageNet's place."""
+    folder = os.environ.get("GENERALIST_BENCH_TEST_DATA")
+    if not folder:
+        pytest.skip("GENERALIST_BENCH_TEST_DATA is not set: no real data")
+    with tarfile.open(Path(folder) / "tiny-imagenet-10.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    (tmp_path / "tiny-imagenet-10").rename(tmp_path / "imagenet")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_killed_at_random_they_end_in_the_same_weights(images: Path) -> None:
+    """Streaming, batches cut by two processes, two turns per batch and bf16: after SIGKILL of either
+    process or of both, the same command ends in the weights, curves and outcomes of a run that was
+    left alone. The processes share the evaluation, which gives the outcomes of one process."""
+    suite = images / "small.yaml"
+    suite.write_text(yaml.safe_dump(SMALL))
+    arguments = ("run", suite, "--data-root", images, "--device", "cpu", "-q", "--out")
+    whole = torchrun(2, *arguments, images / "whole")
+    began = time.monotonic()
+    assert whole.wait(timeout=600) == 0, whole.communicate()[1][-3000:]
+    seconds = time.monotonic() - began
+
+    draw = random.Random(0)
+    for victims in (slice(0, 1), slice(0, 2)):
+        started = torchrun(2, *arguments, images / "killed")
+        until = time.monotonic() + draw.uniform(0.4, 0.8) * seconds
+        while time.monotonic() < until and started.poll() is None:
+            time.sleep(0.05)
+        for process in children(started.pid)[victims]:
+            os.kill(process, signal.SIGKILL)
+        started.communicate(timeout=300)
+    last = torchrun(2, *arguments, images / "killed")
+    assert last.wait(timeout=600) == 0, last.communicate()[1][-3000:]
+
+    one, other = (next((images / name / "cells").iterdir()) for name in ("whole", "killed"))
+    assert_same_result(one, other)
+    outcomes = read_frame(RunFiles(one).outcomes)
+    assert outcomes.equals(read_frame(RunFiles(other).outcomes))
+    (one / "evaluation.json").unlink()
+    called = cli("evaluate", images / "whole", "--data-root", images, "--device", "cpu", "-q")
+    assert called.status == 0, called.err
+    assert read_frame(RunFiles(one).outcomes).equals(outcomes)
