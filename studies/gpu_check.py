@@ -18,7 +18,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from xml.etree import ElementTree
@@ -174,11 +175,10 @@ def main(
     name = str(pick_device(device))
     models = ("small-resnet",) if tiny else MODELS
     load_suite(SUITE)  # a clone without its suites should fail now
-    parts: Mapping[str, Callable[[], Part]] = {
-        "tests": lambda: tests(tiny),
-        **{f"speed {model}": lambda model=model: speed(model, name, tiny) for model in models},
-        "cell": lambda: cell(data_root, name, tiny),
-    }
+    parts: dict[str, Callable[[], Part]] = {"tests": lambda: tests(tiny)}
+    for model in models:
+        parts[f"speed {model}"] = partial(speed, model, name, tiny)
+    parts["cell"] = lambda: cell(data_root, name, tiny)
     document: Part = {
         "environment": environment(name, torch.get_num_threads()),
         "tiny": tiny,
