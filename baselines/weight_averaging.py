@@ -82,7 +82,7 @@ class _Following(AveragedMethod):
 
     @property
     def accumulates(self) -> bool:
-        return True
+        return type(self)._step is _Following._step
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         losses = self._step(batch, progress)

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_learners import CONTEXT, TinyNet, images, relative_error, tiny_net
+from tiny_learners import (
+    CONTEXT,
+    TinyNet,
+    images,
+    recipe,
+    relative_error,
+    tiny_net,
+    tiny_setting,
+)
 from tiny_suites import tiny_cell, tiny_data
 from torch import Tensor, nn
 
@@ -45,11 +53,11 @@ def network(norm: str) -> nn.Module:
 
 
 def trained(
-    recipe: Mapping[str, Any], accumulate: int, norm: str, axis: DataAxis | None = None
+    settings: Mapping[str, Any], accumulate: int, norm: str, axis: DataAxis | None = None
 ) -> tuple[Method, list[dict[str, Tensor]], dict[str, Any]]:
     mesh = Mesh(data=axis or DataAxis())
     random = RandomState(0, CPU, mesh.data)
-    method = make_recipe(recipe, CONTEXT).build(
+    method = make_recipe(settings, CONTEXT).build(
         Setting(
             new_model=lambda init=0, model=None: network(norm),
             total_steps=len(SIZES),
@@ -80,12 +88,12 @@ RECIPES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("norm", ["group", "frozen"])
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe["name"])
-def test_turns_take_the_step_of_the_whole_batch(recipe: dict[str, Any], norm: str) -> None:
+@pytest.mark.parametrize("settings", RECIPES, ids=lambda settings: settings["name"])
+def test_turns_take_the_step_of_the_whole_batch(settings: dict[str, Any], norm: str) -> None:
     """Weights, losses and the state of the generators after four steps, to the order of sums."""
-    whole, losses, random = trained(recipe, 1, norm)
+    whole, losses, random = trained(settings, 1, norm)
     for accumulate in (2, 5):
-        turns, their_losses, their_random = trained(recipe, accumulate, norm)
+        turns, their_losses, their_random = trained(settings, accumulate, norm)
         for name, learner in whole.learners.items():
             theirs = turns.learners[name].model.state_dict()
             for key, value in learner.model.state_dict().items():
@@ -115,6 +123,42 @@ def test_the_passes_of_a_turn_are_small() -> None:
     assert set(seen) == {4}
     (learner,) = method.learners.values()
     assert learner.model.norm.num_batches_tracked == 4
+
+
+def largest_pass(name: str, accumulate: int) -> int:
+    """The most images that a pass of the method sees in two steps; 0 if it is refused."""
+    seen = [0]
+
+    class Watched(TinyNet):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    def network() -> nn.Module:
+        model = Watched()
+        model.load_state_dict(tiny_net().state_dict())
+        return model
+
+    mesh = Mesh()
+    learners = [{"name": "a", "objective": "natural"}, {"name": "b", "objective": "pgd-at"}]
+    own = {"learners": learners} if name == "generalist" else {}
+    setting = tiny_setting(new_model=network, mesh=mesh, accumulate=accumulate)
+    method = recipe(name, **own).build(setting)
+    if not (method.accumulates and method.cuttable):
+        return 0
+    for step in range(2):
+        mesh.data.take(16)
+        method.update(images(16, step), 0.5)
+    return max(seen)
+
+
+def test_methods_that_accept_turns_take_them() -> None:
+    """Protects: a method that says ``accumulates``, and passes its batches at once all the same."""
+    found = {name: (largest_pass(name, 1), largest_pass(name, 4)) for name in METHODS.names()}
+    accepted = {name: passes for name, passes in found.items() if passes[0]}
+    assert {"natural", "trades", "awp", "ema", "swa", "generalist-d", "joint"} <= accepted.keys()
+    assert not {"kd-swa", "mixup", "hat", "ikl", "cfa"} & accepted.keys()
+    assert {name: once for name, (once, turns) in accepted.items() if turns * 4 != once} == {}
 
 
 def test_turns_cover_the_part_of_every_process() -> None:

@@ -1,4 +1,4 @@
-"""Two processes on streamed images, killed at random moments: like imagenet-resnet50, made small."""
+"""Two processes on streamed images, killed at random moments: imagenet-resnet50, made small."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from benchmark.records.files import RunFiles
 # Above 64 pixels images are decoded, cropped and resized as ImageNet's are.
 SMALL = {
     "base": "imagenet-resnet50",
-    "dataset": {"name": "imagenet", "val_size": 30, "size": 72, "limit": 60},
+    "dataset": {"name": "imagenet", "val_size": 30, "size": 72, "limit": 40},
     "model": {"name": "small-resnet", "width": 8, "normalization": "dataset"},
     "threats": {"linf": {"norm": "linf", "eps": "4/255", "step": "2/255", "steps": 2}},
     "train": {
-        "epochs": 4,
+        "epochs": 3,
         "batch_size": 16,
         "precision": "bf16",
         "accumulate": 2,
-        "validations": 8,
+        "validations": 6,
         "validation_images": 20,
     },
     "methods": ["pgd-at"],
