@@ -216,8 +216,7 @@ def _named(method: type) -> str:
     study."""
     name = pinned_to_source(method)
     # a notebook's cell that is run again makes an equal class
-    if name not in METHODS.names():
-        METHODS.register(name, method)
+    METHODS.register(name, method, replace=True)
     return name
 
 

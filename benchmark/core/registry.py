@@ -49,9 +49,9 @@ class Registry(Generic[T]):
         self._items: dict[str, T | EntryPoint] = {}
         self._scanned = group is None
 
-    def register(self, name: str, item: T) -> T:
-        """Add ``item``. Raises ConfigError if another object already has the name."""
-        if name in self._items and self._items[name] is not item:
+    def register(self, name: str, item: T, *, replace: bool = False) -> T:
+        """Add ``item``. Raises ConfigError if another object has the name, unless ``replace``."""
+        if not replace and name in self._items and self._items[name] is not item:
             raise ConfigError(f"{self.kind} {name!r} is registered twice")
         self._items[name] = item
         return item
@@ -83,9 +83,9 @@ class Registry(Generic[T]):
         self._scanned = True
 
     def names(self) -> list[str]:
-        """All names, sorted; nothing is imported."""
+        """All names, sorted, without objects from outside; nothing is imported."""
         self._scan()
-        return sorted(self._items)
+        return sorted(name for name in self._items if not is_outside(name))
 
     def __contains__(self, name: str) -> bool:
         self._scan()
