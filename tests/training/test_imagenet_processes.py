@@ -23,11 +23,11 @@ SMALL = {
     "model": {"name": "small-resnet", "width": 8, "normalization": "dataset"},
     "threats": {"linf": {"norm": "linf", "eps": "4/255", "step": "2/255", "steps": 2}},
     "train": {
-        "epochs": 3,
+        "epochs": 2,
         "batch_size": 16,
         "precision": "bf16",
         "accumulate": 2,
-        "validations": 6,
+        "validations": 4,
         "validation_images": 20,
     },
     "methods": ["pgd-at"],
