@@ -51,6 +51,12 @@ def images(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _curve(out: Path) -> int:
+    """How many lines of its curve the run in ``out`` has written."""
+    found = list(out.glob("cells/*/metrics.jsonl"))
+    return len(found[0].read_text().splitlines()) if found else 0
+
+
 @pytest.mark.slow
 def test_killed_at_random_they_end_in_the_same_weights(images: Path) -> None:
     """Streaming, batches cut by two processes, two turns per batch and bf16: after SIGKILL of either
@@ -60,19 +66,21 @@ def test_killed_at_random_they_end_in_the_same_weights(images: Path) -> None:
     suite.write_text(yaml.safe_dump(SMALL))
     arguments = ("run", suite, "--data-root", images, "--device", "cpu", "-q", "--out")
     whole = torchrun(2, *arguments, images / "whole")
-    began = time.monotonic()
     assert whole.wait(timeout=600) == 0, whole.communicate()[1][-3000:]
-    seconds = time.monotonic() - began
 
-    draw = random.Random(0)
-    for victims in (slice(0, 1), slice(0, 2)):
+    draw, kills = random.Random(), 0
+    for victims, lines in ((slice(0, 1), 1), (slice(0, 2), 3)):
         started = torchrun(2, *arguments, images / "killed")
-        until = time.monotonic() + draw.uniform(0.4, 0.8) * seconds
-        while time.monotonic() < until and started.poll() is None:
-            time.sleep(0.05)
-        for process in children(started.pid)[victims]:
-            os.kill(process, signal.SIGKILL)
+        # as soon as so much is on record, and a little later: at any point of a step
+        while started.poll() is None and _curve(images / "killed") < lines:
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.3))
+        if started.poll() is None:
+            for process in children(started.pid)[victims]:
+                os.kill(process, signal.SIGKILL)
+                kills += 1
         started.communicate(timeout=300)
+    assert kills, "both runs came to their end before they were killed"
     last = torchrun(2, *arguments, images / "killed")
     assert last.wait(timeout=600) == 0, last.communicate()[1][-3000:]
 
