@@ -13,8 +13,8 @@ from torch import nn
 from benchmark.core.method import Method, authors_recipe, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
-from benchmark.core.weights import Weights
 from benchmark.metrics.metric import METRICS
+from benchmark.training.trained import left_fresh
 
 # Fields that every method has, or that are settings of the suite rather than of the method.
 _SHARED = {"name", "batchnorm"}
@@ -111,11 +111,7 @@ def _build(name: str) -> Method | None:
         recipe = make_recipe({"name": name, **_NEEDED.get(name, {})})
     except ValueError:
         return None
-    return recipe.build(Setting(new_model, total_steps=1, steps_per_epoch=1, load=_unloaded))
-
-
-def _unloaded(model: nn.Module, weights: Weights) -> None:
-    """Teachers with fresh weights cost the same."""
+    return recipe.build(Setting(new_model, total_steps=1, steps_per_epoch=1, load=left_fresh))
 
 
 def _defaults(name: str) -> dict[str, str]:
