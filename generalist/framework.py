@@ -150,10 +150,10 @@ class GeneralistMethod(Method):
         self._constant = constant_steps(recipe.mixing.values(), setting.total_steps)
         # By learner: after how many steps its weights first count, and how many are left out.
         self._unused = self._unused_steps()
-        skipped = recipe.skip_unused, recipe.optimizer_state == "reset", recipe.batchnorm == "copy"
+        reset, copied = recipe.optimizer_state == "reset", recipe.batchnorm == "copy"
         self._skipped = {
-            name: steps if skipped[0] and leaves_nothing(
-                self.learners[name], optimizer_reset=skipped[1], buffers_copied=skipped[2]
+            name: steps if recipe.skip_unused and leaves_nothing(
+                self.learners[name], optimizer_reset=reset, buffers_copied=copied
             ) else 0
             for name, steps in self._unused.items()
         }  # fmt: skip

@@ -107,7 +107,7 @@ def _plane(suite: SuiteRecord, metric: str, undertrained: Collection[str]) -> Fr
     }
     labels = tuple(dict.fromkeys(label for found in members.values() for label in found))
     columns = [(label, m) for label in labels for m in (clean, metric)]
-    if len(members) < 2 or not shared_seeds(suite, columns):
+    if len(members) < 2 or not (seeds := shared_seeds(suite, columns)):
         return None
     outcomes = shared_outcomes(suite, columns)
     if outcomes is None:
@@ -137,8 +137,8 @@ def _plane(suite: SuiteRecord, metric: str, undertrained: Collection[str]) -> Fr
                 name=name,
                 family=family_of([c for label in found for c in suite.of(label)]),
                 points=tuple(zip(found, xy, strict=True)),
-                hull=tuple(xy[i] for i in hull(xy)),
-                seeds=tuple(_of_seed(by_seed[index, :, j]) for j in range(measured.seeds)),
+                hull=_vertices(means[index]),
+                seeds=tuple(_vertices(by_seed[index, :, j]) for j in range(measured.seeds)),
                 hypervolume=Interval(value, *_ends(volumes[name], value)),
             )
         )
@@ -148,7 +148,7 @@ def _plane(suite: SuiteRecord, metric: str, undertrained: Collection[str]) -> Fr
         metric=metric,
         title=title(suite, metric),
         n=measured.n,
-        seeds=tuple(shared_seeds(suite, columns)),
+        seeds=tuple(seeds),
         reference=reference,
         fronts=tuple(fronts),
         differences=_differences(own, rivals, volumes),
@@ -156,7 +156,8 @@ def _plane(suite: SuiteRecord, metric: str, undertrained: Collection[str]) -> Fr
     )
 
 
-def _of_seed(accuracies: np.ndarray) -> tuple[Plane, ...]:
+def _vertices(accuracies: np.ndarray) -> tuple[Plane, ...]:
+    """The hull of points, an array (points, 2)."""
     xy = [(float(x), float(y)) for x, y in accuracies]
     return tuple(xy[i] for i in hull(xy))
 
