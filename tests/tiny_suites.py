@@ -22,6 +22,7 @@ from benchmark.config.suite import Cell, build_suite
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.data.source import DatasetConfig
+from benchmark.training.loop import Trainer
 
 # 64 images in batches of 20: three full batches and a ragged one; 2.5 epochs are 10 steps.
 # Width 8: below that oneDNN corrupts the heap in training (seen with torch 2.14 on AVX2).
@@ -59,6 +60,24 @@ def tiny(**changes: Any) -> dict[str, Any]:
 def tiny_cell(**changes: Any) -> Cell:
     """The first cell of that suite."""
     return build_suite(tiny(**changes)).cells()[0]
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process between two steps."""
+
+
+def stop_after(trainer: Trainer, updates: int) -> None:
+    """Let ``trainer`` raise ``Stopped`` once it has made so many updates."""
+    update, calls = trainer.method.update, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        if calls == updates:
+            raise Stopped
+        calls += 1
+        return update(*arguments)
+
+    trainer.method.update = counted  # type: ignore[method-assign]
 
 
 def tiny_data(limit: int | None = 64) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -342,12 +343,21 @@ def test_eat_counts_images_that_resist_every_iterate(k: int) -> None:
     assert 0 < resisted < int(right[0].sum())
 
 
-def test_score_climbs_the_squared_distance_by_the_statistics_of_the_batch() -> None:
+@pytest.mark.parametrize(
+    ("cls", "climbed"),
+    [
+        (SCORE, lambda p, q: ((q - p) ** 2).sum()),
+        (TRADESGenerated, lambda p, q: -(p * q.log()).sum()),
+    ],
+)
+def test_a_distance_from_the_clean_prediction_is_climbed_by_the_statistics_of_the_batch(
+    cls: Any, climbed: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     """From a uniform start, by plain steps; the clean prediction too is by the batch's statistics,
-    and the running averages stay."""
+    and the running averages stay. Start and mode are not those of ``trades`` itself."""
     (x, y), model = images(12, dtype=torch.float64), network().double()
     before = model.norm.running_mean.clone()  # type: ignore[union-attr, operator]
-    objective = make(SCORE)
+    objective = make(cls)
     assert objective.batchnorm == "batch"
     with crafting(model, "batch"):
         actual = objective.perturb(model, x, y, draws())
@@ -358,26 +368,7 @@ def test_score_climbs_the_squared_distance_by_the_statistics_of_the_batch() -> N
     z = (x + torch.empty_like(x).uniform_(-EPS, EPS, generator=draws().generator)).clamp(0, 1)
     for _ in range(THREATS["linf"].steps):
         z.requires_grad_()
-        (grad,) = torch.autograd.grad(((other(z).softmax(1) - p) ** 2).sum(), z)
-        z = (z.detach() + size * grad.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
-    torch.testing.assert_close(actual, z)
-
-
-def test_trades_of_generated_data_starts_uniformly_and_normalises_by_the_batch() -> None:
-    """Protects: the start and the mode of ``trades`` itself, which the code does not have."""
-    (x, y), model = images(12, dtype=torch.float64), network().double()
-    before = model.norm.running_mean.clone()  # type: ignore[union-attr, operator]
-    objective = make(TRADESGenerated)
-    with crafting(model, objective.batchnorm):
-        actual = objective.perturb(model, x, y, draws())
-    assert torch.equal(model.norm.running_mean, before)  # type: ignore[union-attr, arg-type]
-    other = copy.deepcopy(model).train()
-    p = other(x).softmax(1).detach()
-    size = float(THREATS["linf"].step)
-    z = (x + torch.empty_like(x).uniform_(-EPS, EPS, generator=draws().generator)).clamp(0, 1)
-    for _ in range(THREATS["linf"].steps):
-        z.requires_grad_()
-        (grad,) = torch.autograd.grad(-(p * other(z).softmax(1).log()).sum(), z)
+        (grad,) = torch.autograd.grad(climbed(p, other(z).softmax(1)), z)
         z = (z.detach() + size * grad.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
     torch.testing.assert_close(actual, z)
 

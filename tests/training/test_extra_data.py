@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_suites import assert_same_result, cli, tiny_cell, write_suite
+from tiny_suites import Stopped, assert_same_result, cli, stop_after, tiny_cell, write_suite
 
 from benchmark.core.errors import CheckpointError
 from benchmark.data import sources
@@ -26,25 +26,13 @@ def write_images(folder: Path, seed: int = 1) -> None:
     np.savez(folder / "made.npz", image=images, label=np.arange(200) % 10)
 
 
-class _Stop(Exception):
-    """Stands for whatever ends a process between two steps."""
-
-
-def _train(root: Path, run: Path, method: Any, stop_after: int | None = None) -> Trainer:
+def _train(root: Path, run: Path, method: Any, stop: int | None = None) -> Trainer:
     run.mkdir(exist_ok=True)
     cell = tiny_cell(dataset=DATA, methods=[method])
     data = sources.load(cell.config.dataset, root)
     trainer = Trainer(cell.config, data, run, device=torch.device("cpu"))
-    update, calls = trainer.method.update, 0
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal calls
-        if calls == stop_after:
-            raise _Stop
-        calls += 1
-        return update(*arguments)
-
-    trainer.method.update = counted  # type: ignore[method-assign]
+    if stop is not None:
+        stop_after(trainer, stop)
     trainer.run()
     return trainer
 
@@ -56,7 +44,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
     trainer = _train(tmp_path, tmp_path / "whole", method)
     assert (trainer.state.step, trainer.state.images) == (10, 200)
     for stop in (4, 5):
-        with pytest.raises(_Stop):
+        with pytest.raises(Stopped):
             _train(tmp_path, tmp_path / "run", method, stop)
     _train(tmp_path, tmp_path / "run", method)
     assert_same_result(tmp_path / "whole", tmp_path / "run")
@@ -64,7 +52,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
 
 def test_other_extra_images_are_other_data(tmp_path: Path) -> None:
     write_images(tmp_path)
-    with pytest.raises(_Stop):
+    with pytest.raises(Stopped):
         _train(tmp_path, tmp_path / "run", "natural", 5)
     write_images(tmp_path, seed=2)
     with pytest.raises(CheckpointError, match="was made with other images"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_suites import assert_same_result, tiny_cell, tiny_data
+from tiny_suites import Stopped, assert_same_result, stop_after, tiny_cell, tiny_data
 
 from benchmark.config.suite import Cell
 from benchmark.core.errors import CheckpointError, DivergenceError
@@ -31,24 +31,12 @@ CASES: list[tuple[Any, Any]] = [
 ]  # fmt: skip
 
 
-class _Stop(Exception):
-    """Stands for whatever ends a process between two steps."""
-
-
-def _train(cell: Cell, run: Path, stop_after: int | None = None) -> None:
-    """Train, or raise ``_Stop`` after so many updates of this process."""
+def _train(cell: Cell, run: Path, stop: int | None = None) -> None:
+    """Train, or raise ``Stopped`` after so many updates of this process."""
     run.mkdir(exist_ok=True)
     trainer = Trainer(cell.config, tiny_data(), run, device=CPU)
-    update, calls = trainer.method.update, 0
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal calls
-        if calls == stop_after:
-            raise _Stop
-        calls += 1
-        return update(*arguments)
-
-    trainer.method.update = counted  # type: ignore[method-assign]
+    if stop is not None:
+        stop_after(trainer, stop)
     trainer.run()
 
 
@@ -61,7 +49,7 @@ def test_interrupted_training_equals_uninterrupted(
 
     # Checkpoints at validations only (steps 3, 7 and 10): work since the last is done again.
     for stop in (1, 5):
-        with pytest.raises(_Stop):
+        with pytest.raises(Stopped):
             _train(cell, tmp_path / "seldom", stop)
     _train(cell, tmp_path / "seldom")
     assert_same_result(tmp_path / "whole", tmp_path / "seldom")
@@ -69,7 +57,7 @@ def test_interrupted_training_equals_uninterrupted(
     # A checkpoint after every step: each process makes a few steps.
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", -1)
     for stop in (2, 1, 4):
-        with pytest.raises(_Stop):
+        with pytest.raises(Stopped):
             _train(cell, tmp_path / "often", stop)
     _train(cell, tmp_path / "often")
     assert_same_result(tmp_path / "whole", tmp_path / "often")
@@ -82,12 +70,12 @@ def test_a_stop_between_the_last_step_and_the_record_costs_nothing(
     _train(cell, tmp_path / "whole")
 
     def stop(self: Trainer) -> None:
-        raise _Stop
+        raise Stopped
 
-    with monkeypatch.context() as patch, pytest.raises(_Stop):
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(Trainer, "_finish", stop)
         _train(cell, tmp_path / "run")
-    _train(cell, tmp_path / "run", stop_after=0)  # no step is left
+    _train(cell, tmp_path / "run", stop=0)  # no step is left
     assert_same_result(tmp_path / "whole", tmp_path / "run")
 
 
@@ -113,7 +101,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
     assert caught.value.args == (number,)
     assert checkpoint.load(run / "checkpoint.pt")["step"] == 5
     assert signal.getsignal(number) is before
-    _train(cell, run, stop_after=5)
+    _train(cell, run, stop=5)
     assert_same_result(tmp_path / "whole", run)
 
 
@@ -127,13 +115,13 @@ def test_kills_while_a_checkpoint_is_written_leave_a_valid_one(
 
     def killed(source: Any, target: Any) -> None:
         if Path(target) == path:
-            raise _Stop
+            raise Stopped
         replace(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
         for step in (2, 3, 4):
-            with pytest.raises(_Stop):
+            with pytest.raises(Stopped):
                 checkpoint.save(path, {"step": step})
             assert checkpoint.load(path) == {"step": 1}
     checkpoint.save(path, {"step": 5})
@@ -144,8 +132,8 @@ def test_kills_while_a_checkpoint_is_written_leave_a_valid_one(
 def test_a_torn_last_line_of_the_curves_is_dropped(tmp_path: Path) -> None:
     cell, run = tiny_cell(), tmp_path / "run"
     _train(cell, tmp_path / "whole")
-    with pytest.raises(_Stop):
-        _train(cell, run, stop_after=5)
+    with pytest.raises(Stopped):
+        _train(cell, run, stop=5)
     with open(run / "metrics.jsonl", "ab") as file:
         file.write(b'{"step": 4, "loss\xff')
     _train(cell, run)
@@ -196,16 +184,16 @@ def test_an_absurd_loss_stops_the_run_though_it_is_finite(
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(_Stop):
-        _train(tiny_cell(), tmp_path / "run", stop_after=5)
+    with pytest.raises(Stopped):
+        _train(tiny_cell(), tmp_path / "run", stop=5)
     with pytest.raises(CheckpointError, match="another configuration"):
         _train(tiny_cell(optimizer={"lr": 0.01}), tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(_Stop):
-        _train(tiny_cell(), run, stop_after=5)
+    with pytest.raises(Stopped):
+        _train(tiny_cell(), run, stop=5)
     state = checkpoint.load(run / "checkpoint.pt")
     state["method"]["learners"]["pgd-at"]["model"].pop("linear.bias")
     checkpoint.save(run / "checkpoint.pt", state)
@@ -218,8 +206,8 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) 
 def test_a_checkpoint_that_says_nonsense_is_refused(fault: str, tmp_path: Path) -> None:
     """Found by fuzzing: a step beyond the last ended as a finished training, others in tracebacks."""
     run = tmp_path / "run"
-    with pytest.raises(_Stop):
-        _train(tiny_cell(), run, stop_after=5)
+    with pytest.raises(Stopped):
+        _train(tiny_cell(), run, stop=5)
     state = checkpoint.load(run / "checkpoint.pt")
     if fault == "momentum":
         (kept, *_) = state["method"]["learners"]["pgd-at"]["optimizer"]["state"].values()

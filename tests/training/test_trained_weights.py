@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_suites import Called, assert_same_result, cli, tiny, tiny_data, write_suite
+from tiny_suites import (
+    Called,
+    Stopped,
+    assert_same_result,
+    cli,
+    stop_after,
+    tiny,
+    tiny_data,
+    write_suite,
+)
 
 from benchmark.commands.run import cell_record, read_cell_config, run_suite
 from benchmark.config.suite import SuiteConfig, build_suite
@@ -259,10 +268,6 @@ def test_a_chosen_method_brings_its_teachers() -> None:
               {"name": "trades", "init_from": {"method": "mixednuts"}})  # fmt: skip
 
 
-class _Stop(Exception):
-    """Stands for whatever ends a process between two steps."""
-
-
 @pytest.mark.parametrize("method", ["kd-swa", "mtard"])
 def test_an_interrupted_student_goes_on_exactly(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -274,15 +279,8 @@ def test_an_interrupted_student_goes_on_exactly(
         run(chosen.only(TEACHERS, ()), folder)
     whole = run(chosen, folders[0])
     stopped = trainer(chosen, folders[1])
-    update, calls = stopped.method.update, iter(range(9))
-
-    def counted(*arguments: Any) -> Any:
-        if next(calls) == 2:
-            raise _Stop
-        return update(*arguments)
-
-    stopped.method.update = counted  # type: ignore[method-assign]
-    with pytest.raises(_Stop):
+    stop_after(stopped, 2)
+    with pytest.raises(Stopped):
         stopped.run()
     trainer(chosen, folders[1]).run()
     assert_same_result(whole, folders[1] / "cells" / whole.name)
