@@ -74,7 +74,7 @@ def test_everything_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     untested = gb.train("natural", images, make_net, epochs=1, settings=SHORT, quiet=True)
     with pytest.raises(
-        ConfigError, match=r"no test images were given; name them by train\(..., te"
+        ConfigError, match=r"no test images were given; give them to train\(..., te"
     ):
         untested.evaluate()
 

@@ -264,7 +264,9 @@ def test_a_bound_on_the_batch_is_explained(net: Net, tmp_path: Path) -> None:
 def test_truncated_files(kind: str, kept: float, files: Path, tmp_path: Path) -> None:
     content, path = (files / kind).read_bytes(), tmp_path / kind
     path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
-    with pytest.raises(CheckpointError, match="is damaged, is no .* file, or was written by a later"):
+    with pytest.raises(
+        CheckpointError, match="is damaged, is no .* file, or was written by a later"
+    ):
         load(path)
 
 

@@ -172,7 +172,7 @@ FAULTS = {
     "other architecture": "is of another architecture",
     "other normalisation": "were trained without a normalisation, but this network has one",
     "other file": "is another file than the one asked for",
-    "two places": "leave one of them out",
+    "two places": "remove one of them",
     "no such row": "needs the run of a row 'naturl', which the suite does not have",
     "itself": "kd-swa needs kd-swa",
 }
