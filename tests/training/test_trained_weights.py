@@ -169,7 +169,7 @@ FAULTS = {
     "damaged run": "is damaged: the SHA-256 of deployed.pt is not the one in",
     "damaged file": "w.pt is damaged or not a PyTorch file",
     "other classes": "[7, 64] in the file",
-    "other architecture": "is of another architecture",
+    "other architecture": "is for another architecture",
     "other normalisation": "were trained without a normalisation, but this network has one",
     "other file": "is another file than the one asked for",
     "two places": "remove one of them",
