@@ -23,7 +23,8 @@ myst_enable_extensions = ["dollarmath"]
 # MathJax from an installed package, copied into the site, so that the site works offline. This one
 # file is enough; the package's own extension would copy 24 MB.
 _MATHJAX = "sphinx-mathjax-offline/static/mathjax/tex-svg.js"
-html_static_path = [str(distribution("sphinx-mathjax-offline").locate_file(_MATHJAX))]
+html_static_path = ["_static", str(distribution("sphinx-mathjax-offline").locate_file(_MATHJAX))]
+html_css_files = ["site.css"]
 mathjax_path = "tex-svg.js"
 # attributes are in the docstrings' sections
 napoleon_use_ivar = True

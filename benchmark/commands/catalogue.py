@@ -151,8 +151,9 @@ _HEAD = """# Methods
 Generated from the docstrings: `generalist-bench list methods --markdown > docs/methods.md`.
 
 x: images in [0, 1]; x': adversarial images; f(x): logits; p(x): probabilities; CE: cross-entropy;
-KL(a : b) = sum a log(a / b). Attacks are crafted in eval mode unless an entry says otherwise. Cost is counted in
-gradient passes (forward and backward) per image and optimiser step, with attacks of 10 steps.
+KL(a : b) = sum a log(a / b). Attacks are crafted in eval mode unless an entry says otherwise. Cost
+is counted in gradient passes (forward and backward) per image and optimiser step, with attacks of
+10 steps.
 
 """
 

@@ -1,4 +1,4 @@
-"""The images that an evaluation left to look at."""
+"""The gallery: a few images of an evaluation, to look at."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def gallery_of(suite: SuiteRecord) -> Gallery | None:
 def _gallery_caption(one: Images, seeds: set[int]) -> str:
     (norm, eps), stride = one.about["ball"], int(one.about["stride"])
     return (
-        f"The first test image of each class shown, whatever became of it; seed "
+        f"The first test image of each class shown, independent of its outcome; seed "
         f"{' or '.join(map(str, sorted(seeds)))}, {one.about['title']} "
         f"({NORMS.get(norm, norm)}, eps {eps}). Below each "
-        "image what the model says, before → after the attack where that differs. In a "
-        "perturbation grey is no change, and the largest change has full contrast."
+        "image is the model's prediction, before → after the attack if they differ. In a "
+        "perturbation, grey means no change, and the largest change has full contrast."
         + (f" Every {stride}th pixel is shown." if stride > 1 else "")
     )
 
@@ -92,7 +92,8 @@ class Images:
 
     @property
     def perturbation(self) -> np.ndarray:
-        """Grey is no change; the largest of each image has full contrast. uint8 [n, 3, s, s]."""
+        """Perturbations, uint8 [n, 3, s, s]: grey means no change, and the largest change of each
+        image has full contrast."""
         difference = self.adversarial.astype(float) - self.clean
         largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
         return np.asarray(128 + 127 * difference / np.maximum(largest, 1)).round().astype(np.uint8)
@@ -112,7 +113,7 @@ def read_images(cell: CellRecord) -> Images | None:
             arrays = {key: np.asarray(found[key]) for key in found.files}
         images = Images(json.loads(str(arrays.pop("about"))), **arrays)
         current = images.about["model"] in weights(cell.evaluation)
-    # numpy and zipfile have errors of their own for every way in which a file can be damaged
+    # numpy and zipfile raise exceptions of several classes for a damaged file
     except Exception as error:
         raise BenchmarkError(
             f"{path} is damaged ({type(error).__name__}); delete it and evaluate again"
