@@ -27,7 +27,7 @@ _NEEDED = {"generalist": {"learners": [{"name": "natural", "objective": "natural
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedMethod:
     """One registered method.
 
     Attributes:
@@ -74,14 +74,14 @@ class Entry:
         )
 
 
-def methods() -> list[Entry]:
+def methods() -> list[ListedMethod]:
     """All registered methods, in order of name."""
     return [_entry(name, cls) for name, cls in METHODS.items()]
 
 
-def _entry(name: str, cls: Any) -> Entry:
+def _entry(name: str, cls: Any) -> ListedMethod:
     method = _build(name)
-    return Entry(
+    return ListedMethod(
         name=name,
         doc=inspect.getdoc(cls) or "",
         module=cls.__module__,

@@ -22,7 +22,7 @@ from benchmark.report.texts import NORMS
 
 def gallery_of(suite: SuiteRecord) -> Gallery | None:
     """The galleries of each method's first seed that has one; None if no record has one."""
-    found: dict[str, tuple[CellRecord, Images]] = {}
+    found: dict[str, tuple[CellRecord, GalleryImages]] = {}
     for method in suite.methods:
         for cell in suite.evaluated(method):
             if (one := read_images(cell)) is not None:
@@ -61,7 +61,7 @@ def gallery_of(suite: SuiteRecord) -> Gallery | None:
     )
 
 
-def _gallery_caption(one: Images, seeds: set[int]) -> str:
+def _gallery_caption(one: GalleryImages, seeds: set[int]) -> str:
     (norm, eps), stride = one.about["ball"], int(one.about["stride"])
     return (
         f"The first test image of each class shown, independent of its outcome; seed "
@@ -74,7 +74,7 @@ def _gallery_caption(one: Images, seeds: set[int]) -> str:
 
 
 @dataclass(frozen=True)
-class Images:
+class GalleryImages:
     """The images of a run; see ``benchmark.evaluation.gallery``.
 
     Attributes:
@@ -99,7 +99,7 @@ class Images:
         return np.asarray(128 + 127 * difference / np.maximum(largest, 1)).round().astype(np.uint8)
 
 
-def read_images(cell: CellRecord) -> Images | None:
+def read_images(cell: CellRecord) -> GalleryImages | None:
     """The gallery of the cell's evaluated weights; None if there is none.
 
     Raises:
@@ -111,7 +111,7 @@ def read_images(cell: CellRecord) -> Images | None:
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = {key: np.asarray(found[key]) for key in found.files}
-        images = Images(json.loads(str(arrays.pop("about"))), **arrays)
+        images = GalleryImages(json.loads(str(arrays.pop("about"))), **arrays)
         current = images.about["model"] in weights(cell.evaluation)
     # numpy and zipfile raise exceptions of several classes for a damaged file
     except Exception as error:
