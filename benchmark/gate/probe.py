@@ -1,4 +1,4 @@
-"""Attacks the reference network: with the same weights and images, only code can make a difference."""
+"""Attacks the reference network: weights and images are the same, so only code can differ."""
 
 from __future__ import annotations
 
