@@ -19,7 +19,7 @@ def compare(
         ),
     ],
     second: Annotated[
-        Path, typer.Argument(metavar="SECOND", help="Folder of another, same test images.")
+        Path, typer.Argument(metavar="SECOND", help="Folder of another one, same test images.")
     ],
     json_: AsJson = False,
 ) -> None:

@@ -26,7 +26,7 @@ def submit(
         Path | None, typer.Option(help="YAML file: id, name, authors, link, venue, ...")
     ] = None,
     draft: Annotated[
-        bool, typer.Option("--draft", help="Also what the leaderboard would not take, marked so.")
+        bool, typer.Option("--draft", help="Write it even if it would be refused, with the reasons.")
     ] = False,
     data_root: DataRoot = Path("data"),
     threads: Threads = None,
