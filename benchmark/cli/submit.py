@@ -26,7 +26,8 @@ def submit(
         Path | None, typer.Option(help="YAML file: id, name, authors, link, venue, ...")
     ] = None,
     draft: Annotated[
-        bool, typer.Option("--draft", help="Write it even if it would be refused, with the reasons.")
+        bool,
+        typer.Option("--draft", help="Write it even if it would be refused, with the reasons."),
     ] = False,
     data_root: DataRoot = Path("data"),
     threads: Threads = None,
