@@ -24,6 +24,7 @@ from benchmark.core.mesh import NO_PEERS, Axis
 from benchmark.core.method import Batch, Method, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
+from generalist.distances import distances, farthest
 from generalist.mixing import (
     MovingAverage,
     check_ratios,
@@ -288,46 +289,24 @@ class GeneralistMethod(Method):
         that is farthest from the mean of the others (for two, their distance), over the norm of the
         global learner's weights; the larger of now and just before the last redistribution."""
         values = super().diagnostics(progress)
-        distances = self._parted or self._distances()
+        away = self._parted or self._distances()
         for name, gamma in self._ratios(progress).items():
             values[f"mix/{name}"] = gamma
             if self.steps > self._unused[name]:
-                values[f"distance/{name}"] = float(distances[name])
+                values[f"distance/{name}"] = float(away[name])
         cycle = self._warmup + self._every if self._every else 1
         if len(self.learners) > 1 and self.steps >= cycle:
             values["apart"] = max(float(self._apart_before), float(self._apart()))
         return values
 
-    @torch.no_grad()
-    def _apart(self) -> Tensor:
-        """See ``diagnostics``. All processes call this."""
-        weights = floating_state(self.global_learner, buffers=False)
-        count = len(self.learners)
-        mean = [torch.zeros_like(weight) for weight in weights]
-        here = [
-            floating_state(item.model, buffers=False)
-            for item in self.learners.values()
-            if item.here
-        ]
-        move_towards(mean, here, [1 / count] * len(here), 0.0, self._setting.mesh.learners)
-        # theta_k less the mean of the others is count / (count - 1) times theta_k less the mean.
-        farthest = torch.stack(list(self._distances(mean).values())).max() * count / (count - 1)
-        return farthest / torch.stack(torch._foreach_norm(weights)).norm()
+    def _weights(self) -> list[Tensor]:
+        return floating_state(self.global_learner, buffers=False)
 
-    @torch.no_grad()
-    def _distances(self, centre: list[Tensor] | None = None) -> dict[str, Tensor]:
-        """By learner, the l_2 distance of its weights from ``centre``, by default the global
-        learner's. All processes call this."""
-        if centre is None:
-            centre = floating_state(self.global_learner, buffers=False)
-        distances = {name: centre[0].new_zeros(()) for name in self.learners}
-        for name, learner in self.learners.items():
-            if learner.here:
-                own = floating_state(learner.model, buffers=False)
-                norms = torch._foreach_norm(torch._foreach_sub(own, centre))
-                distances[name] = torch.stack(norms).norm()
-        self._setting.mesh.learners.sum_(list(distances.values()))
-        return distances
+    def _apart(self) -> Tensor:
+        return farthest(self.learners, self._weights(), self._setting.mesh.learners)
+
+    def _distances(self) -> dict[str, Tensor]:
+        return distances(self.learners, self._weights(), self._setting.mesh.learners)
 
     def state_dict(self) -> dict[str, Any]:
         """Learners, global learner and step count."""
