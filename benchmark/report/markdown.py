@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from benchmark.report.captions import CAPTIONS, FRONTS_HOW
 from benchmark.report.fronts import accuracy_text, area, difference_text, distance_text
+from benchmark.report.paired import p_text, points
 from benchmark.report.study_model import (
     CorruptionTable,
     Findings,
@@ -179,6 +180,28 @@ def _matrix(
     columns = list(dict.fromkeys(column for _, column in cells))
     rows = list(dict.fromkeys(row for row, _ in cells))
     return ["", *columns], [[row, *(text(cells[row, c]) for c in columns)] for row in rows]
+
+
+def differences_md(study: Study) -> str:
+    """differences.md: how far each method is from the reference; "" if nothing can be compared."""
+    if not study.differences:
+        return ""
+    parts = _head(study, f"Differences from {study.differences[0].reference}. {study.heading}")
+    for one in study.differences:
+        rows = [
+            [row.method, points(row.interval.value),
+             f"[{points(row.interval.low)}, {points(row.interval.high)}]", p_text(row.p)]
+            for row in one.rows
+        ]  # fmt: skip
+        head = ["Method", f"Points above {one.reference}", "95 % interval", "p"]
+        parts += [
+            f"## {one.heading}, {one.where}\n", markdown_table(head, rows)
+        ]  # fmt: skip
+    parts.append(
+        "- Paired on the same images and seeds; intervals cover the choice of both (with one seed, "
+        "of the images alone).\n- p is adjusted after Holm over all differences on this page."
+    )
+    return "\n".join(parts) + "\n"
 
 
 def radii_md(study: Study) -> str:

@@ -81,6 +81,7 @@ class Column:
 class Cost:
     """A column of costs: method to figure, None where it is unknown."""
 
+    key: Literal["training", "inference"]
     heading: str
     values: Mapping[str, float | None]
     digits: int
@@ -323,6 +324,69 @@ class RadiusCurves:
         return ", ".join(filter(None, (f"eps ({self.norm}", self.unit))) + ")"
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A method's score less that of the reference, with its interval and adjusted p."""
+
+    method: str
+    interval: Interval
+    p: float
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How far each method is from a reference method in one score.
+
+    Attributes:
+        score: in words.
+        where: "n = 10,000, 3 seeds", shared by each pair; several where pairs differ.
+        rows: in the order of the table, without the reference.
+    """
+
+    score: str
+    reference: str
+    where: str
+    rows: tuple[Difference, ...]
+
+    @property
+    def heading(self) -> str:
+        """The score, as headings begin."""
+        return self.score[0].upper() + self.score[1:]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean ranks of methods in one score over seeds; rank 1 is the best.
+
+    Attributes:
+        score: in words.
+        seeds: that all methods share; each ranks the methods once.
+        mean: method to its mean rank, the best first.
+        friedman: p of Friedman's test that all methods rank alike.
+        pairs: p of Nemenyi's test for each two methods.
+    """
+
+    score: str
+    seeds: int
+    mean: Mapping[str, float]
+    friedman: float
+    pairs: Mapping[tuple[str, str], float]
+
+    @property
+    def heading(self) -> str:
+        """The score, as headings begin."""
+        return self.score[0].upper() + self.score[1:]
+
+
+@dataclass(frozen=True)
+class Union:
+    """A union of attacks and the attacks that it consists of: keys of the table's columns."""
+
+    key: str
+    title: str
+    parts: tuple[tuple[str, str], ...]
+
+
 # --- sections -------------------------------------------------------------------------------------
 
 
@@ -503,6 +567,9 @@ class Study:
     findings: Findings
     trade_offs: TradeOffs
     fronts: tuple[FrontPlane, ...]
+    differences: tuple[Differences, ...]
+    ranks: tuple[Ranks, ...]
+    unions: tuple[Union, ...]
     curves: Mapping[str, Mapping[str, Curve]]
     mixing: Mapping[str, Mapping[str, Mapping[str, Curve]]]
     radii: tuple[RadiusCurves, ...]

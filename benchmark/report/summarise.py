@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmark.records.study import SuiteRecord
 from benchmark.report.corruptions import corruption_tables
 from benchmark.report.curves import mixing_curves, validation_curves
+from benchmark.report.differences import differences
 from benchmark.report.findings import findings_of
 from benchmark.report.fronts import front_planes
 from benchmark.report.gallery import gallery_of
@@ -15,10 +16,12 @@ from benchmark.report.notes import limit_warning, notes
 from benchmark.report.provenance import provenance_of
 from benchmark.report.published import published_on
 from benchmark.report.radii import radius_curves
+from benchmark.report.ranks import mean_ranks
 from benchmark.report.study_model import Study
 from benchmark.report.summary import table_of
 from benchmark.report.trade_off import trade_offs_of
 from benchmark.report.undertrained import all_undertrained
+from benchmark.report.unions import unions
 
 
 def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> Study:
@@ -52,6 +55,9 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
             suite, table, [layer.metric for layer in published.layers], undertrained
         ),
         fronts=fronts,
+        differences=differences(suite, undertrained),
+        ranks=mean_ranks(suite, undertrained),
+        unions=unions(suite),
         curves=validation_curves(suite),
         mixing=mixing_curves(suite),
         radii=radius_curves(suite),

@@ -233,8 +233,8 @@ def costs_of(suite: SuiteRecord) -> tuple[Cost, ...]:
     }
     # Seconds are not shown: wall time on a shared machine, which says more about what else ran.
     costs = (
-        Cost("Grad. passes", relative_cost(suite), 1),
-        Cost("Infer. passes", inference, 0),
+        Cost("training", "Grad. passes", relative_cost(suite), 1),
+        Cost("inference", "Infer. passes", inference, 0),
     )
     return tuple(cost for cost in costs if any(v is not None for v in cost.values.values()))
 
