@@ -1,1 +1,1 @@
-"""Baselines: one short file per method or family, each to be read beside its paper."""
+"""Baselines: one short file per method or family, to be read together with its paper."""

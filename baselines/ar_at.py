@@ -28,35 +28,36 @@ from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 
-# Parts of the names of layers beside the main path, which the code does not align.
+# Parts of the names of layers on shortcuts, which the code does not align.
 _SHORTCUTS = ("shortcut", "downsample")
 
 
 class ARAT(Recipe):
     """AR-AT: E[ a CE(f(x'), y) + (1 - a) CE(g(x), y) + w mean_l (1 - cos(h_l(z'_l), sg z_l)) ].
 
-    Waseda et al., 2402.14648 (ICLR 2025), section 4, and its code. f and g share every weight but
+    Waseda et al., 2402.14648 (ICLR 2025), section 4, and its code. f and g share all weights except
     those of BatchNorm, of which there are two sets: the adversarial one (f) and the clean one (g).
     z'_l and z_l are features of layer l at x' under f and at x under g: the output of a BatchNorm
-    layer, ReLU, mean over the image. Only f is pulled (sg: no gradient to z_l), through a predictor
-    h_l of two layers, width / 4 hidden units with BatchNorm between them. a is the accuracy of g on
-    the training images of the last epoch. x' is PGD-AT's, crafted on f in train mode. f is
-    deployed.
+    layer, after ReLU, averaged over the image. Only f is moved towards g (sg: no gradient to z_l),
+    through a predictor h_l of two layers, with width / 4 hidden units and BatchNorm between them. a
+    is the accuracy of g on the training images of the last epoch. x' is crafted as in PGD-AT, on f
+    in train mode. f is deployed.
 
     Departures: the code adds the attack's random start to the batch in place, so that g is trained
-    on x plus uniform noise of eps and x' lies within eps of that, up to 2 eps from x; here both are
-    of x. It measures a at the end of each epoch in eval mode, on 1,000 images; here it is counted
-    over the epoch, on the predictions of training, and 1 / K (K classes) in the first. It names the
-    layers; here they are counted from the last. The loss is compared with its formula
-    (tests/baselines).
+    on x plus uniform noise of eps, and x' is within eps of that, up to 2 eps from x; here g is
+    trained on x, and x' is within eps of x. The code measures a at the end of each epoch in eval
+    mode, on 1,000 images; here it is counted during the epoch, on the predictions of training, and
+    is 1 / K (K classes) in the first epoch. The code names the layers; here the last ones are
+    taken. The loss is compared with its formula (tests/baselines).
 
     Attributes:
         weight: w; 30 for ResNet-18, 100 for WRN-34-10.
         layers: how many BatchNorm layers are aligned, the last ones outside of shortcuts; 4 for
             ResNet-18 (all of layer4), 11 for WRN-34-10.
         hidden: width of the predictors' hidden layer, as a share of the features.
-        learner: f. Its objective gives x'; of its loss nothing is used. A second learner,
-            ``clean``, holds the clean BatchNorm set and the predictors, and is trained alike.
+        learner: f. Its objective crafts x'; the objective's loss is not used. A second learner,
+            ``clean``, holds the clean BatchNorm set and the predictors, and is trained in the same
+            way.
     """
 
     family = "adversarial training"
@@ -91,7 +92,7 @@ class _Companion(nn.Module):
         super().__init__()
         found = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
         if not found:
-            raise ConfigError("ar-at trains two sets of BatchNorm layers, and the model has none")
+            raise ConfigError("ar-at trains two sets of BatchNorm layers, but the model has none")
         self._names = list(found)
         main = [name for name in found if not any(word in name for word in _SHORTCUTS)]
         self.aligned = main[-recipe.layers :]
@@ -103,7 +104,7 @@ class _Companion(nn.Module):
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers of the clean set, by their names in the network."""
+        """Weights and buffers of the clean set, under their names in the network."""
         return {
             f"{name}.{key}": tensor
             for name, norm in zip(self._names, self.norms, strict=True)
@@ -122,8 +123,9 @@ class _Companion(nn.Module):
 def _predictor(
     width: int, hidden: float, like: Tensor, generator: torch.Generator | None
 ) -> nn.Sequential:
-    """Linear, BatchNorm, ReLU, linear. As 1x1 convolutions, whose BatchNorm several processes can
-    share; initialised as torch's linear layers, from ``generator``."""
+    """Linear, BatchNorm, ReLU, linear. The linear layers are written as 1x1 convolutions, so that
+    several processes can share the BatchNorm between them. They are initialised as torch's linear
+    layers, from ``generator``."""
     inner = max(1, int(width * hidden))
     layers = nn.Sequential(
         nn.Conv2d(width, inner, 1, bias=False),
@@ -150,7 +152,7 @@ class _ARAT(Method):
         self._clean = Learner(config, setting, self._companion)
         self.learners["clean"] = self._clean
         self.steps = 0
-        # Right predictions of g and images, in the present epoch; a, None in the first.
+        # Numbers of right predictions of g and of images in the present epoch; a (None at first).
         self.counts = [0.0, 0.0]
         self.accuracy: float | None = None
 
@@ -167,7 +169,7 @@ class _ARAT(Method):
                 a = 1 / logits.shape[1] if self.accuracy is None else self.accuracy
                 terms["clean"] = (1 - a) * F.cross_entropy(logits, y)
                 terms["adversarial"] = a * F.cross_entropy(adversarial_logits, y)
-                if len(x) > 1:  # the predictors' BatchNorm has no variance of one image
+                if len(x) > 1:  # BatchNorm in the predictors needs more than one image
                     apart = self._companion.apart(adversarial, clean)
                     terms["adversarial"] = terms["adversarial"] + self.recipe.weight * apart
                 terms["right"] = (logits.argmax(1) == y).sum()
@@ -221,7 +223,7 @@ class _ARAT(Method):
 
 @contextmanager
 def _outputs(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """What the layers of those names give in the forward passes inside; the last one counts."""
+    """The outputs of the layers with these names, by name, in the last forward pass inside."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:

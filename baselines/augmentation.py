@@ -1,4 +1,5 @@
-"""Augmented natural tasks: further sub-tasks for Generalist, and baselines of their own."""
+"""Natural training with augmentation: further sub-tasks for Generalist, and baselines by
+themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from benchmark.core.objective import Objective, Step
 
 
 def uniform(generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """A number from U(0, 1), 0-d, on the device of ``like``: nothing waits for the device."""
+    """A 0-d tensor from U(0, 1) on the device of ``like``. It is not read, since that would wait
+    for the device."""
     return torch.empty((), device=like.device, dtype=like.dtype).uniform_(generator=generator)
 
 
@@ -35,7 +37,7 @@ def mixup_loss(model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
 
 
 class _Natural(Objective):
-    """Trained on clean images, in some disguise; nothing is crafted."""
+    """Base of objectives on clean images with some augmentation; nothing is crafted."""
 
     family = "data augmentation"
 
@@ -75,7 +77,7 @@ class CutMix(_Natural):
 
     Yun et al., 1905.04899, and its code: l ~ Beta(1, 1), the box has sides sqrt(1 - l) of the
     image's and a uniform centre, is cut off at the border, and l becomes the share of x that is
-    left. One box per batch, and in half of the batches none, as in the recipe for CIFAR.
+    left. There is one box per batch, and no box in half of the batches, as in the recipe for CIFAR.
 
     Departures: none known; the loss and the box are compared with plain loops (tests/baselines).
 
@@ -113,10 +115,10 @@ class CutMix(_Natural):
 class GaussianNoise(_Natural):
     """Noise augmentation: E[ CE(f(clip(x + sigma * N(0, I))), y) ].
 
-    The sub-task of one common corruption (Gaussian noise of 1903.12261; trained on as in Rusak et
-    al., 2001.06057).
+    The sub-task of one common corruption (Gaussian noise, 1903.12261). Rusak et al. (2001.06057)
+    train on it.
 
-    Departures: one sigma for all images; their code was not compared.
+    Departures: one sigma for all images; no comparison with their code was made.
 
     Attributes:
         sigma: standard deviation in pixel units; images are clipped to [0, 1].
@@ -132,8 +134,8 @@ class GaussianNoise(_Natural):
 class Rotation(_Natural):
     """Rotation augmentation: E[ CE(f(R_a x), y) ], a ~ U(-degrees, degrees) for each image.
 
-    The sub-task of small rotations (1712.02779 attacks with up to 30 degrees). Bilinear, zeros
-    outside. Ours, of no published code.
+    The sub-task of small rotations (1712.02779 attacks with up to 30 degrees). Interpolation is
+    bilinear, with zeros outside of the image. This is our own, from no published code.
 
     Attributes:
         degrees: largest angle.

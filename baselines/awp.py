@@ -18,18 +18,18 @@ from benchmark.core.schedule import Schedule
 class AWP(Objective):
     """AWP: min_theta max_v L(theta + v), ||v_l|| <= gamma * ||theta_l|| in every layer l.
 
-    Wu et al., 2004.05884, equations 7 to 10. One ascent step in the weights on the same adversarial
-    images, v_l = gamma * ||theta_l|| * g_l / ||g_l|| with g the gradient of L; the optimiser steps
-    with the gradient at theta + v, and v is taken off again. Only weights of more than one
-    dimension move; BatchNorm statistics of the ascent are discarded. L is any objective: AT-AWP
-    (``pgd-at``, the default), TRADES-AWP (``trades``, gamma 0.005 and a warm-up of 10 epochs in
-    the code).
+    Wu et al., 2004.05884, equations 7 to 10. One ascent step in the weights is made on the same
+    adversarial images, v_l = gamma * ||theta_l|| * g_l / ||g_l|| with g the gradient of L; the
+    optimiser steps with the gradient at theta + v, and then v is subtracted again. Only weights
+    with more than one dimension are perturbed; the BatchNorm statistics of the ascent are
+    discarded. L is any objective: AT-AWP (``pgd-at``, the default), TRADES-AWP (``trades``, gamma
+    0.005 and a warm-up of 10 epochs in the code).
 
-    Departures: the code finds v by an SGD step of a proxy network, whose length the normalisation
-    removes; we normalise the gradient. The code of AT-AWP crafts in train mode, but for the first
-    batch of each epoch; here the wrapped objective decides (``objective: {name: pgd-at, batchnorm:
-    train}``), and ``pgd-at`` crafts in eval mode. That of TRADES-AWP crafts in eval mode. The step
-    is compared with its formula (tests/baselines).
+    Departures: the code finds v by an SGD step of a proxy network and then normalises its length;
+    we normalise the gradient. The code of AT-AWP crafts in train mode, except for the first batch
+    of each epoch; here the wrapped objective decides (``objective: {name: pgd-at, batchnorm:
+    train}``), and ``pgd-at`` crafts in eval mode. The code of TRADES-AWP crafts in eval mode. The
+    step is compared with its formula (tests/baselines).
 
     Attributes:
         objective: the wrapped objective.
@@ -102,6 +102,6 @@ class AWP(Objective):
             displaced = [weight.clone() for weight in weights]
         yield
         with torch.no_grad():
-            # theta + (step taken at theta + v); adding and subtracting v would leave rounding.
+            # theta + (the step taken at theta + v). Subtracting v would leave a rounding error.
             for weight, before, worst in zip(weights, own, displaced, strict=True):
                 weight.copy_(before + (weight - worst))

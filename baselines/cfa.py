@@ -28,30 +28,31 @@ class CFA(Recipe):
     """CFA: E[ CE(f(x'), y) ], ||x' - x|| <= (lambda + r_y) eps, r_y the robust accuracy of class y.
 
     Wei et al., 2303.14460 (CVPR 2023), sections 4.1 and 4.3, and its code, AT + CFA. *Class-wise
-    margins*: an image's radius follows its class, by the robust training accuracy r of the last
-    epoch, so that hard classes are attacked less; the step size stays. *Fairness-aware weight
-    average*: after each epoch the weights enter a moving average, BatchNorm statistics too, if the
-    lowest robust accuracy of any class on held-out images is at least ``threshold``; the first such
-    weights begin it, and it is deployed. x' is crafted in train mode from a uniform start; r is
-    counted on the predictions of training; the held-out images are attacked in eval mode with the
-    threat model as it is.
+    margins*: the radius of an image depends on the robust training accuracy r of its class in the
+    last epoch, so that hard classes are attacked less; the step size stays the same.
+    *Fairness-aware weight average*: after each epoch, the weights and BatchNorm statistics enter a
+    moving average if the lowest robust accuracy of any class on held-out images is at least
+    ``threshold``. The average starts with the first such weights, and it is deployed. x' is crafted
+    in train mode from a uniform start; r is counted on the predictions of training; the held-out
+    images are attacked in eval mode with the unchanged threat model.
 
-    Departures: the code has a clean forward pass in train mode after each step, which moves
+    Departures: the code has a clean forward pass in train mode after each step, which updates
     BatchNorm's running statistics. Its accuracies assume classes of equal size; ours divide by the
-    size. The paper's class-wise weights of TRADES (section 4.2) are not here. Radii, loss and
-    average are compared with plain computations (tests/baselines).
+    size. The paper's class-wise weights of TRADES (section 4.2) are not implemented. Radii, loss
+    and average are compared with plain computations (tests/baselines).
 
-    Cost: without the attack on the held-out images, once per epoch (in the code a fiftieth of the
-    training images).
+    Cost: does not include the attack on the held-out images once per epoch (in the code, a fiftieth
+    of the training images).
 
     Attributes:
         margin: lambda; 0.5 in the code.
-        begin: until then every radius is eps; epoch 10 of 200 in the code.
-        threshold: lowest worst-class accuracy that enters the average; 0.2 in the command of the
-            code. A class without held-out images is left out. With 0 none are attacked.
-        decay: of the average, per epoch; 0.88 in the code.
+        begin: until then, every radius is eps; epoch 10 of 200 in the code.
+        threshold: lowest worst-class accuracy with which weights enter the average; 0.2 in the
+            command of the code. Classes without held-out images are ignored. With 0, all weights
+            enter and no held-out image is attacked.
+        decay: decay of the average, per epoch; 0.88 in the code.
         threat: training threat model, 8/255 with 10 steps of 2/255 in the code.
-        learner: the network. Of its objective only ``batchnorm`` is used, the mode of crafting.
+        learner: the network. Of its objective, only ``batchnorm`` is used, the mode of crafting.
     """
 
     family = "adversarial training"
@@ -85,8 +86,8 @@ def craft(
     share: Tensor,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """PGD on the cross-entropy from a uniform start, each image within ``share`` [n] of the radius;
-    the balls of a norm differ in scale alone."""
+    """PGD on the cross-entropy from a uniform start, with the radius of each image multiplied by
+    its ``share`` [n]. Balls of one norm differ only in scale, so the perturbation is scaled."""
     norm, eps = norm_of(threat.norm), float(threat.eps)
     share = share.to(x).view(-1, 1, 1, 1)
     x_adv = (x + share * norm.random_start(x, eps, generator)).clamp_(0, 1)
@@ -103,8 +104,8 @@ class _CFA(AveragedMethod):
         super().__init__(recipe.learner, setting)
         self.recipe = recipe
         self.averaged = 0
-        # By class: right predictions and images of this epoch [2, K], and the last one's robust
-        # accuracy [K]. Empty until the first batch, which tells the number of classes.
+        # For each class: numbers of right predictions and of images in this epoch [2, K], and the
+        # robust accuracy in the last epoch [K]. Empty before the first batch, since K is unknown.
         self.counts = torch.empty(0)
         self.accuracy = torch.empty(0)
         self._begin = recipe.begin.steps(setting.total_steps, setting.steps_per_epoch)
@@ -134,13 +135,13 @@ class _CFA(AveragedMethod):
         return {f"loss/{self._learner.config.name}": value}
 
     def shares(self, y: Tensor) -> Tensor:
-        """The radius of images of the classes ``y``, as a share of eps."""
+        """The radius for images of the classes ``y``, as a share of eps."""
         if self.steps < self._begin or not len(self.accuracy):
             return torch.ones_like(y)
         return self.recipe.margin + self.accuracy[y]
 
     def _follow(self) -> None:
-        """Take the weights into the average if no class is too weak."""
+        """Add the weights to the average if no class has too low an accuracy."""
         if self.recipe.threshold and self.worst_class() < self.recipe.threshold:
             return
         average, source = floating_state(self.average), floating_state(self._learner.model)
@@ -152,7 +153,7 @@ class _CFA(AveragedMethod):
 
     def worst_class(self) -> float:
         """The lowest robust accuracy of a class on the held-out images."""
-        # Draws of its own, since all processes attack all of these images.
+        # A separate generator, since every process attacks all of these images.
         device = next(self._learner.model.parameters()).device
         generator = torch.Generator(device).manual_seed(0)
         parts = []
@@ -191,7 +192,7 @@ class _CFA(AveragedMethod):
 
 
 def _by_class(logits: Tensor, y: Tensor) -> Tensor:
-    """Right predictions and images of each class, [2, K]."""
+    """Numbers of right predictions and of images of each class, [2, K]."""
     of_class = F.one_hot(y, logits.shape[1]).float()
     right = is_right(logits, y).float()
     return torch.stack([right @ of_class, of_class.sum(0)])

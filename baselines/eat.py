@@ -21,21 +21,21 @@ class EAT(Recipe):
     """E-AT: E[ CE(f(x + d_k), y) ], k drawn per batch with P(k) proportional to 1 - acc_k.
 
     Croce & Hein, 2105.12508, section 4, and its code (fra31/robust-finetuning): training on the
-    extreme norms, l_inf and l_1, covers those between. d_k is the iterate of APGD with the largest
-    loss, crafted in eval mode. acc_k is the share of training images of norm k so far that were
-    classified correctly at every iterate of that attack (never reset; even odds until both norms
-    were met).
+    extreme norms, l_inf and l_1, covers the norms between them. d_k is the iterate of APGD with the
+    largest loss, crafted in eval mode. acc_k is the share of the training images attacked under
+    norm k so far that were classified correctly at every iterate of the attack (it is never reset;
+    the norms have equal probability until both have been drawn).
 
     Departures: the source has softplus activations, no weight decay on BatchNorm and biases when it
-    trains from scratch, and schedules of its own; the architecture and the optimiser are the
-    suite's here. APGD is compared with plain loops and with AutoAttack's (tests/attacks).
+    trains from scratch, and its own schedules; the architecture and the optimiser are the suite's
+    here. APGD is compared with plain loops and with AutoAttack's (tests/attacks).
 
-    Cost: the mean over norms (the mixture moves with training).
+    Cost: the mean over norms (the probabilities change during training).
 
     Attributes:
         learner: the network; its objective is not used.
         threats: the extreme norms, 8/255 and 12 with 10 steps in the source; step sizes are not
-            used. ``authors`` stands for these.
+            used. ``authors`` means the values of the source.
         density: share of the coordinates that the first l_1 step moves; 0.05 in the training code,
             0.2 in its evaluation.
     """

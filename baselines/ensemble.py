@@ -1,4 +1,4 @@
-"""Ensembles: members trained apart or together, joined in output space or in weight space."""
+"""Ensembles: members trained separately or together, combined by outputs or by weights."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from benchmark.core.threat import Threat, ThreatModel
 class AverageProbabilities(nn.Module):
     """log( sum_k share_k * softmax(f_k(x)) ): log-probabilities [n, classes] of an ensemble.
 
-    Log-probabilities are logits of the averaged distribution, so cross-entropy and margin attacks
-    see the ensemble itself.
+    Log-probabilities are logits of the averaged distribution, so the cross-entropy and the margins
+    that attacks use are those of the ensemble.
     """
 
     def __init__(self, members: Sequence[nn.Module], shares: Sequence[float]) -> None:
@@ -63,12 +63,12 @@ class _Pair(Recipe):
 class OutputEnsemble(_Pair):
     """Output ensemble: p(x) = share * p_robust(x) + (1 - share) * p_natural(x).
 
-    A natural and a PGD-AT network trained apart, with averaged probabilities. Inference costs two
-    networks; Generalist (2303.13813) is deployed as one. It follows no published code.
+    A natural and a PGD-AT network are trained separately, and their probabilities are averaged.
+    Inference costs two networks; Generalist (2303.13813) deploys one. It follows no published code.
 
     Attributes:
         learners: the natural learner, then the robust one.
-        share: weight of the second; 0.5 is the plain average.
+        share: weight of the robust network; 0.5 is the plain average.
     """
 
     family = "ensembles"
@@ -94,14 +94,15 @@ class _OutputEnsemble(Method):
 class WeightInterpolation(_Pair):
     """Weight interpolation: theta = share * theta_robust + (1 - share) * theta_natural.
 
-    The same two networks from one initialisation, trained apart, averaged once after training:
-    Generalist without redistribution and without a moving average. BatchNorm statistics are
-    re-estimated on clean training images, since averaged statistics do not fit averaged weights of
-    networks this far apart (SWA, 1803.05407, section 3.2). It follows no published code.
+    The same two networks are trained separately from one initialisation, and their weights are
+    averaged once after training: Generalist without redistribution and without a moving average.
+    BatchNorm statistics are re-estimated on clean training images, since averaged statistics do not
+    fit the averaged weights of networks that differ so much (SWA, 1803.05407, section 3.2). It
+    follows no published code.
 
     Attributes:
         learners: the natural learner, then the robust one.
-        share: weight of the second.
+        share: weight of the robust network.
     """
 
     family = "weight averaging"
@@ -127,7 +128,7 @@ class _WeightInterpolation(Method):
 def _members(
     learner: LearnerConfig, count: int, batchnorm: BatchNormMode | None = None
 ) -> tuple[LearnerConfig, ...]:
-    """Copies of a learner from different initial weights, attacked in the mode ``batchnorm``."""
+    """Copies of a learner with different initial weights, attacked in the mode ``batchnorm``."""
     if batchnorm:
         objective = learner.objective.model_copy(update={"batchnorm": batchnorm})
         learner = learner.model_copy(update={"objective": objective})
@@ -139,13 +140,14 @@ def _members(
 class SeedEnsemble(Recipe):
     """Seed ensemble: p(x) = (1/k) sum_i p_i(x), members that differ in their initial weights.
 
-    k networks of one objective, trained apart on the same batches, with averaged probabilities
-    (deep ensembles, 1612.01474, without their adversarial term). Inference costs k networks.
+    k networks with one objective are trained separately on the same batches, and their
+    probabilities are averaged (deep ensembles, 1612.01474, without their adversarial term).
+    Inference costs k networks.
 
-    Departures: PGD-AT members in place of natural ones; all members see the same batches.
+    Departures: PGD-AT members instead of natural ones; all members see the same batches.
 
     Attributes:
-        learner: what each member is; PGD-AT unless said.
+        learner: the form of each member; default PGD-AT.
         members: k.
     """
 
@@ -189,8 +191,8 @@ class JointEnsemble(Recipe):
     """Joint ensemble: sum_i E[ CE(f_i(x'), y) ], x' crafted on the ensemble (1/k) sum_i p_i.
 
     The adversarial training baseline of DVERGE (2009.14720) and its code: all members train on the
-    same images, adversarial for their averaged probabilities, each with its own optimiser. Crafted
-    in train mode, so that the running statistics of BatchNorm follow the attack.
+    same images, which are adversarial for their averaged probabilities; each has its own optimiser.
+    Images are crafted in train mode, so the attack updates BatchNorm's running statistics.
 
     Departure: the code clamps the averaged probability at 1e-40 before the logarithm; we take the
     logarithm of the sum of exponentials. One step is compared with plain loops (tests/baselines).
@@ -198,7 +200,7 @@ class JointEnsemble(Recipe):
     Cost: a step of the attack is a gradient pass of every member.
 
     Attributes:
-        learner: what each member is; its objective is not used.
+        learner: the form of each member; its objective is not used.
         members: k; 3 in the code.
         threat: training threat model; the code: l_inf 8/255 in 10 steps of 2/255.
         batchnorm: "train", or "eval" to craft in eval mode.
@@ -241,17 +243,17 @@ class ADP(Recipe):
     members' probabilities of the classes other than y, scaled to length 1. All members train
     together. H is the Shannon entropy of the averaged probabilities.
 
-    With a ``threat``, the sum of the members' cross-entropies on PGD examples of the ensemble is
-    added, as in the code of DVERGE (``plus_adv``), crafted in train mode.
+    With a ``threat``, the sum of the members' cross-entropies on PGD examples of the ensemble,
+    crafted in train mode, is added, as in the code of DVERGE (``plus_adv``).
 
-    Departures: the code of ADP has Adam, lr 1e-3 (DVERGE: weight decay 1e-4 too); the optimiser is
+    Departures: the code of ADP uses Adam, lr 1e-3 (DVERGE: weight decay 1e-4 too); the optimiser is
     the suite's here. ADP's own adversarial training (``adversarial: adp``) draws eps from U(0.01,
     0.05) for each batch. The loss is compared with its formula (tests/baselines).
 
     Cost: with a threat, a step of the attack is a gradient pass of every member.
 
     Attributes:
-        learner: what each member is; its objective is not used.
+        learner: the form of each member; its objective is not used.
         members: k; 3 in the paper.
         alpha, beta: 2 and 0.5 in the paper.
         threat: None, or a training threat model; DVERGE: l_inf 8/255 in 10 steps of 2/255.

@@ -1,4 +1,4 @@
-"""Fast adversarial training, one step to craft: FGSM-RS (2001.03994), N-FGSM (2202.01181)."""
+"""Fast adversarial training with one attack step: FGSM-RS (2001.03994), N-FGSM (2202.01181)."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class FGSMRS(_SingleStep):
     """FGSM-RS: min_theta E[ CE(f(x + d), y) ], d = P(u + alpha * sign grad CE(f(x + u), y)).
 
     Wong et al., 2001.03994, algorithm 3: u uniform in the ball, one step of alpha = 1.25 eps,
-    projection onto the ball and onto [0, 1]. Beyond eps of about 8/255 it can overfit
-    catastrophically: robustness to PGD drops to zero while accuracy on d stays high. Crafted in
-    train mode as in the code, so that the running statistics of BatchNorm follow the step.
+    projection onto the ball and onto [0, 1]. Above eps of about 8/255 it can overfit
+    catastrophically: robustness to PGD drops to zero while accuracy on d stays high. Images are
+    crafted in train mode as in the code, so the attack updates BatchNorm's running statistics.
 
     Departures: the code has a cyclic learning rate and half precision. Under l_2 and l_1, which it
     does not have, the step is that of PGD. The step is compared with a plain one (tests/baselines).
 
     Attributes:
         alpha: step size in units of eps; 1.25 in the paper.
-        threat: its norm and eps are used, its steps are not.
+        threat: only its norm and eps are used, not its steps.
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
@@ -58,19 +58,19 @@ class FGSMRS(_SingleStep):
 class NFGSM(_SingleStep):
     """N-FGSM: min_theta E[ CE(f(x + d), y) ], d = u + alpha * sign grad CE(f(x + u), y).
 
-    De Jorge et al., 2202.01181, algorithm 1: u uniform in k times the cube, and *no* projection of
-    d onto the ball, which is what keeps catastrophic overfitting away; d may be up to k eps + alpha
-    long. Also a cheap robust learner inside Generalist. l_inf only.
+    De Jorge et al., 2202.01181, algorithm 1: u is uniform in a cube of k times the radius, and d is
+    *not* projected onto the ball, which prevents catastrophic overfitting; coordinates of d can be
+    as large as k eps + alpha. It is also a cheap robust learner inside Generalist. l_inf only.
 
-    Crafted in train mode as in the code, so that the running statistics of BatchNorm follow the
-    step.
+    Images are crafted in train mode as in the code, so the attack updates BatchNorm's running
+    statistics.
 
     Departures: none known; the step is compared with a plain one (tests/baselines).
 
     Attributes:
         noise: k, half-width of the noise in units of eps; 2 in the paper.
         alpha: step size in units of eps; 1 in the paper.
-        threat: its eps is used, its steps are not.
+        threat: only its eps is used, not its steps.
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
@@ -78,12 +78,12 @@ class NFGSM(_SingleStep):
     alpha: float = Field(default=1.0, gt=0)
 
     def model_post_init(self, context: object) -> None:
-        """Raise ValueError for another norm than l_inf."""
+        """Raise ValueError for a norm other than l_inf."""
         if self.threat.norm != "linf":
             raise ValueError(f"n-fgsm is defined for linf, not for {self.threat.norm}")
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Noise and one step, clipped to [0, 1] alone."""
+        """Noise and one step, clipped to [0, 1] only."""
         width = self.noise * self.threat.eps
         start = (x + uniform_like(x, step.generator, -width, width)).clamp_(0, 1)
         grad = input_gradient(model, start, attack_loss("ce", y))

@@ -66,14 +66,14 @@ class FAT(AttackObjective):
     """FAT: E[ CE(f(x'), y) ], x' the least adversarial of the images that are misclassified.
 
     Zhang et al., 2002.11242: PGD stops tau steps after the first misclassification, so that x' is
-    friendly; tau grows in the course of training. Uniform start, noise omega * N(0, I) at each step
-    as in the released code, crafted in eval mode.
+    friendly; tau grows during training. The attack has a uniform start and noise omega * N(0, I) at
+    each step as in the released code; images are crafted in eval mode.
 
-    Departures: tau depends on the fraction of training (0 to epoch 50, 1 to 90, then 2, of 120);
-    images keep their order. The attack is compared with plain PGD, cut image by image
-    (tests/baselines).
+    Departures: tau depends on the fraction of training (0 until epoch 50 of 120, 1 until 90, then
+    2); images keep their order. The attack is compared with plain PGD that is stopped image by
+    image (tests/baselines).
 
-    Cost: at most steps + 1 passes; stopped images cost less.
+    Cost: at most steps + 1 passes; images that stop early cost less.
 
     Attributes:
         threat: training threat model; the code uses eps 0.031, step 0.007, 10 steps.
@@ -98,7 +98,7 @@ class FAT(AttackObjective):
 
     @property
     def cuttable(self) -> bool:
-        """No: how much noise is drawn depends on the images."""
+        """No: the amount of noise that is drawn depends on the images."""
         return False
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
@@ -127,8 +127,8 @@ class FATTRADES(TRADES):
     climbs the divergence from x + 0.001 * N(0, I) and stops tau steps after the first
     misclassification. See ``fat`` and ``trades``.
 
-    Departures: as for those two. tau depends on the fraction of training (0 to epoch 30, 1 to 50, 2
-    to 70, then 3, of 85).
+    Departures: those of ``fat`` and ``trades``. tau depends on the fraction of training (0 until
+    epoch 30 of 85, 1 until 50, 2 until 70, then 3).
 
     Cost: at most steps + 2 passes.
 
@@ -154,7 +154,7 @@ class FATTRADES(TRADES):
 
     @property
     def cuttable(self) -> bool:
-        """No: how much noise is drawn depends on the images."""
+        """No: the amount of noise that is drawn depends on the images."""
         return False
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:

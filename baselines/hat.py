@@ -21,15 +21,16 @@ class HAT(Recipe):
     """HAT: E[ CE(f(x), y) + beta * KL(p(x) : p(x')) + gamma * CE(f(x + h * (x' - x)), y_h) ].
 
     "Reducing excessive margin to achieve a better accuracy vs. robustness trade-off" (ICLR 2022,
-    openreview Azh9QBQ4tR7) and its code: x' is the TRADES example; the helper example lies h times
-    as far out, is not clipped, and is labelled y_h = argmax of a *naturally* trained network at x'.
+    openreview Azh9QBQ4tR7) and its code: x' is the TRADES example; the helper example is h times as
+    far from x, is not clipped, and has the label y_h = argmax of a *naturally* trained network at
+    x'.
 
-    Departure: the helper network is trained alongside, one natural step per batch, where the code
-    loads one that was trained before; in the first steps its labels are poor. The losses are
-    compared with their formula (tests/baselines), not with runs of the code.
+    Departure: the helper network is trained at the same time, with one natural step per batch, so
+    its labels are poor in the first steps; the code loads a network that was trained before. The
+    losses are compared with their formula (tests/baselines), not with runs of the code.
 
     Attributes:
-        learners: the helper, then the robust network, whose objective gives the first two terms
+        learners: the helper, then the robust network, whose objective is the first two terms
             (TRADES with beta 2.5 in the code).
         h: length of the helper perturbation in units of x' - x; 2 in the code.
         gamma: weight of the helper term; 0.5 in the code.

@@ -20,9 +20,9 @@ class IAT(AttackObjective):
 
     Lamb et al., 1906.06784, algorithm 1: the mixup losses of clean and of adversarial images, each
     with its own coefficient from Beta(1, 1) and its own permutation; adversarial images are crafted
-    first and mixed afterwards. Crafted in train mode, so that the running statistics of BatchNorm
-    follow the attack, as in the code at hand (ndb796/Pytorch-Adversarial-Training-CIFAR; no
-    official PyTorch code is known to us).
+    first and mixed afterwards. Images are crafted in train mode, so the attack updates BatchNorm's
+    running statistics, as in the reimplementation ndb796/Pytorch-Adversarial-Training-CIFAR (we
+    know of no official PyTorch code).
 
     Departures: none known from that code; the loss is compared with its formula (tests/baselines).
 

@@ -25,19 +25,19 @@ class IKL(Recipe):
     Cui et al., "Decoupled Kullback-Leibler divergence loss", 2305.13948 (NeurIPS 2024), section
     3.3, and its code (DKLv1). H(p, q) = -sum_k p_k log q_k with no gradient to p, sg for "stop
     gradient"; D_jk = (z_j - z_k) - (z'_j - z'_k) compares differences of logits at x and x', with
-    gradient to both, where the KL divergence stops that to x. The weights w are not the image's own
-    prediction but its class's: row y of the mean softmax(f(x) / T) by class over the epoch before
-    (1 / K for each of K classes in the first). x' is the TRADES example, within a radius that grows
-    with the epochs.
+    gradient to both (the KL divergence has no gradient to x). The weights w are not the prediction
+    for the image but the mean prediction for its class: row y of the mean softmax(f(x) / T) by
+    class over the previous epoch (in the first epoch, 1 / K for each of K classes). x' is the
+    TRADES example, within a radius that grows over the epochs.
 
-    Departures: the code takes 5 steps of half the present radius (its intended 2 to 5, growing with
-    training, are overwritten by the last of its conditions; with ``train_budget low`` 2 steps of
-    the whole radius); here steps and step size are the threat model's, and the step size grows with
-    the radius. The code's own: ``{norm: linf, eps: 8/255, step: 4/255, steps: 5}``. It adds AWP
-    (``learner: {name: ikl, objective: {name: awp, objective: natural, gamma: 0.005, warmup:
-    4.5%}}``) and averages the weights of its epochs after training with decay 0.9; here AWP is off
-    and the last weights are deployed. Loss, class means and radius are compared with their formulas
-    (tests/baselines).
+    Departures: the code makes 5 steps of half the present radius (it means to use 2 to 5 steps,
+    growing with training, but the last of its conditions overwrites that; with ``train_budget low``
+    it makes 2 steps of the whole radius); here steps and step size are the threat model's, and the
+    step size grows with the radius. The code's settings are ``{norm: linf, eps: 8/255, step: 4/255,
+    steps: 5}``. The code adds AWP (``learner: {name: ikl, objective: {name: awp, objective:
+    natural, gamma: 0.005, warmup: 4.5%}}``) and averages the weights of its epochs after training
+    with decay 0.9; here AWP is off and the last weights are deployed. Loss, class means and radius
+    are compared with their formulas (tests/baselines).
 
     Attributes:
         alpha: weight of the soft cross-entropy.
@@ -45,7 +45,7 @@ class IKL(Recipe):
         temperature: T.
         growth: share of the radius at the end of each epoch, as a function of progress.
         threat: training threat model at full radius.
-        learner: the network; of its objective only the displacement of the weights is used (AWP).
+        learner: the network; of its objective, only the displacement of the weights (AWP) is used.
     """
 
     family = "adversarial training"
@@ -86,8 +86,8 @@ class _IKL(Method):
         self.learners = build_learners((recipe.learner,), setting)
         (self._learner,) = self.learners.values()
         self.steps = 0
-        # Mean softmax by class: of the last epoch, and sums and counts of the present one. Empty
-        # until the first batch, which tells the number of classes.
+        # Mean softmax by class in the last epoch; sums and counts in the present epoch. Empty
+        # before the first batch, since the number of classes is unknown.
         self.weights = torch.empty(0)
         self.sums = torch.empty(0)
 
@@ -137,7 +137,8 @@ class _IKL(Method):
         return self.weights
 
     def _end_epoch(self) -> None:
-        """Row y of ``weights``: the mean over images of class y; as before if there was none."""
+        """Set row y of ``weights`` to the mean over images of class y; if there was none, row y
+        stays unchanged."""
         total = self.sums.sum(1, keepdim=True)  # each image adds 1 to its class's row
         self.weights = torch.where(total > 0, self.sums / total.clamp_min(1e-12), self.weights)
         self.sums = torch.zeros_like(self.weights)

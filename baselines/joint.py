@@ -14,12 +14,12 @@ from benchmark.core.search import Knob
 class Joint(AttackObjective):
     """Joint training: min_theta E[ (1 - share) * CE(f(x), y) + share * CE(f(x + d), y) ].
 
-    Half natural, half adversarial, as in Goodfellow et al. (1412.6572, section 6, with PGD in place
-    of FGSM). It is the baseline that a method mixing separate learners has to beat: same two
-    tasks, one network.
+    Half natural, half adversarial, as in Goodfellow et al. (1412.6572, section 6), with PGD instead
+    of FGSM. A method that mixes separate learners must beat this baseline: it has the same two
+    tasks in one network.
 
-    Departures: PGD in place of FGSM; crafted in eval mode, as ``pgd-at``. It follows no published
-    code; the loss is compared with its formula (tests/baselines).
+    Departures: PGD instead of FGSM; images are crafted in eval mode, as in ``pgd-at``. It follows
+    no published code; the loss is compared with its formula (tests/baselines).
 
     Attributes:
         share: weight of the adversarial term.

@@ -21,23 +21,23 @@ class KDSWA(SWA):
     """KD-SWA: E[ a CE(f(x'), y) + b KD(f(x'), n(x')) + c KD(f(x'), r(x')) ], its average deployed.
 
     "Robust overfitting may be mitigated by properly learned smoothening" (Chen et al., 2010.01279,
-    ICLR 2021) and its code: a naturally trained network n and an adversarially trained one r, both
-    frozen, teach by KD(z, t) = -T^2 sum p(t / T) log p(z / T) on x', PGD-AT's, crafted in train
-    mode; the weights are averaged as by ``swa``. The code takes its best checkpoints as teachers,
-    of the same architecture.
+    ICLR 2021) and its code: a naturally trained network n and an adversarially trained network r,
+    both frozen, are teachers by KD(z, t) = -T^2 sum p(t / T) log p(z / T) on x'; x' is crafted as
+    in PGD-AT, in train mode; the weights are averaged as in ``swa``. The teachers of the code are
+    its best checkpoints, of the same architecture.
 
-    Departures: as for ``swa``. The default teachers are the last checkpoints of the rows
+    Departures: those of ``swa``. The default teachers are the last checkpoints of the rows
     ``natural`` and ``pgd-at`` of the same suite. The loss is compared with its formula
     (tests/baselines).
 
-    Cost: without the training of the teachers.
+    Cost: does not include the training of the teachers.
 
     Attributes:
         natural, robust: n and r.
         weights: a, b and c; 0.3, 0.1 and 0.6 in the code.
         temperature: T; 2 in the code.
-        learner: the network. Its objective gives x'; of its loss nothing is used.
-        since, every: as for ``swa``.
+        learner: the network. Its objective crafts x'; the objective's loss is not used.
+        since, every: see ``swa``.
     """
 
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(

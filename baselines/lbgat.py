@@ -28,13 +28,13 @@ class LBGAT(Recipe):
     network f, whose logits at x' follow those of g at x; gradient flows through both sides of the
     squared error (a mean over batch and classes). x' is the TRADES example of f. f is deployed.
 
-    Departure: the code has one optimiser for both networks; two with the same settings are the same
-    thing, and may differ here. The loss is compared with its formula (tests/baselines), not with
-    runs of the code.
+    Departure: the code has one optimiser for both networks; here each network has its own, which is
+    equivalent if their settings are the same. The loss is compared with its formula
+    (tests/baselines), not with runs of the code.
 
     Attributes:
         beta: weight of the divergence: 0 or 6 in the paper's tables. With 0 the clean images still
-            pass through f, as in the code, which moves its BatchNorm statistics.
+            pass through f, as in the code, and so update its BatchNorm statistics.
         threat: training threat model; the code uses eps 0.031, step 0.007, 10 steps.
         learners: g, then f; their objectives are not used.
     """

@@ -21,9 +21,9 @@ class MART(AttackObjective):
     BCE(p, y) = -log p_y - log(1 - max_{k != y} p_k) is the boosted cross-entropy. Equation 11 of
     "Improving adversarial robustness requires revisiting misclassified examples" (ICLR 2020,
     openreview rklOg6EFwS) with the constants of its code: 1.0001 and 1e-12 inside the logarithm of
-    the margin term, 1e-12 inside the one of KL, 1.0000001 in the weight. x' is the last PGD iterate
-    on the cross-entropy from x + 0.001 * N(0, I), crafted in eval mode; gradient flows through p(x)
-    in KL and weight alike.
+    the margin term, 1e-12 inside the logarithm of KL, 1.0000001 in the weight. x' is the last PGD
+    iterate on the cross-entropy from x + 0.001 * N(0, I), crafted in eval mode; gradient flows
+    through p(x) both in KL and in the weight.
 
     Departures: none known; the loss is compared with its formula (tests/baselines).
 

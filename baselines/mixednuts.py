@@ -1,4 +1,4 @@
-"""MixedNUTS: two finished networks, mixed without training (Bai et al., 2402.02263)."""
+"""MixedNUTS: two trained networks, mixed without further training (Bai et al., 2402.02263)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat
 from benchmark.core.weights import TrainedNetwork
 
-# Share of the robust network's gradient that goes around the transformation, and the share of
-# right attacked images that the mixture without it is to keep: the code's.
+# Values of the code: the share of the robust network's gradient that bypasses the transformation;
+# and the share of images, right under attack, that must stay right in the mixture without it.
 _AROUND, _PLAIN_SHARE = 0.9, 0.95
-# The mixture's numbers, which are buffers of the network.
+# The parameters of the mixture, which are buffers of the network.
 _NUMBERS = ("scale", "power", "bias", "alpha", "plain_alpha")
-_POINTS = 8  # of the grid, in each direction
-# Smallest margin that a choice may rest on: fp32 tells 1 from 1 - 1e-6.
+_POINTS = 8  # grid points in each direction
+# Smallest margin by which a choice is made, since fp32 resolves differences of 1e-6 near 1.
 _LEAST = 1e-6
 
 Positive = Annotated[float, Field(gt=0)]
@@ -36,12 +36,13 @@ AtLeastOne = Annotated[float, Field(ge=1)]
 
 
 class Mixture(Config):
-    """The numbers of ``MixedNUTS``; unless said, those of its authors' networks for CIFAR-10.
+    """The parameters of ``MixedNUTS``; defaults are those of its authors' networks for CIFAR-10.
 
     Attributes:
         scale, power, bias: s, p and c of the transformation.
         alpha: a, the weight of the robust network.
-        plain_alpha: b, the same without the transformation, for the gradient.
+        plain_alpha: b, the weight of the robust network without the transformation, for the
+            gradient.
     """
 
     scale: float = Field(default=5.0, gt=0)
@@ -54,34 +55,38 @@ class Mixture(Config):
 class MixedNUTS(Recipe):
     """MixedNUTS: log[ (1 - a) onehot(argmax n(x)) + a softmax(M(r(x))) ], n natural and r robust.
 
-    Bai et al., 2402.02263 (TMLR 2024), and its code. Both networks are finished; nothing is
-    trained. M(z) = s sgn(u) |u|^p with u = GELU(LN(z) + c), LN without weights, makes r surer where
-    it is right under attack than where it is wrong when clean. As in the authors' submission to
-    RobustBench, attacks get the gradient of a mixture that goes around argmax and, for nine tenths,
-    around M: log[ (1 - b) softmax(n) + b (0.9 softmax(r) + 0.1 softmax(M(r))) ]. The mixture's own
-    gradient misleads them: on digits, targeted APGD left 90 % right with it, 81 % with this one.
-    Cross-entropy saturates all the same, so PGD on it says little; see AutoAttack.
+    Bai et al., 2402.02263 (TMLR 2024), and its code. Both networks are trained before; nothing is
+    trained here. M(z) = s sgn(u) |u|^p with u = GELU(LN(z) + c), LN without weights, makes r more
+    confident where it is right under attack than where it is wrong on clean images. As in the
+    authors' submission to RobustBench, attacks get the gradient of another mixture, which bypasses
+    argmax completely and M for nine tenths:
+    log[ (1 - b) softmax(n) + b (0.9 softmax(r) + 0.1 softmax(M(r))) ]. The gradient of the mixture
+    itself misleads attacks: on digits, targeted APGD left 90 % right with it, 81 % with the other.
+    The cross-entropy saturates with both, so PGD on it is too weak an attack; rely on AutoAttack.
 
-    s, p and c are chosen by the code's grid (8 x 8 x 8) on held-out images, never test images. At
-    each point of the grid, q is the margin between the two largest probabilities that the share
-    ``keep`` of r's right answers under attack have at least; with a = 1 / (1 + q), n overrules none
-    of these. The point is chosen at which the fewest wrong answers of r on clean images have that
-    margin too. b is chosen likewise, without M and with 0.95.
+    s, p and c are chosen by the code's grid (8 x 8 x 8) on held-out images, never on test images.
+    At each point of the grid, q is the largest number such that a share ``keep`` of r's right
+    answers under attack have a margin of at least q between their two largest probabilities; with
+    a = 1 / (1 + q), n overrules none of these answers. The chosen point is the one at which the
+    fewest wrong answers of r on clean images have such a margin. b is chosen in the same way,
+    without M and with a share of 0.95.
 
-    Departures: the code chooses on 1,000 test images, attacked by APGD-CE and APGD-T, here by
-    APGD-CE; of points equally good its authors choose by hand, here it is the one with the smallest
-    a; points where M changes right answers are left out. LN takes all classes, not the largest 250.
-    Mixture and choice are compared with plain computations (tests/baselines).
+    Departures: the code chooses on 1,000 test images attacked by APGD-CE and APGD-T; the attack
+    here is APGD-CE. Of equally good points, its authors choose one by hand; here it is the one with
+    the smallest a. Points at which M changes right answers are excluded. LN uses all classes, not
+    the largest 250. Mixture and choice are compared with plain computations (tests/baselines).
 
-    Cost: none but for the choice, an APGD attack on the held-out images; without the training of
+    Cost: only the choice, an APGD attack on the held-out images; does not include the training of
     the two networks.
 
     Attributes:
-        natural, robust: n and r; the last checkpoints of those rows of the same suite unless said.
-        mixture: s, p, c, a and b; ``{}`` is the authors' for CIFAR-10. None: they are chosen.
+        natural, robust: n and r; default: the last checkpoints of the rows of these names of the
+            same suite.
+        mixture: s, p, c, a and b; ``{}`` means the authors' values for CIFAR-10. None: they are
+            chosen.
         keep: see above; 0.985 in the code for CIFAR.
-        scales, powers, biases: ends of the grid; the code's for CIFAR-10.
-        threat: of the attack on the held-out images.
+        scales, powers, biases: ends of the grid; defaults are those of the code for CIFAR-10.
+        threat: the attack on the held-out images.
     """
 
     family = "ensembles"
@@ -116,7 +121,8 @@ def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> Mixtur
         wrong: logits [m, classes], float64, of wrong answers on clean images.
 
     Returns:
-        The authors' mixture, with a warning, if right answers are nowhere kept or there are none.
+        The authors' mixture, with a warning, if there are no right answers, or no point of the grid
+        keeps them.
     """
     if not len(right):
         return _nothing_kept("under attack the robust network is right on no held-out image")
@@ -129,7 +135,7 @@ def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> Mixtur
     plain = 1 / (1 + max(_kept(right, y, _PLAIN_SHARE), _LEAST))
     for scale, bias, power in product(scales, biases, powers):
         kept = _kept(transformed(right, scale, power, bias), y, recipe.keep)
-        if kept < _LEAST:  # the transformation, which is not monotonic, changes right answers
+        if kept < _LEAST:  # the transformation is not monotonic and changes right answers here
             continue
         score = 0
         if len(wrong):
@@ -147,13 +153,14 @@ def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> Mixtur
 
 def _nothing_kept(reason: str) -> Mixture:
     warnings.warn(
-        f"mixednuts: {reason}, so the mixture is the one of its authors for CIFAR-10", stacklevel=3
+        f"mixednuts: {reason}, so its authors' mixture for CIFAR-10 is used", stacklevel=3
     )
     return Mixture()
 
 
 def _kept(logits: Tensor, y: Tensor, share: float) -> float:
-    """The margin of probability of the class y that this share of the answers has at least."""
+    """The largest margin of probability (of class y over the others) that this share of the answers
+    has at least."""
     margins = -margin(logits.softmax(1), y)
     return min(float(margins.quantile(1 - share)), 1 - 1e-9)
 
@@ -178,7 +185,7 @@ class Mixed(nn.Module):
         n, r = self.natural(x), self.robust(x)
         mapped = transformed(r, self.scale, self.power, self.bias)
         surer, a, b = mapped.log_softmax(1), self.alpha, self.plain_alpha
-        # Of logarithms, since probabilities underflow.
+        # Computed with logarithms, since probabilities underflow.
         hard = F.one_hot(n.argmax(1), n.shape[1]).to(surer).log()
         value = torch.logaddexp(hard + (1 - a).log(), surer + a.log())
         parts = (
@@ -228,8 +235,8 @@ class _MixedNUTS(Method):
         self.network.load_state_dict(state["network"])
 
     def _answers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the robust network on the held-out images: where it is right under attack, with
-        labels, and where it is wrong when clean."""
+        """Logits of the robust network on held-out images: those that it classifies correctly under
+        attack, with their labels, and those that it classifies wrongly when clean."""
         right, labels, wrong = [], [], []
         with crafting(self.network.robust) as robust:
             for x, y in self._setting.held_out():

@@ -22,25 +22,26 @@ from benchmark.core.weights import TrainedNetwork
 class MTARD(Recipe):
     """MTARD: E[ (1 - w) L_r + w L_n ], L_r = KL(p_r(x') : p(x')) / K, L_n = KL(p_n(x) : p(x)) / K.
 
-    Zhao et al. (ECCV 2022), section 3, and its code: a robust network r teaches on adversarial
-    images, a natural one n on clean ones, both frozen; K is the number of classes, no label is
-    used. The weight follows the losses relative to those of the first batch, l_r and l_n,
+    Zhao et al. (ECCV 2022), section 3, and its code: a robust network r is the teacher on
+    adversarial images, a natural network n on clean images, both frozen; K is the number of
+    classes; no labels are used. The weight depends on the losses relative to those of the first
+    batch, l_r and l_n,
 
         w <- w - rate (w - l_n / (l_n + l_r)), w = 1/2 at first,
 
-    so that the teacher who is behind gets more. x' climbs the cross-entropy of f from x + 0.001 *
-    N(0, I), in eval mode. ``rate`` falls with the learning rate. 1e-5 is added to the teachers'
-    probabilities within the logarithm, as in the code, which matters to w alone.
+    so that the teacher whose loss has fallen less gets more weight. x' maximises the cross-entropy
+    of f from x + 0.001 * N(0, I), in eval mode. ``rate`` falls with the learning rate. 1e-5 is
+    added to the teachers' probabilities within the logarithm, as in the code, which affects only w.
 
     Departures: the default teachers are the rows ``natural`` and ``pgd-at`` of the same suite, of
     its architecture; the code has WideResNets, the robust one trained by TRADES. The step is
     compared with its formula (tests/baselines).
 
-    Cost: without the training of the teachers.
+    Cost: does not include the training of the teachers.
 
     Attributes:
         natural, robust: n and r.
-        rate: of the weight, times the learner's schedule; 0.025 in the code.
+        rate: rate of change of the weight, times the learner's schedule; 0.025 in the code.
         threat: training threat model; 8/255 with 10 steps of 2/255 in the code.
         learner: f; its objective is not used.
     """
@@ -84,7 +85,7 @@ class _MTARD(Method):
         self._natural = setting.trained(recipe.natural)
         self._robust = setting.trained(recipe.robust)
         like = next(self._learner.model.parameters()).detach()
-        # w, and L_r and L_n of the first batch: tensors, since reading them out waits for a device.
+        # w, and L_r and L_n of the first batch: tensors, since reading a number waits for a device.
         self.weight = like.new_tensor(0.5)
         self.first = like.new_full((2,), torch.nan)
 
@@ -104,7 +105,7 @@ class _MTARD(Method):
             with self._setting.autocast():
                 robust = distance(self._learner.model(x_adv), of_robust)
                 natural = distance(self._learner.model(x), of_natural)
-            # Of the whole batch, if several processes share it.
+            # The losses of the whole batch, if several processes share it.
             present = step.total(step.data.share * torch.stack([robust, natural]).detach())
             first = torch.where(self.first.isnan(), present, self.first)
             relative = present / first

@@ -23,8 +23,8 @@ from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from benchmark.core.threat import Threat, ThreatModel
 
-# As the value of ``threats``: the radii, step sizes and steps of the method's code, whatever the
-# threat models of the suite are.
+# A value of ``threats``: it means the radii, step sizes and steps of the method's code, not the
+# threat models of the suite.
 AUTHORS = "authors"
 
 
@@ -34,7 +34,7 @@ def _linf_and_l1(threats: Any) -> Any:
     return {"norm": "linf", "eps": "8/255"}, {"norm": "l1", "eps": "12"}
 
 
-# The two threat models of methods that train on l_inf and l_1 alone (E-AT, RAMP).
+# The two threat models of methods that train on l_inf and l_1 only (E-AT, RAMP).
 LinfAndL1 = Annotated[tuple[Threat, Threat], BeforeValidator(_linf_and_l1)]
 
 # How the authors of the two codes train all of their methods.
@@ -56,7 +56,7 @@ _MNG_AC_RECIPE = AuthorsRecipe(
 
 
 class _Threats(Config):
-    """Several threat models: those of the suite by name, some written out, or the authors'."""
+    """Several threat models: names of the suite's, explicit ones, or the authors'."""
 
     family: ClassVar[str] = "multi-norm"
     authors_threats: ClassVar[tuple[dict[str, Any], ...]]
@@ -135,8 +135,8 @@ def _climb(
 
 
 def _unit_l1(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
-    """The start of the l_1 restarts: uniform in the cube of eps, divided by its l_1 length (by eps,
-    if it is shorter), which leaves a length of about 1 whatever eps is."""
+    """The start of the l_1 restarts: uniform in the cube of eps, divided by its l_1 length, or by
+    eps if that is larger. So the start has a length of about 1, independent of eps."""
     noise = uniform_like(x, generator, -eps, eps)
     return noise / norm_of("l1").length(noise).clamp_min(eps).view(-1, 1, 1, 1)
 
@@ -145,25 +145,25 @@ class MAX(_RobustUnion, _MultiNorm):
     """MAX: E[ max_k CE(f(x + d_k), y) ], d_k from PGD under norm k, the maximum per image.
 
     Tramer & Boneh, 1904.13000, section 4; here as in robust_union, the code of Maini et al.
-    (1909.04068), which calls it "worst". The attacks start at the image. Under l_1 a step moves the
-    k coordinates with the largest gradients by step / k, k drawn from 5 to 20, leaves out those
-    within ``gap`` of the border, and a second attack from a random point of l_1 length 1 replaces
-    the first where it fools the network. Crafted in train mode, so that the running statistics of
-    BatchNorm follow the attacks.
+    (1909.04068), which calls it "worst". The attacks start at the image. Under l_1, a step moves
+    the k coordinates with the largest gradients by step / k, with k drawn from 5 to 20, but not
+    coordinates within ``gap`` of the border. A second l_1 attack, from a random point at l_1
+    distance 1, replaces the first for images on which it fools the network. Images are crafted in
+    train mode, so the attacks update BatchNorm's running statistics.
 
     Departures: radii and steps are those of the suite's threat models unless ``threats`` is
-    ``authors``; the code runs every attack step's forward pass twice (so the running statistics
-    move twice), its l_1 projection also moves images inside the ball, out to its surface, once one
-    image of the batch is outside, and it computes in half precision. The attacks are compared with
-    plain loops (tests/baselines).
+    ``authors``. The code runs the forward pass of every attack step twice, so it updates the
+    running statistics twice; as soon as one image of a batch is outside of the l_1 ball, its
+    projection also moves the images inside out to the surface; and it computes in half precision.
+    The attacks are compared with plain loops (tests/baselines).
 
-    Cost: the l_1 attack counts once more for each restart.
+    Cost: each restart adds one l_1 attack.
 
     Attributes:
         threats: training threat models; ``authors``: l_1 12, l_2 0.3, l_inf 0.03, in 50, 50 and 40
             steps of 1, 0.05 and 0.005.
-        attack: ``robust-union``, or ``pgd`` for the suite's PGD as in pgd-at: from a uniform random
-            start, the largest 1 % of the coordinates under l_1, no restart.
+        attack: ``robust-union``, or ``pgd`` for PGD as in pgd-at: from a uniform random start, with
+            steps in the largest 1 % of the coordinates under l_1, without restarts.
         restarts: random restarts of the l_1 attack.
         gap: in pixel units; None is the code's rule, a twentieth of the l_1 step.
         batchnorm: "train", or "eval" to craft in eval mode.
@@ -187,7 +187,7 @@ class MAX(_RobustUnion, _MultiNorm):
 
     @property
     def crafting_passes(self) -> float:
-        """The steps of all attacks, restarts too."""
+        """The steps of all attacks, including restarts."""
         return sum(self.steps_of(threat) for threat in self.threats)
 
 
@@ -203,14 +203,14 @@ class AVG(_MultiNorm):
     """AVG: E[ mean_k CE(f(x + d_k), y) ], d_k from PGD under norm k; one step on the mean loss.
 
     Tramer & Boneh, 1904.13000, section 4, and the "avg_loss" of MNG-AC (2006.12135), whose code
-    crafts in train mode, so that the running statistics of BatchNorm follow the attacks. The other
-    method of that name, one optimiser step per norm, is ``avg-sequential``.
+    crafts in train mode, so that the attacks update BatchNorm's running statistics. Another method
+    with the same name, one optimiser step per norm, is ``avg-sequential``.
 
     Departures from that code: its l_2 and l_1 attacks start at length 1, with a bias towards one
-    sign, ours uniformly in the ball; its l_1 steps may go to pixels that cannot follow, and its l_1
-    projection is that of the code of ``max``; it clips gradients at 0.5 (``grad_clip: 0.5``). Radii
-    and steps are those of the suite unless ``threats`` is ``authors``. The loss is compared with
-    its formula (tests/baselines), not with runs of the code.
+    sign, ours uniformly in the ball; its l_1 steps may select pixels that are at their limit and
+    cannot move, and its l_1 projection is that of the code of ``max``; it clips gradients at 0.5
+    (``grad_clip: 0.5``). Radii and steps are those of the suite unless ``threats`` is ``authors``.
+    The loss is compared with its formula (tests/baselines), not with runs of the code.
 
     Attributes:
         threats: training threat models; ``authors``: l_inf 8/255, l_2 128/255, l_1 2000/255, in 10,
@@ -244,12 +244,12 @@ class SAT(_MultiNorm):
     Stochastic adversarial training (MNG-AC, 2006.12135, section 3.2), crafted in train mode as in
     its code.
 
-    Departures: as for ``avg``.
+    Departures: those of ``avg``.
 
     Cost: the mean over norms.
 
     Attributes:
-        threats: training threat models; ``authors`` as for ``avg``.
+        threats: training threat models; for ``authors`` see ``avg``.
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
@@ -270,26 +270,26 @@ class SAT(_MultiNorm):
 class MSD(_MultiNorm):
     """MSD: E[ CE(f(x + d), y) ], every step of d the steepest of several norms.
 
-    Multi steepest descent (Maini et al., 1909.04068, algorithm 1) as in its code, robust_union:
-    from one perturbation, the projected steepest step of each norm is tried, and each image takes
-    the one with the largest cross-entropy; d is the best iterate. No random start. The l_1 step
-    moves the k coordinates with the largest gradients by size / k each, k drawn from 5 to 20 per
-    step. It leaves out coordinates that have no more than that to go until 0 or 1, and those at 0
-    or 1 whatever their direction. Crafted in train mode, so that the running statistics of
-    BatchNorm follow all passes.
+    Multi steepest descent (Maini et al., 1909.04068, algorithm 1) as in its code, robust_union: at
+    each step, the projected steepest step of each norm is tried from the present perturbation, and
+    each image takes the one with the largest cross-entropy; d is the best iterate. There is no
+    random start. The l_1 step moves the k coordinates with the largest gradients by size / k each,
+    with k drawn from 5 to 20 per step. It does not move coordinates that are closer than that to
+    the border (0 or 1) ahead of them, nor coordinates at 0 or 1 in any direction. Images are
+    crafted in train mode, so all passes update BatchNorm's running statistics.
 
-    Departures: radii are those of the suite's threat models unless ``threats`` is ``authors``; the
-    code's l_1 projection also moves images inside the ball, out to its surface, once one image of
-    the batch is outside; the code computes in half precision. The attack is compared with a plain
-    loop (tests/baselines).
+    Departures: radii are those of the suite's threat models unless ``threats`` is ``authors``. As
+    soon as one image of a batch is outside of the l_1 ball, the code's projection also moves the
+    images inside out to the surface; the code computes in half precision. The attack is compared
+    with a plain loop (tests/baselines).
 
     Attributes:
-        threats: radii; their own steps are not used. ``authors``: l_1 12, l_2 0.3, l_inf 0.03.
+        threats: only their radii are used. ``authors``: l_1 12, l_2 0.3, l_inf 0.03.
         steps: 50 in the code.
         sizes: step sizes by norm in pixel units; 0.003, 0.05 and 1 (0.05 * 20 / k for each of k
             coordinates) in the code.
-        gap: how far from the border a coordinate must be to be moved, in pixel units; None is the
-            code's rule, size / k. With few large steps that rule leaves out most of an image.
+        gap: least distance from the border, in pixel units, at which a coordinate is moved; None is
+            the code's rule, size / k. With few large steps, that rule excludes most of an image.
         batchnorm: "train", or "eval" to craft in eval mode.
     """
 
@@ -356,7 +356,7 @@ def _losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 class _OneNorm(_RobustUnion, _MultiNorm):
-    """The only threat model's part of ``AVGSequential``."""
+    """The part of ``AVGSequential`` for one threat model."""
 
     authors_threats = ()
 
@@ -371,18 +371,18 @@ class _OneNorm(_RobustUnion, _MultiNorm):
 class AVGSequential(_RobustUnion, Recipe):
     """AVG, sequential: for each norm k in turn, an optimiser step on E[ CE(f(x + d_k), y) ].
 
-    robust_union's (1909.04068) meaning of AVG ("triple"): every batch gives as many optimiser steps
-    as there are norms, l_1, l_2, then l_inf, each on examples crafted on the weights that the last
-    one left. The attacks, crafted in train mode, are those of ``max``. ``avg`` averages the losses
-    in one step.
+    This is what robust_union (1909.04068) calls AVG ("triple"): for every batch there is one
+    optimiser step per norm, l_1, l_2, then l_inf, each on examples that are crafted on the weights
+    after the previous step. The attacks are those of ``max``, in train mode. ``avg`` averages the
+    losses in one step.
 
-    Departures: as for ``max``.
+    Departures: those of ``max``.
 
     Attributes:
         learner: the network; its objective is not used.
-        threats: training threat models, in order; ``authors``: as for ``max``, but l_inf steps of
-            0.003.
-        attack, restarts, gap, batchnorm: as for ``max``.
+        threats: training threat models, in order; ``authors``: as in ``max``, but with l_inf steps
+            of 0.003.
+        attack, restarts, gap, batchnorm: see ``max``.
     """
 
     authors: ClassVar[AuthorsRecipe | None] = _ROBUST_UNION_RECIPE

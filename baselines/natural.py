@@ -11,8 +11,8 @@ from benchmark.core.objective import Objective, Step
 class Natural(Objective):
     """Natural training: min_theta E[ CE(f(x), y) ].
 
-    The upper end of natural accuracy and the lower end of robustness. Also the natural base learner
-    of Generalist (2303.13813).
+    It has the highest natural accuracy and the lowest robustness. It is also the natural base
+    learner of Generalist (2303.13813).
 
     Departures: none known; the loss is compared with its formula (tests/baselines).
     """

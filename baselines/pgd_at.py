@@ -20,16 +20,16 @@ class PGDAT(AttackObjective):
     by PGD on the cross-entropy from a uniform random start; only the adversarial images are trained
     on.
 
-    Departures: crafted in eval mode, as the codes of Generalist, TRADES and SEAT do; those of Madry
-    et al. and Rice et al. craft in train mode (``batchnorm: train``). The optimiser is the suite's.
-    Everything that wraps ``pgd-at`` (awp, ema, swa, ensembles, Generalist) crafts as it does, so
-    that only the wrapping differs. Loss and attack are compared with plain loops (tests/baselines,
-    tests/core).
+    Departures: images are crafted in eval mode, as in the codes of Generalist, TRADES and SEAT;
+    those of Madry et al. and Rice et al. craft in train mode (``batchnorm: train``). The optimiser
+    is the suite's. All methods that wrap ``pgd-at`` (awp, ema, swa, ensembles, Generalist) craft in
+    the same way, so that they differ only in what they add. Loss and attack are compared with plain
+    loops (tests/baselines, tests/core).
 
     Attributes:
-        threat: training threat model; a name refers to the suite's ("linf", "l2", "l1").
-        batchnorm: "eval"; "train" is the mode of those codes, "batch" has its normalisation without
-            moving the running statistics.
+        threat: training threat model; a name ("linf", "l2", "l1") means the suite's of that name.
+        batchnorm: "eval"; "train" is the mode of the codes of Madry et al. and Rice et al.; "batch"
+            normalises as "train" does, but does not update the running statistics.
     """
 
     family = "adversarial training"

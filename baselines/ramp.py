@@ -26,32 +26,34 @@ class RAMP(Recipe):
 
     Jiang & Singh, 2402.06827 (NeurIPS 2024), and its code. x_s and x_t are APGD examples under a
     source and a target norm, l_inf and l_1; the maximum is taken image by image. The divergence
-    ("logit pairing") is a mean over the images that are right at x_s, and gradient flows through
-    both of its sides. A copy of the network is trained on natural images beside it, and after every
-    epoch, which both begin at theta, *gradient projection* mixes the two, tensor by tensor,
-    BatchNorm statistics too:
+    ("logit pairing") is a mean over the images that are classified correctly at x_s, and gradient
+    flows through both of its sides. A second copy of the network is trained on natural images. Both
+    copies start every epoch with the weights theta, and after it, *gradient projection* mixes the
+    two, tensor by tensor, BatchNorm statistics too:
 
         theta <- theta + beta * max(cos(D_n, D_r), 0) * D_n + (1 - beta) * D_r,
 
-    D_n and D_r the changes of the natural and of the robust copy in that epoch. Both go on from
-    there. This is Generalist's idea with other ratios: they depend on the weights, and the mixture
-    is handed back after every epoch. The mixing rule alone is ``project_onto`` of ``generalist``.
+    with D_n and D_r the changes of the natural and of the robust copy in that epoch. Both copies
+    continue from the mixture. This is Generalist's idea with other ratios: they depend on the
+    weights, and the mixture is redistributed after every epoch. The mixing rule by itself is
+    available as ``project_onto`` of ``generalist``.
 
-    Between two mixtures the robust copy is what is deployed.
+    Between two mixtures, the robust copy is deployed.
 
     Departures: the code updates the learning rate of its first parameter group only, so that
-    BatchNorm and biases, which have no weight decay, keep a rate of 1. It trains the natural copy
-    for the whole epoch first, in an order of its own; ours takes the same batches in turn. Its
-    network has softplus activations, and its WRN another loss (TRADES in place of the maximum).
-    Loss, gradient and mixture are compared with plain computations (tests/baselines).
+    BatchNorm and biases, which have no weight decay, keep a rate of 1. It first trains the natural
+    copy for the whole epoch, with batches in another order; here both copies step on the same
+    batches. Its network has softplus activations, and its WRN another loss (TRADES instead of the
+    maximum). Loss, gradient and mixture are compared with plain computations (tests/baselines).
 
     Attributes:
         weight: lambda; 5 in the code, 2 for its WRN.
         beta: share of the natural copy.
-        every: from one mixture to the next; there is one after the last step too.
+        every: time from one mixture to the next; there is one after the last step too.
         threats: source, then target; step sizes are not used. ``authors``: 8/255 and 12 with 10
             steps.
-        learners: the natural copy, with its objective, and the robust one, whose is not used.
+        learners: the natural copy, with its objective, then the robust copy, whose objective is not
+            used.
     """
 
     family = "multi-norm"
@@ -83,7 +85,7 @@ class _RAMP(Method):
         self._natural, self._robust = self.learners.values()
         self._every = max(1, recipe.every.steps(setting.total_steps, setting.steps_per_epoch))
         self.steps = 0
-        # The robust copy at the last mixture, where the natural one was too.
+        # The weights after the last mixture, when both copies had the same.
         self.start = [tensor.clone() for tensor in floating_state(self._robust.model)]
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -109,7 +111,7 @@ class _RAMP(Method):
         }
 
     def _craft(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
-        """x_s, x_t, and of each image the one with the larger cross-entropy."""
+        """x_s, x_t, and for each image the one of them with the larger cross-entropy."""
         with self._robust.view as view:
             attacked = [apgd(view, x, y, threat)[0] for threat in self.recipe.threats]
             with torch.no_grad():
@@ -149,6 +151,7 @@ def _paired(source: Tensor, target: Tensor, y: Tensor, step: Step) -> Tensor:
     """KL(p_s : p_t), a mean over the images that are right under the source norm; logits [n, k]."""
     right = (source.argmax(1) == y).float()
     divergence = F.kl_div(target.log_softmax(1), source.softmax(1), reduction="none").sum(1)
-    # As a mean over the images that this process has, since a step sums those by their shares.
+    # Written as a mean over this process's images, since a step sums the losses of processes by
+    # their shares of the batch.
     count, images = step.total(torch.stack([right.sum(), torch.ones_like(right).sum()]))
     return (right * divergence).mean() * images / count.clamp_min(1)

@@ -36,23 +36,24 @@ def _authors(divisor: float) -> AuthorsRecipe:
 class ReBAT(Recipe):
     """ReBAT: E[ CE(f(x'), y) + beta * KL(p_a(x') : p(x')) ], a the moving average of theta.
 
-    Wang et al., 2310.19360 (NeurIPS 2023), section 5.1 ("BoAT loss"), and its code. Robust
-    overfitting is read as the trainer growing too strong for the attacker when the learning rate
-    falls; so it falls by little (``recipe: authors``), and the network is held near its moving
-    average theta_a <- decay * theta_a + (1 - decay) * theta, BatchNorm statistics averaged
-    likewise. Average and divergence begin together, soon after the first fall of the learning rate;
-    theta_a is deployed. x' is that of PGD-AT, crafted in train mode.
+    Wang et al., 2310.19360 (NeurIPS 2023), section 5.1 ("BoAT loss"), and its code. The paper
+    explains robust overfitting as follows: when the learning rate falls, the trainer becomes too
+    strong for the attacker. Therefore the learning rate falls only a little (``recipe: authors``),
+    and the network is kept near its moving average theta_a <- decay * theta_a + (1 - decay) *
+    theta, with BatchNorm statistics averaged in the same way. Average and divergence start
+    together, soon after the first fall of the learning rate; theta_a is deployed. x' is crafted as
+    in PGD-AT, in train mode.
 
     Departures: the code has a clean forward pass in train mode after each step, and one more on x'
-    after the attack, which move BatchNorm's running statistics; its theta_a is in train mode in the
-    first epoch of averaging, until it is validated, ours never; it leaves the divergence out where
-    it is above 1e10. The loss is compared with its formula (tests/baselines).
+    after the attack, which update BatchNorm's running statistics; its theta_a is in train mode in
+    the first epoch of averaging, until it is validated, ours is always in eval mode; it omits the
+    divergence where it is above 1e10. The loss is compared with its formula (tests/baselines).
 
     Attributes:
         beta: weight of the divergence; 1 in the code, 2 for WRN-34-10 with CutMix.
-        decay: of the average.
-        since: when average and divergence begin; epoch 105 of 200 in the code.
-        learner: the network. Its objective gives x'; of its loss nothing is used.
+        decay: decay of the average.
+        since: when average and divergence start; epoch 105 of 200 in the code.
+        learner: the network. Its objective crafts x'; the objective's loss is not used.
     """
 
     family = "adversarial training"
@@ -69,22 +70,23 @@ class ReBAT(Recipe):
 
 
 class ReBATPlusPlus(ReBAT):
-    """ReBAT++: ReBAT whose attack grows stronger when the learning rate falls.
+    """ReBAT++: ReBAT with an attack that becomes stronger when the learning rate falls.
 
-    Wang et al., 2310.19360, section 5.2 (ReBAT[strong]): from epoch 100 of 200 on, x' comes from 12
-    steps within 10/255 in place of 10 within 8/255, of the same size. Here that is a factor of the
-    threat model's radius, and further steps. All else as in ``rebat``.
+    Wang et al., 2310.19360, section 5.2 (ReBAT[strong]): from epoch 100 of 200 on, the attack makes
+    12 steps within 10/255 instead of 10 steps within 8/255, with the same step size. Here this is
+    given as a factor of the threat model's radius and a number of further steps. Everything else is
+    as in ``rebat``.
 
-    Departures: as for ``rebat``.
+    Departures: those of ``rebat``.
 
     Cost: a mean over training; the further steps count from ``stronger_since`` on.
 
     Attributes:
-        beta, decay, since: as for ``rebat``.
-        learner: the network. Its objective gives x', and must have a ``threat``.
-        stronger_since: when the attack grows stronger.
-        radius_factor: of the radius then; 10 / 8 in the code.
-        further_steps: steps more of the attack then; 2 in the code.
+        beta, decay, since: see ``rebat``.
+        learner: the network. Its objective crafts x', and must have a ``threat``.
+        stronger_since: when the attack becomes stronger.
+        radius_factor: factor of the radius from then on; 10 / 8 in the code.
+        further_steps: number of further steps from then on; 2 in the code.
     """
 
     authors: ClassVar[AuthorsRecipe | None] = _authors(1.7)
@@ -97,10 +99,10 @@ class ReBATPlusPlus(ReBAT):
     further_steps: int = Field(default=2, ge=0)
 
     def model_post_init(self, context: object) -> None:
-        """Raise ValueError if the learner's objective has no attack to make stronger."""
+        """Raise ValueError if the learner's objective has no attack that can be made stronger."""
         if not isinstance(self.learner.objective, AttackObjective):
             raise ValueError(
-                f"objective {self.learner.objective.name!r} has no threat model that could grow "
+                f"objective {self.learner.objective.name!r} has no threat model that could become "
                 "stronger; use pgd-at"
             )
 
@@ -109,7 +111,7 @@ class ReBATPlusPlus(ReBAT):
         return _ReBATPlusPlus(self, setting)
 
     def stronger(self) -> AttackObjective:
-        """The objective with the attack that comes later."""
+        """The objective with the stronger attack."""
         objective = self.learner.objective
         assert isinstance(objective, AttackObjective)
         threat = objective.threat

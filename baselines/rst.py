@@ -12,14 +12,15 @@ from benchmark.core.schedule import Schedule
 class RSTWithoutExtraData(TRADES):
     """RST without extra data: TRADES with one clean forward pass, E[ CE + beta * KL ].
 
-    Robust self-training (1905.13736) adds 500,000 pseudo-labelled images to the TRADES loss. This
-    benchmark trains on the data set alone, where the code of RST (semisup-adv) is TRADES with the
-    clean logits used for both terms. It is listed so that nobody mistakes a "RST" of a table
-    without extra data for the published one. See ``trades`` for the equation; ours shares the
-    clean forward pass already, so the two differ in the training recipe alone: the source has SGD
-    with Nesterov momentum, lr 0.1, cosine schedule, weight decay 5e-4, batch 256, 200 epochs.
+    Robust self-training (1905.13736) trains with the TRADES loss on 500,000 additional
+    pseudo-labelled images. On the data set only, the code of RST (semisup-adv) is TRADES with one
+    clean forward pass for both terms. It is listed under this name so that a "RST" in a table
+    without extra data is not mistaken for the published method. See ``trades`` for the equation;
+    our ``trades`` also makes one clean forward pass, so the two differ only in the training recipe:
+    the source has SGD with Nesterov momentum, lr 0.1, cosine schedule, weight decay 5e-4, batch
+    256, 200 epochs.
 
-    Departures: the extra data and the recipe; otherwise as for ``trades``.
+    Departures: the extra data and the recipe; otherwise those of ``trades``.
 
     Attributes:
         beta: weight of the divergence; 6 in the source.

@@ -1,4 +1,4 @@
-"""SCORE: squared distances in place of divergences (Pang et al., 2202.10103)."""
+"""SCORE: squared distances instead of divergences (Pang et al., 2202.10103)."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ class SCORE(AttackObjective):
     """SCORE: E[ ||p(x) - e_y||^2 + beta * ||p(x') - p(x)||^2 ], e_y the one-hot label.
 
     Pang et al., 2202.10103, section 5, and its code ("TRADES (LSE)"): TRADES with the squared l_2
-    distance between probabilities, which obeys a triangle inequality up to a factor, in place of
-    cross-entropy and KL divergence. The attack climbs ||p(x') - p(x)||^2 with p(x) fixed, from a
-    uniform start, in train mode with BatchNorm's running averages held; gradient flows through both
-    probabilities of the loss.
+    distance between probabilities, which obeys a triangle inequality up to a factor, instead of
+    cross-entropy and KL divergence. The attack maximises ||p(x') - p(x)||^2 with p(x) fixed, from a
+    uniform start, in train mode but without updating BatchNorm's running averages; gradient flows
+    through both probabilities of the loss.
 
     The code has a second form, for training without generated data (PreAct ResNet-18, 110 epochs):
     ``{beta: 6, clip: 0.3, start: gaussian, batchnorm: eval}`` with a learning rate of 0.05, a tenth
     of it from epoch 100 and a hundredth from epoch 105 on, weight decay 5e-4. It lowers the loss of
-    each image by what ``clip`` stands for, and at most to 0.
+    each image by an amount that ``clip`` defines, at most to 0.
 
     Departures: the first form draws 70 % of each batch from generated images, deploys a moving
-    average of decay 0.995 (``ema``), has no weight decay on BatchNorm, whose momentum is 0.01, and
-    Swish activations; its one-cycle rule moves the momentum too. Here all of that is the suite's.
-    Loss and attack are compared with their formulas (tests/baselines).
+    average with decay 0.995 (``ema``), has no weight decay on BatchNorm, a BatchNorm momentum of
+    0.01, and Swish activations; its one-cycle rule changes the optimiser's momentum too. Here the
+    suite decides all of this. Loss and attack are compared with their formulas (tests/baselines).
 
     Attributes:
         beta: weight of the second distance; 4 in the commands of the code, 3 in its checkpoints.
-        clip: probability c of being wrong that costs nothing: the loss of an image is lowered by
-            the squared distance of a prediction that gives c to the wrong classes in equal parts.
-        start: of the attack, ``uniform`` or ``gaussian`` (x + 0.001 * N(0, I), as TRADES).
+        clip: probability c of the wrong classes that is not penalised: the loss of an image is
+            lowered by the squared distance of a prediction that gives c to the wrong classes in
+            equal parts.
+        start: the start of the attack, ``uniform`` or ``gaussian`` (x + 0.001 * N(0, I), as in
+            TRADES).
         threat: training threat model; 8/255 with 10 steps of 2/255 in the code.
     """
 

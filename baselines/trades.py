@@ -22,12 +22,12 @@ class TRADES(AttackObjective):
     averaged over the *batch* (``batchmean``; ``mean`` would divide it by the number of classes),
     and its clean target is not detached, so gradient flows through both arguments.
 
-    Departures: the code runs the clean images twice through the network, once for each term; we use
-    the logits once (as semisup-adv does), so BatchNorm sees the clean batch once per step. Under
-    l_2 the code runs SGD on the perturbation; we take the steps of PGD. Length and optimiser are
-    the suite's: the code trains for 76 epochs with weight decay 2e-4 and a learning rate of 0.1, a
-    tenth of it from epoch 75 on (its further drops, at 90 and 100, lie behind the end). Loss and
-    attack are compared with their formulas (tests/baselines).
+    Departures: the code runs the clean images twice through the network, once for each term; we run
+    them once and use the logits for both terms (as semisup-adv does), so BatchNorm sees the clean
+    batch once per step. Under l_2 the code runs SGD on the perturbation; we make steps of PGD.
+    Length and optimiser are the suite's: the code trains for 76 epochs with weight decay 2e-4 and a
+    learning rate of 0.1, a tenth of it from epoch 75 on (its further drops, at 90 and 100, come
+    after the end). Loss and attack are compared with their formulas (tests/baselines).
 
     Attributes:
         beta: weight of the divergence; 6 in the paper's tables.

@@ -19,22 +19,22 @@ class TRADESGenerated(AttackObjective):
     """TRADES of the codes that train with generated images: smoothed labels, a uniform start.
 
     E[ CE(f(x), y_s) + beta * KL(p(x) : p(x')) ], y_s = (1 - s) * onehot(y) + s / K for K classes;
-    x' climbs KL(p(x) : p(x')) from a uniform start in the ball, on a network that normalises by the
-    batch and keeps its running averages. Code of 2302.04638 (DM-Improves-AT, trades.py and
-    train-wa.py), which took it over from codes for 2103.01946 and 2010.03593. The images come from
-    ``dataset.extra``, and the authors deploy an average: ``{name: ema, objective:
-    trades-generated, decay: 0.995}``.
+    x' maximises KL(p(x) : p(x')) from a uniform start in the ball, on a network that normalises by
+    the statistics of the batch and does not update its running averages. This is the code of
+    2302.04638 (DM-Improves-AT, trades.py and train-wa.py), which is based on codes for 2103.01946
+    and 2010.03593. The generated images come from ``dataset.extra``, and the authors deploy an
+    average: ``{name: ema, objective: trades-generated, decay: 0.995}``.
 
-    Departures: their optimiser does not decay BatchNorm's weights and biases; its momentum falls
-    from 0.95 to 0.85 and rises again, against the learning rate (the default of torch's
-    OneCycleLR); their learning rate changes once per epoch. Under l_2 they start at
-    x + 0.001 * N(0, I) and step by eps / 5. Loss and attack are compared with their formulas
-    (tests/baselines).
+    Departures: the authors' optimiser has no weight decay on BatchNorm's weights and biases; its
+    momentum falls from 0.95 to 0.85 while the learning rate rises, and rises again while that falls
+    (the default of torch's OneCycleLR); their learning rate changes once per epoch. Under l_2 they
+    start at x + 0.001 * N(0, I) and use a step size of eps / 5. Loss and attack are compared with
+    their formulas (tests/baselines).
 
     Attributes:
-        beta: weight of the divergence; 5 in their tables.
-        label_smoothing: s; 0.1 there.
-        threat: training threat model; theirs is eps 8/255, step 2/255, 10 steps.
+        beta: weight of the divergence; 5 in the authors' tables.
+        label_smoothing: s; 0.1 in the authors' tables.
+        threat: training threat model; the authors' is eps 8/255, step 2/255, 10 steps.
     """
 
     family = "adversarial training"

@@ -19,10 +19,11 @@ from benchmark.core.setting import Setting
 
 
 class _Averaged(Recipe):
-    """One learner, of which an average is deployed. ``objective: NAME`` is short for a learner.
+    """One learner, of which an average is deployed. ``objective: NAME`` is short for a learner with
+    this objective.
 
     Attributes:
-        default_objective: what it trains unless said.
+        default_objective: the objective if none is given.
     """
 
     family = "weight averaging"
@@ -42,7 +43,7 @@ class _Averaged(Recipe):
 
 
 class AveragedMethod(Method):
-    """One learner and an average of its weights, which is deployed once it has begun.
+    """One learner and an average of its weights, which is deployed once there is one.
 
     Attributes:
         average: a copy of the network, in eval mode, for a subclass to fill.
@@ -62,7 +63,7 @@ class AveragedMethod(Method):
         return True
 
     def selectable(self, progress: float) -> bool:
-        """Once there is an average."""
+        """True once there is an average."""
         return self.begun
 
     def deployed(self) -> nn.Module:
@@ -78,7 +79,7 @@ class AveragedMethod(Method):
 
 
 class _Following(AveragedMethod):
-    """The average is told of the weights after every step."""
+    """The average is updated after every step."""
 
     @property
     def accumulates(self) -> bool:
@@ -95,23 +96,23 @@ class _Following(AveragedMethod):
         return super().update(batch, progress)
 
     def _follow(self, step: int) -> None:
-        """Take the weights after optimiser step ``step`` (from 0) into the average."""
+        """Add the weights after optimiser step ``step`` (counted from 0) to the average."""
         raise NotImplementedError
 
 
 class EMA(_Averaged):
     """EMA / SEAT: theta_a <- a_s * theta_a + (1 - a_s) * theta, a_s = min(decay, (s+1) / (s+10)).
 
-    Exponential moving average of the weights at every step s, BatchNorm statistics averaged
-    likewise, deployed in place of theta (self-ensemble adversarial training, 2203.09678, and its
-    code). It is Generalist with one learner and without redistribution. Wraps any objective:
-    ``{name: ema, objective: trades}``.
+    Exponential moving average of the weights over all steps s, with BatchNorm statistics averaged
+    in the same way; it is deployed instead of theta (self-ensemble adversarial training,
+    2203.09678, and its code). It equals Generalist with one learner and without redistribution. It
+    can wrap any objective: ``{name: ema, objective: trades}``.
 
     Departures: none known; the average is compared with its recursion (tests/baselines). SEAT's own
     recipe is lr 0.01, weight decay 3.5e-3 on ResNet-18.
 
     Attributes:
-        learner: the network that is trained; PGD-AT unless said.
+        learner: the network that is trained; default PGD-AT.
         decay: largest a_s; 0.999 in the code.
     """
 
@@ -146,18 +147,19 @@ class SWA(_Averaged):
     """SWA: theta_a <- (n * theta_a + theta) / (n + 1) after every epoch, once learning has settled.
 
     Stochastic weight averaging (Izmailov et al., 1803.05407; for adversarial training 2010.01279):
-    the plain mean of the weights at the ends of the epochs from ``since`` on, with BatchNorm
-    statistics re-estimated on clean training images before it is used. Until then the deployed
-    network is the trained one. Wraps any objective: ``{name: swa, objective: trades}``.
+    the plain mean of the weights at the ends of the epochs from ``since`` on. BatchNorm statistics
+    are re-estimated on clean training images before the mean is used. Until ``since``, the trained
+    network itself is deployed. SWA can wrap any objective: ``{name: swa, objective: trades}``.
 
-    Departures: the adversarial code crafts in train mode (``objective: {name: pgd-at, batchnorm:
-    train}``), and has knowledge distillation beside it, which is ``kd-swa``. The
-    average is compared with a plain one (tests/baselines).
+    Departures: the code of 2010.01279 crafts in train mode (``objective: {name: pgd-at, batchnorm:
+    train}``), and adds knowledge distillation, which is ``kd-swa`` here. The average is compared
+    with a plain one (tests/baselines).
 
     Attributes:
-        learner: the network that is trained; PGD-AT unless said.
-        since: start, in epochs or as a share of training; epoch 55 of 200 in that code.
-        every: distance of the averaged weights; one epoch in the source.
+        learner: the network that is trained; default PGD-AT.
+        since: start, in epochs or as a share of training; epoch 55 of 200 in the code of
+            2010.01279.
+        every: time from one averaged network to the next; one epoch in the source.
     """
 
     authors: ClassVar[AuthorsRecipe | None] = AuthorsRecipe(

@@ -25,14 +25,15 @@ from generalist.presets import LINF, NATURAL, late_stage_decay
 class GeneralistDistill(Recipe):
     """Heterogeneous Generalist: theta_g minimises sum_k gamma_k * E[ KL(p_k(x_k) : p_g(x_k)) ].
 
-    Not in the papers, which leave base learners of different architectures open (2510.13361, open
-    question 2): their weights cannot be averaged, so the global learner takes their knowledge by
-    distillation. At every step each base learner k steps on its own loss and images x_k; the global
-    learner then steps towards their predictions p_k in eval mode on the same images, weighed by the
-    mixing ratios. Nothing is handed back. Only theta_g is deployed, of the suite's architecture.
+    This is not in the papers, which leave base learners of different architectures as an open
+    question (2510.13361, open question 2). Their weights cannot be averaged, so the global learner
+    learns from them by distillation. At every step, each base learner k steps on its own loss and
+    images x_k; then the global learner steps towards the predictions p_k of the base learners (in
+    eval mode, on the same images), weighted by the mixing ratios. There is no redistribution. Only
+    theta_g is deployed; it has the suite's architecture.
 
     Attributes:
-        learners: base learners; ``model`` gives one an architecture of its own.
+        learners: base learners; ``model`` gives one of them its own architecture.
         mixing: gamma_k by learner name, as functions of progress; the others share the rest.
         student: optimiser and schedule of the global learner; its objective is not used.
     """
@@ -90,7 +91,7 @@ class _Distillation(Method):
         return sum(learner.passes for learner in self._base.values()) + len(self._base)
 
     def selectable(self, progress: float) -> bool:
-        """Once every base learner that is ever mixed in has been."""
+        """True once every base learner with a ratio above 0 at any time has been used."""
         total, mixing = self._setting.total_steps, self.recipe.mixing
         constant = constant_steps(mixing.values(), total)
         return progress >= first_mixed(self._gamma, total, constant) / total

@@ -34,7 +34,7 @@ from generalist.mixing import (
 )
 from generalist.skipping import leaves_nothing, overwritten_steps
 
-# Redistribution more often than this leaves base learners no time of their own.
+# With fewer steps than this between redistributions, base learners hardly differ.
 _FEW_STEPS = 3
 
 
@@ -49,15 +49,15 @@ class Generalist(Recipe):
 
         theta_g <- a_s * theta_g + (1 - a_s) * sum_k gamma_k(p) * theta_k;                 (2)
 
-    after a warm-up of t' epochs, every c epochs, it is handed back,
+    after a warm-up of t' epochs, every c epochs, it is redistributed,
 
         theta_k <- theta_g for all k.                                                      (3)
 
     Only theta_g is deployed.
 
-    Departures: none known from the algorithm as described. The papers' breakpoints of the mixing
-    ratio are not known to us; the presets take those of the released code, whose other quirks are
-    in ``generalist.official``.
+    Departures: none known from the published algorithm. We do not know the papers' breakpoints of
+    the mixing ratio; the presets use those of the released code. The other peculiarities of that
+    code are in ``generalist.official``.
 
     Attributes:
         learners: base learners, each with its own objective, optimiser, learning rate, weight decay
@@ -65,21 +65,22 @@ class Generalist(Recipe):
         mixing: gamma_k by learner name, as functions of progress; the others share the rest.
         average: the decay a of (2).
         warmup: t', in epochs or as a share of training.
-        every: c, in epochs or as a share of training, at least a step; 0 never redistributes. In a
-            very short training a share is a step or two, and the learners hardly part (a warning
-            says so).
+        every: c, in epochs or as a share of training, at least one step; 0 never redistributes. In
+            a very short training, a share may be one or two steps, so that the learners hardly
+            differ (a warning says so).
         batchnorm: BatchNorm statistics of the global learner: "average" them like weights, "copy"
             those of the learner with the largest ratio, or "reestimate" them on clean training
             images before deployment.
-        optimizer_state: momentum and the like at redistribution: "keep" or "reset".
-        skip_unused: leave out the first steps of a learner whose ratio is 0 until a redistribution
-            overwrites it, where that changes nothing else by a bit: see ``generalist.skipping``.
+        optimizer_state: momentum and other optimiser state at redistribution: "keep" or "reset".
+        skip_unused: skip the first steps of a learner whose ratio is 0 until a redistribution
+            overwrites it, if everything else stays bit-identical: see ``generalist.skipping``.
         project_onto: a learner's name: mix by gradient projection (RAMP, 2402.06827, section 4.3)
-            instead of by (2)'s weighted mean. Let D_k be what learner k has changed since the last
-            redistribution (or the start) at theta_0. Then, tensor by tensor, the mixture is theta_0
-            + gamma_o D_o + sum_k gamma_k max(cos(D_k, D_o), 0) D_k over the other learners k, o
-            being the named one. A step against learner o is left out. ``ramp`` itself mixes once
-            per epoch and has no moving average: here ``average: {decay: 0, warmup: false}``.
+            instead of by the weighted mean in (2). Let o be the named learner, theta_0 the weights
+            at the last redistribution (or at the start), and D_k the change of learner k since
+            then. Then, tensor by tensor, the mixture is theta_0 + gamma_o D_o
+            + sum_k gamma_k max(cos(D_k, D_o), 0) D_k over the other learners k. So a change that
+            points against that of learner o is ignored. ``ramp`` itself mixes once per epoch and
+            has no moving average, which is ``average: {decay: 0, warmup: false}`` here.
     """
 
     family = "Generalist"
@@ -111,8 +112,8 @@ class Generalist(Recipe):
         other = next((learner.name for learner in self.learners if learner.model), None)
         if other:
             raise ValueError(
-                f"learner {other!r} has an architecture of its own, so its weights cannot be "
-                "averaged; use generalist-distill"
+                f"learner {other!r} has its own architecture, so its weights cannot be averaged "
+                "with the others; use generalist-distill"
             )
         return self
 
@@ -127,7 +128,7 @@ class GeneralistMethod(Method):
     def __init__(self, recipe: Generalist, setting: Setting) -> None:
         self.recipe = recipe
         self._setting = setting
-        # A projection compares learners with each other, so one process must have them all.
+        # A projection compares learners with each other, so each process must have all of them.
         self.independent_learners = recipe.project_onto is None
         self.learners = build_learners(recipe.learners, setting)
         self.global_learner = copy.deepcopy(next(iter(self.learners.values())).model).eval()
@@ -137,19 +138,21 @@ class GeneralistMethod(Method):
             for name, learner in self.learners.items()
         }
         self.steps = 0
-        # All learners at the last redistribution, where a projection's changes begin.
+        # The weights of all learners at the last redistribution, from which a projection measures
+        # changes.
         self._start: list[Tensor] = []
         self._begin_anew()
-        # Distances just before a redistribution in the last step; else None.
+        # Distances just before the redistribution, if the last step had one; else None.
         self._parted: dict[str, Tensor] | None = None
-        # How far learners were apart just before the last redistribution of a whole cycle.
+        # Distance between learners just before the last redistribution that ended a whole cycle.
         self._apart_before = torch.zeros(())
         self._warmup = recipe.warmup.steps(setting.total_steps, setting.steps_per_epoch)
         every = recipe.every.steps(setting.total_steps, setting.steps_per_epoch)
         positive = bool(recipe.every.epochs or recipe.every.share)
         self._every = max(1, every) if positive else 0
         self._constant = constant_steps(recipe.mixing.values(), setting.total_steps)
-        # By learner: after how many steps its weights first count, and how many are left out.
+        # For each learner: after how many steps its weights are first used, and how many steps are
+        # skipped.
         self._unused = self._unused_steps()
         reset, copied = recipe.optimizer_state == "reset", recipe.batchnorm == "copy"
         self._skipped = {
@@ -165,8 +168,8 @@ class GeneralistMethod(Method):
         return True
 
     def _unused_steps(self) -> dict[str, int]:
-        """By learner, how many of its first steps leave no trace in the global learner's weights:
-        its ratio is 0 in all of them, and the redistribution after the last overwrites it."""
+        """For each learner, how many of its first steps have no effect on the global learner's
+        weights: its ratio is 0 in all of them, and the redistribution after them overwrites it."""
         last = overwritten_steps(self._constant, self._warmup, self._every)
         return {
             name: 0 if gamma or name == self.recipe.project_onto else last
@@ -186,7 +189,7 @@ class GeneralistMethod(Method):
         self._parted = None
         if self._redistribution_is_due():
             self._parted = self._distances()
-            if self.steps > self._warmup:  # what parted in the warm-up is over
+            if self.steps > self._warmup:  # distances from the warm-up do not count
                 self._apart_before = self._apart()
             self._redistribute()
         return losses
@@ -211,8 +214,9 @@ class GeneralistMethod(Method):
         return first_mixed(self._ratios, self._setting.total_steps, self._constant)
 
     def selectable(self, progress: float) -> bool:
-        """Once every learner that is ever mixed in has been: before, the global learner is another
-        method's (for Generalist-D, the moving average of adversarial training)."""
+        """True once every learner with a ratio above 0 at any time has been mixed in. Before that,
+        the global learner is that of another method (for Generalist-D, the moving average of
+        adversarial training)."""
         return progress >= self._mixed_from / self._setting.total_steps
 
     def _mix(self, progress: float) -> None:
@@ -230,8 +234,8 @@ class GeneralistMethod(Method):
         decay: float,
         axis: Axis = NO_PEERS,
     ) -> None:
-        """One step of the moving average, BatchNorm statistics by the recipe's rule; of ``models``,
-        each process on ``axis`` adds those of its own learners."""
+        """One step of the moving average, with BatchNorm statistics by the recipe's rule. Each
+        process on ``axis`` adds the ``models`` of the learners that it trains."""
         here = [name for name in models if axis.size == 1 or self.learners[name].here]
         states = [self._averaged_state(models[name]) for name in here]
         shares = [gamma[name] for name in here]
@@ -246,16 +250,16 @@ class GeneralistMethod(Method):
             axis.sum_(list(target.buffers()))
 
     def _averaged_state(self, model: nn.Module) -> list[Tensor]:
-        """The tensors of a network that are averaged: without buffers, unless the recipe says."""
+        """The tensors of a network that are averaged; buffers only if the recipe averages them."""
         return floating_state(model, self.recipe.batchnorm == "average")
 
     def _redistribution_is_due(self) -> bool:
-        """At t', t' + c, t' + 2c, ... steps (at c, 2c, ... without a warm-up)."""
+        """True after t', t' + c, t' + 2c, ... steps (after c, 2c, ... without a warm-up)."""
         since = self.steps - self._warmup
         return bool(self._every) and self.steps > 0 and since >= 0 and since % self._every == 0
 
     def _redistribute(self) -> None:
-        """Equation (3). Buffers go along, so that each learner equals the global learner."""
+        """Equation (3). Buffers are copied too, so that each learner equals the global learner."""
         if self.recipe.batchnorm == "reestimate":
             self._reestimate()
         source = floating_state(self.global_learner)
@@ -283,11 +287,12 @@ class GeneralistMethod(Method):
 
     def diagnostics(self, progress: float) -> dict[str, float]:
         """Learning rates, mixing ratios, and the l_2 distance of each learner from the global
-        one (before equation (3) if it was just applied), once its weights count.
+        learner, once its weights are used (if equation (3) was just applied, the distance before).
 
-        ``apart``, from the first whole cycle of redistribution on: the l_2 distance of the learner
-        that is farthest from the mean of the others (for two, their distance), over the norm of the
-        global learner's weights; the larger of now and just before the last redistribution."""
+        ``apart``, from the first whole cycle of redistribution on: the l_2 distance of a learner
+        from the mean of the others (with two learners, from each other), the largest over learners,
+        divided by the norm of the global learner's weights. It is the larger of the value now and
+        the value just before the last redistribution."""
         values = super().diagnostics(progress)
         away = self._parted or self._distances()
         for name, gamma in self._ratios(progress).items():
@@ -319,7 +324,7 @@ class GeneralistMethod(Method):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self.global_learner.load_state_dict(state["global"])
         if self._start:
@@ -329,19 +334,19 @@ class GeneralistMethod(Method):
 
 
 def _warn(recipe: Generalist, warmup: int, every: int, total_steps: int) -> None:
-    """Point out settings under which learners and global learner hardly interact."""
+    """Warn of settings with which learners and global learner hardly interact."""
     text = ""
-    if not every or total_steps == 1:  # a single step: built for its form only
+    if not every or total_steps == 1:  # a single step: it is not built for training
         return
     if warmup > total_steps:
         text = (
-            f"the warm-up of {warmup} steps outlasts training ({total_steps}), so that nothing is "
-            "redistributed: lower `warmup`, or give it as a share such as 62.5%"
+            f"the warm-up of {warmup} steps is longer than training ({total_steps}), so there is "
+            "no redistribution: lower `warmup`, or give it as a share such as 62.5%"
         )
     elif recipe.every.share and every < _FEW_STEPS:
         text = (
-            f"{every} steps from one redistribution to the next are too few for learners to part "
-            "from each other: train longer, or raise `every`"
+            f"with {every} steps from one redistribution to the next, learners hardly differ from "
+            "each other: train longer, or raise `every`"
         )
     if text:
         warnings.warn(text, stacklevel=5)

@@ -1,4 +1,4 @@
-"""How base learners are weighed and averaged into the global learner."""
+"""How base learners are weighted and averaged into the global learner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MovingAverage(Config):
     Attributes:
         decay: ``a`` itself, or None to derive it from ``horizon``.
         horizon: mean age of the weights in the average, as a fraction of training:
-            a = 1 - 1 / (horizon * total_steps), so that a preset holds for any length.
+            a = 1 - 1 / (horizon * total_steps), so that a preset fits trainings of any length.
         warmup: use min(a, (s + 1) / (s + 10)) at step s (SEAT and the Generalist code), which
             forgets the initial weights quickly.
     """
@@ -48,7 +48,7 @@ def ratios(
 ) -> dict[str, float]:
     """gamma_k for every learner, summing to 1.
 
-    Learners without a schedule share what the others leave, in equal parts.
+    Learners without a schedule divide the remaining ratio among them, in equal parts.
     """
     given = {name: schedule(progress) for name, schedule in schedules.items()}
     free = [name for name in names if name not in given]
@@ -57,7 +57,7 @@ def ratios(
 
 
 def constant_steps(schedules: Iterable[Schedule], total_steps: int) -> int:
-    """During how many first optimiser steps (at progress step / total) no ratio changes."""
+    """The number of first optimiser steps (at progress step / total) in which no ratio changes."""
     ends = [_constant_until(schedule) for schedule in schedules]
     until = min(ends, default=math.inf)
     steps = min(total_steps, math.ceil(min(until, 1.0) * total_steps) + 1)
@@ -77,7 +77,8 @@ def _constant_until(schedule: Schedule) -> float:
 def first_mixed(
     gamma: Callable[[float], Mapping[str, float]], total_steps: int, constant: int
 ) -> int:
-    """The first optimiser step at which every learner has been mixed in that ever is.
+    """The first optimiser step at which every learner with a ratio above 0 at any time has been
+    mixed in.
 
     Args:
         gamma: the ratios at a progress.
@@ -95,10 +96,10 @@ def first_mixed(
 
 
 def check_ratios(schedules: Mapping[str, Schedule], names: Sequence[str]) -> None:
-    """Raise ValueError unless the ratios are in [0, 1] and sum to 1 at every moment.
+    """Raise ValueError unless the ratios are in [0, 1] and sum to 1 at any progress.
 
-    Looked at on a grid, at every point of a schedule and just before it: linear schedules are
-    extreme there, ``step`` ones jump there, and ``cosine`` ones differ from linear ones in between.
+    They are checked at every point of a schedule and just before it, since linear schedules have
+    their extremes there and ``step`` schedules jump there; and on a grid, for ``cosine`` schedules.
     """
     unknown = sorted(set(schedules) - set(names))
     if unknown:

@@ -1,6 +1,7 @@
-"""Generalist as the released code does it (PKU-ML/Generalist at f0dc153), quirks included.
+"""Generalist as in the released code (PKU-ML/Generalist at f0dc153), with its peculiarities.
 
-The released script cannot run as published; this is its evident intent. Read ``framework`` first.
+The released script does not run as published; this is what it evidently means to do. Read
+``framework`` first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from generalist.presets import NATURAL, late_stage_decay
 
 
 class GeneralistOfficial(Generalist):
-    """Generalist-D as released: theta_g follows averages of averages and is handed back in bursts.
+    """Generalist-D as released: theta_g averages averages and is redistributed in bursts.
 
     The code of 2303.13813 (PKU-ML/Generalist at f0dc153), which differs from the paper's algorithm.
     Each learner k has its own average e_k <- a_s * e_k + (1 - a_s) * theta_k with
@@ -34,23 +35,24 @@ class GeneralistOfficial(Generalist):
     where beta is 1 until two thirds of training and falls linearly to 0.4 at the end (epochs 80
     and 120 of 120).
 
-    Quirks of the code, each with its switch:
+    Peculiarities of the code, each with a switch:
 
     * ``nested_average``: the average of averages above. False averages theta_k directly.
-    * ``burst``: redistribution stands inside the batch loop under ``epoch % c == 0``, so in those
+    * ``burst``: redistribution is inside the batch loop, under ``epoch % c == 0``, so in those
       epochs both learners are overwritten after *every batch* (a nearly frozen epoch).
-      False hands back once, at the end of such an epoch.
+      False redistributes once, at the end of such an epoch.
     * ``shared_lr``: the robust learner's lr and schedule overwrite the natural learner's at every
-      step (0.01 in the paper's ResNet-18 setting). False leaves the natural learner its own.
+      step (0.01 in the paper's ResNet-18 setting). With False, the natural learner keeps its own.
     * ``zero_means_one``: a beta of exactly 0 is read as 1. The code takes beta at the end of each
-      epoch, so a schedule that ends at 0 is read as 1 during the whole last epoch. The default
-      schedule ends at 0.4 and never meets this. False takes beta as it is.
+      epoch, so a schedule that ends at 0 is read as 1 during the whole last epoch. This does not
+      occur with the default schedule, which ends at 0.4. False uses a beta of 0 unchanged.
 
-    As in the code, momentum, averages and step counters survive redistribution, and buffers are
-    averaged like weights. Departure: lr and beta move with every step here, with every epoch in the
-    code. Not reproduced: its choice of the checkpoint on the test set, and its evaluation attacks,
-    which run 10 steps whatever their name says. Learning rates come from the suite (the code: SGD
-    0.01, weight decay 3.5e-3 robust and 5e-4 natural; eps 0.031, step 0.007).
+    As in the code, momentum, averages and step counters are kept at redistribution, and buffers are
+    averaged like weights. Departure: lr and beta change with every step here, with every epoch in
+    the code. Not reproduced: the code's choice of the checkpoint on the test set, and its
+    evaluation attacks, which run 10 steps even if their names say otherwise. Learning rates come
+    from the suite (the code: SGD 0.01, weight decay 3.5e-3 robust and 5e-4 natural; eps 0.031,
+    step 0.007).
     """
 
     learners: tuple[LearnerConfig, ...] = default_learners(
@@ -93,8 +95,8 @@ class _OfficialMethod(GeneralistMethod):
 
     def __init__(self, recipe: GeneralistOfficial, setting: Setting) -> None:
         super().__init__(recipe, setting)
-        # The code's unit is the epoch; with c given as a share of a short training, an "epoch" is
-        # a fifth of c, as epochs are to its c = 5.
+        # The code counts in epochs. If c is a share of a short training, an "epoch" is a fifth of
+        # c here, since the code has c = 5 epochs.
         self._epoch_steps = (
             setting.steps_per_epoch
             if recipe.every.epochs is not None
@@ -107,11 +109,12 @@ class _OfficialMethod(GeneralistMethod):
         }
 
     def _unused_steps(self) -> dict[str, int]:
-        """None: the averages e_k, which redistribution spares, remember every step."""
+        """No steps: redistribution does not overwrite the averages e_k, which depend on every
+        step."""
         return dict.fromkeys(self.learners, 0)
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """As of ``Generalist``."""
+        """As in ``Generalist``."""
         epoch = self.steps // self._epoch_steps + 1
         self._epoch_end = min(1.0, epoch * self._epoch_steps / self._setting.total_steps)
         return super().update(batch, progress)
@@ -133,11 +136,11 @@ class _OfficialMethod(GeneralistMethod):
         self._average(self.global_learner, self.averages, self._ratios(progress), decay, axis)
 
     def _redistribution_is_due(self) -> bool:
-        """During the whole of epochs t', t' + c, ...
+        """True during the whole of epochs t', t' + c, ...
 
         The code counts epochs from 1, so epoch t' is the one that ends t' epochs into training
-        (75, 80, ..., 120 of 120: ten bursts, one at the end). The code asks for ``epoch % c == 0``,
-        which is the same for a t' that is a multiple of c, as in its settings.
+        (75, 80, ..., 120 of 120: ten bursts, one at the end). The code tests ``epoch % c == 0``,
+        which is the same if t' is a multiple of c, as in its settings.
         """
         if not self.recipe.burst:
             return super()._redistribution_is_due()
@@ -148,7 +151,7 @@ class _OfficialMethod(GeneralistMethod):
         return since >= 0 and since % self._every < self._epoch_steps
 
     def alone(self) -> dict[str, nn.Module]:
-        """The learners' own averages; without the nested average they are not kept."""
+        """The learners' own averages; without the nested average there are none."""
         return dict(self.averages) if self.recipe.nested_average else super().alone()
 
     def share(self, mesh: Mesh) -> None:

@@ -1,4 +1,4 @@
-"""The Generalist variants of the papers, as data."""
+"""The variants of Generalist in the papers, as default values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from generalist.framework import Generalist
 
 
 def late_stage_decay(start: float, end: float, since: float = 2 / 3) -> Schedule:
-    """``start`` until ``since``, then linearly to ``end``: the ratio that does best in 2510.13361.
+    """``start`` until ``since``, then linearly to ``end``: the best form of ratio in 2510.13361.
 
     The released code decays from epoch 80 of 120, hence two thirds.
     """
@@ -19,7 +19,7 @@ def late_stage_decay(start: float, end: float, since: float = 2 / 3) -> Schedule
 
 
 def _falling_to(ratio: float, *robust: str) -> dict[str, Schedule]:
-    """Ratios of the robust learners that begin at equal parts and end at ``ratio`` each."""
+    """Ratios of the robust learners, which start at equal parts and end at ``ratio`` each."""
     return {name: late_stage_decay(1 / len(robust), ratio) for name in robust}
 
 
@@ -58,10 +58,10 @@ class GeneralistD(Generalist):
 class GeneralistDAdam(GeneralistD):
     """Generalist-D with Adam for the natural learner, SGD for the robust one (2510.13361).
 
-    The paper reports that optimisers of their own help the learners: Adam for natural, SGD for
-    adversarial training. Everything else is ``generalist-d``.
+    The paper reports that a separate optimiser for each learner helps: Adam for natural, SGD for
+    adversarial training. Everything else is as in ``generalist-d``.
 
-    Departure: the settings of the paper's Adam are not known to us; these are torch's defaults (lr
+    Departure: we do not know the settings of the paper's Adam; here they are torch's defaults (lr
     0.001, no weight decay). The lr follows the suite's schedule.
     """
 
@@ -73,8 +73,8 @@ class GeneralistDAdam(GeneralistD):
 class GeneralistDNorms(Generalist):
     """Generalist-D across norms: an l_inf and an l_2 learner (2510.13361).
 
-    The cross-norm trade-off. Both ratios are 0.5 throughout: the paper's schedule for this variant
-    is not known to us.
+    It addresses the trade-off between norms. Both ratios are 0.5 throughout training; we do not
+    know the paper's schedule for this variant.
     """
 
     learners: tuple[LearnerConfig, ...] = default_learners(LINF, L2)
@@ -84,7 +84,8 @@ class GeneralistT(Generalist):
     """Generalist-T: natural, l_inf and l_2 learners (2510.13361).
 
     The two robust ratios are 0.5 each until two thirds of training, then fall linearly to 0.3; the
-    natural one takes the rest (0.4). Late-stage decay; the paper's breakpoints are not known to us.
+    natural one takes the rest (0.4). This is a late-stage decay; we do not know the paper's
+    breakpoints.
     """
 
     search = (
@@ -105,7 +106,8 @@ class GeneralistT(Generalist):
 class Generalist4(Generalist):
     """Generalist with 4 learners: natural, l_inf, l_2 and l_1 (our extension: open question 3).
 
-    2510.13361 leaves more than three learners open. Equal mixing ratios; see ``Generalist``.
+    2510.13361 leaves more than three learners as an open question. Equal mixing ratios; see
+    ``Generalist``.
     """
 
     learners: tuple[LearnerConfig, ...] = default_learners(NATURAL, LINF, L2, L1)

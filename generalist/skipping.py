@@ -1,4 +1,4 @@
-"""Which first steps of a learner leave no trace in the global learner."""
+"""Which first steps of a learner have no effect on the global learner and can be skipped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _DRAWING = ("drop", "stochastic", "noise", "rrelu", "fractional")
 
 
 def overwritten_steps(constant: int, warmup: int, every: int) -> int:
-    """After how many steps the last redistribution within the first ``constant`` ones comes.
+    """The number of steps before the last redistribution within the first ``constant`` steps.
 
     Args:
-        constant: the first steps, during which no mixing ratio changes.
-        warmup: steps before the first redistribution.
-        every: steps from one to the next; 0: there is none.
+        constant: number of first steps in which no mixing ratio changes.
+        warmup: number of steps before the first redistribution.
+        every: number of steps from one redistribution to the next; 0: there is none.
     """
     if not every or constant < max(1, warmup):
         return 0
@@ -25,19 +25,20 @@ def overwritten_steps(constant: int, warmup: int, every: int) -> int:
 
 
 def leaves_nothing(learner: Learner, *, optimizer_reset: bool, buffers_copied: bool) -> bool:
-    """Whether everything else stays the same, bit by bit, if a learner rests until its weights
+    """Whether everything else stays bit-identical if a learner skips its steps until its weights
     are overwritten.
 
-    A redistribution overwrites parameters and floating-point buffers, and nothing else. So it must
-    not leave behind: the optimiser's state (momentum, unless reset or not there at all); the
-    position of random draws (of the objective, or of dropout and the like, which all learners draw
-    from one source); a count of batches that is used (BatchNorm without a fixed momentum) or handed
-    on; any other integer state of the network. Order and augmentation of images and the learning
-    rate depend on the step alone. Draws that a network makes outside a module are not seen here.
+    A redistribution overwrites parameters and floating-point buffers, but nothing else. So the
+    skipped steps must not change anything else that has an effect later: the optimiser's state
+    (momentum, unless it is reset or there is none); the state of a random generator (of the
+    objective, or of layers such as dropout, for which all learners share one generator); a count of
+    batches that is used (BatchNorm without a fixed momentum) or copied; any other integer state of
+    the network. The order and augmentation of images and the learning rate depend only on the step.
+    Random draws that a network makes outside of a module cannot be detected here.
 
     Args:
-        optimizer_reset: a redistribution resets optimisers.
-        buffers_copied: the global learner takes a learner's buffers whole (``batchnorm: copy``).
+        optimizer_reset: whether a redistribution resets optimisers.
+        buffers_copied: whether the global learner copies a learner's buffers (``batchnorm: copy``).
     """
     optimizer = learner.config.optimizer
     stateless = optimizer.name == "sgd" and not optimizer.momentum

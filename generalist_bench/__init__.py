@@ -1,8 +1,8 @@
 """Generalist-Bench in Python: ``import generalist_bench as gb``.
 
 ``gb.evaluate`` attacks a network, ``gb.train`` trains one, ``gb.load`` reads a study, ``gb.attack``
-gives adversarial images. Images are [n, c, h, w] in [0, 1] everywhere, and radii are in the same
-unit (``"8/255"``).
+returns adversarial images. Images are always [n, c, h, w] in [0, 1], and radii are in the same unit
+(``"8/255"``).
 """
 
 from generalist_bench._shadow import refuse_shadows

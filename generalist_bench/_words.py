@@ -1,4 +1,4 @@
-"""Messages that name options of the command line, in the words of Python."""
+"""Turns names of command-line options in messages into names of Python arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmark.core.errors import BenchmarkError
 
 @contextmanager
 def in_python_words() -> Iterator[None]:
-    """Errors raised inside say ``n_aa`` where they would say ``--n-aa``."""
+    """Errors that are raised inside say ``n_aa`` instead of ``--n-aa``."""
     try:
         yield
     except BenchmarkError as error:

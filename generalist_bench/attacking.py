@@ -17,7 +17,7 @@ from benchmark.core.errors import ConfigError, DataError
 from benchmark.core.registry import did_you_mean
 from benchmark.core.threat import NormName, Pixels, ThreatModel, check_eps
 
-# What sets the relatives of PGD apart, as in the metrics of these names.
+# The settings by which variants of PGD differ, as in the metrics of the same names.
 _PGD: Mapping[str, Mapping[str, Any]] = {
     "pgd": {},
     "mim": {"momentum": 1.0},
@@ -42,27 +42,27 @@ def attack(
 ) -> Tensor:
     """Adversarial images for ``x``: within ``eps`` of it under ``norm``, and in [0, 1].
 
-    The network is attacked in eval mode, on its own device, and left as it was.
+    The network is attacked in eval mode, on its own device. Its mode is restored afterwards.
 
     Args:
         name: ``pgd``, ``mim`` or ``cw`` (the last iterate of ``steps`` steps), ``autoattack``, or
             one of its parts: ``apgd-ce``, ``apgd-t``, ``fab-t``, ``square``, ...
-        net: images [n, c, h, w] in [0, 1] to logits [n, k].
+        net: maps images [n, c, h, w] in [0, 1] to logits [n, k].
         x: float images in [0, 1]; y: labels [n].
-        eps: radius in units of pixels, ``"8/255"`` or a number. Default: 8/255, under l_2 128/255,
-            under l_1 12.
-        steps, step, start: of ``pgd``, ``mim`` and ``cw`` alone; the step is 2.5 eps / steps unless
-            given.
-        seed: of everything random.
+        eps: radius in units of pixels, ``"8/255"`` or a number. Default: 8/255 under l_inf, 128/255
+            under l_2, 12 under l_1.
+        steps, step, start: only for ``pgd``, ``mim`` and ``cw``; the default step size is
+            2.5 eps / steps.
+        seed: seed of all random numbers.
         batch_size: images per forward pass.
 
     Returns:
-        A tensor like ``x``, without history. AutoAttack and its parts give the image itself where
-        it is wrong already, or where they find nothing.
+        A tensor like ``x``, detached. AutoAttack and its parts return the image itself if it is
+        misclassified without an attack, or if they find no adversarial example.
 
     Raises:
-        ConfigError: an unknown attack, or a radius that is none (8 instead of 8/255).
-        DataError: images outside of [0, 1], or labels that do not belong to them.
+        ConfigError: an unknown attack, or an impossible radius (8 instead of 8/255).
+        DataError: images outside of [0, 1], or labels that do not fit the images.
 
     >>> import torch
     >>> import generalist_bench as gb

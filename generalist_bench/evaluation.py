@@ -1,4 +1,4 @@
-"""``evaluate``: a network and images in memory to figures with their intervals."""
+"""``evaluate``: measures a network on images in memory, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Asked = Sequence[str | Mapping[str, Any] | Metric]
 
 @dataclass(frozen=True)
 class Finding:
-    """What makes attacks on the network doubtful: a short name, and a sentence with its figure."""
+    """A reason to doubt the attacks on the network: a short name, and a sentence with a figure."""
 
     name: str
     text: str
@@ -51,15 +51,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
-        outcomes: a row per test image with its ``label``, and by metric whether the network was
-            right (True), wrong (False) or not asked (missing).
-        findings: of the reliability checks; empty for a network that can be attacked as it should.
-        warnings: of AutoAttack, by metric.
+        outcomes: a row per test image with its ``label`` and, for each metric, whether the network
+            was right (True), wrong (False) or not tested (missing).
+        findings: reasons to doubt the attacks, from the reliability checks; empty if there are
+            none.
+        warnings: warnings of AutoAttack, by metric.
         record: the content of ``evaluation.json``.
-        folder: where the record is; None where no ``out`` was given.
+        folder: the folder of the record; None if no ``out`` was given.
     """
 
     outcomes: pd.DataFrame
@@ -70,11 +71,11 @@ class Result:
     _figures: Mapping[str, Mapping[str, Any]]
 
     def table(self) -> pd.DataFrame:
-        """A row per metric, numbers as numbers.
+        """A row per metric; numbers are numbers, not text.
 
-        Columns: ``value`` (an accuracy in [0, 1], unless the metric is none), its 95 % interval
-        ``low`` to ``high`` for new images (NaN where a figure has none), ``n`` images, ``norm`` and
-        ``eps`` of an attack, and all ``settings`` in words.
+        Columns: ``value`` (an accuracy in [0, 1], if the metric is an accuracy), its 95 % interval
+        ``low`` to ``high`` for new images (NaN if a figure has none), ``n`` images, ``norm`` and
+        ``eps`` of an attack, and all ``settings`` as text.
         """
         rows = {}
         for name, figure in self._figures.items():
@@ -100,7 +101,7 @@ class Result:
         return self._shown().to_html() + (f"<ul>{doubts}</ul>" if doubts else "")
 
     def _shown(self) -> pd.DataFrame:
-        """The table as people read it: per cent, radii as they were written."""
+        """The table for display: in per cent, with radii as the user wrote them."""
         table = self.table()
         bounds = zip(table["low"], table["high"], strict=True)
         entries = [self.record["metrics"][name]["ball"] for name in table.index]
@@ -139,32 +140,32 @@ def evaluate(
     data_root: str | Path = "data",
     quiet: bool = False,
 ) -> Result:
-    """Attack a network that is in memory, and say how far the figures can be trusted.
+    """Attack a network that is in memory, and check whether the results can be trusted.
 
-    The network is looked at by the reliability checks first, then measured by each metric, in eval
-    mode, on the device that its weights are on. Its mode and your random generators are as before
-    afterwards. Nothing is written unless ``out`` is given.
+    First the reliability checks test the network, then each metric measures it, in eval mode and on
+    the device of its weights. Afterwards, its mode and the global random generators are as before.
+    Nothing is written unless ``out`` is given.
 
     Args:
-        net: images [n, c, h, w] in [0, 1] to logits; **normalisation belongs inside**.
+        net: maps images [n, c, h, w] in [0, 1] to logits; **normalisation belongs inside**.
         x: images [n, c, h, w], uint8 or floats in [0, 1], with labels ``y``; or, without ``y``, a
             torch ``Dataset`` or a Hugging Face ``datasets.Dataset``.
-        metrics: names (``generalist-bench list panels`` has them), or settings such as
+        metrics: names (``generalist-bench list panels`` shows them), or settings such as
             ``{"kind": "pgd", "threat": {"eps": "4/255", "steps": 50}}``.
-        eps: radius of all attacks that are named, ``"8/255"`` or a number; or one for each norm,
-            ``{"linf": "8/255", "l2": 0.5}``. Default: 8/255 under l_inf, 128/255 under l_2, 12
-            under l_1.
-        n, n_aa: so many images, a random sample; and so many for AutoAttack. Default: all.
-        seed: of samples and attacks.
-        classes: their number or names, where neither data nor logits tell.
-        name: of the network, in tables.
+        eps: radius of all attacks that are given by name, ``"8/255"`` or a number; or one for each
+            norm, ``{"linf": "8/255", "l2": 0.5}``. Default: 8/255 under l_inf, 128/255 under l_2,
+            12 under l_1.
+        n, n_aa: number of images, a random sample; number of images for AutoAttack. Default: all.
+        seed: seed of samples and attacks.
+        classes: number or names of the classes, if they follow neither from data nor from logits.
+        name: name of the network in tables.
         out: a folder for the record, which ``load`` and ``generalist-bench report`` read.
         data_root: folder of published corrupted images, if there are any.
         quiet: show no progress.
 
     Raises:
-        ConfigError: a network or a metric that cannot be used, a radius that is none.
-        DataError: images outside of [0, 1], labels that do not fit.
+        ConfigError: a network or a metric that cannot be used, an impossible radius.
+        DataError: images outside of [0, 1], labels that do not fit the images.
 
     >>> import torch
     >>> import generalist_bench as gb
@@ -211,7 +212,7 @@ def request_for(
     progress: Progress,
     dataset: str = "",
 ) -> EvaluationRequest:
-    """What to measure, as the commands take it. Raises ConfigError: see ``metrics_at``."""
+    """What to measure, in the form that commands use. Raises ConfigError: see ``metrics_at``."""
     if isinstance(metrics, str):
         raise ConfigError(f"metrics is a list of names: write [{metrics!r}]")
     return EvaluationRequest(
@@ -250,7 +251,7 @@ def _class_names(
     names: tuple[str, ...],
     device: torch.device,
 ) -> tuple[str, ...]:
-    """As many names as the network has logits."""
+    """Names of classes, as many as the network has logits."""
     if isinstance(classes, int):
         return tuple(map(str, range(classes)))
     if classes or names:
@@ -266,7 +267,7 @@ def _class_names(
                 f"the network fails on images of shape {list(image.shape)}: {error}"
             ) from error
     if not isinstance(logits, torch.Tensor) or logits.ndim < 2:
-        raise ConfigError("the network gives no tensor of logits [n, k]; say how many classes=k")
+        raise ConfigError("the network returns no tensor of logits [n, k]; give classes=k")
     return tuple(map(str, range(logits.shape[1])))
 
 

@@ -1,4 +1,4 @@
-"""``load``: what runs left behind, as tables and plots."""
+"""``load``: reads the records of runs, for tables and plots."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Study:
 
     @property
     def methods(self) -> list[str]:
-        """What the rows of the tables are called."""
+        """The names of the rows of the tables."""
         return list(self.record.methods)
 
     @cached_property
@@ -47,11 +47,11 @@ class Study:
         return summarise(self.record)
 
     def table(self) -> pd.DataFrame:
-        """A row per method and metric, numbers as numbers.
+        """A row per method and metric; numbers are numbers, not text.
 
         Columns: ``method``, ``metric``, ``value`` with its 95 % interval ``low`` to ``high`` over
-        images and seeds (NaN where there is none), ``sd`` over seeds, ``seeds``, ``n`` images,
-        ``mark`` (best, tied or nothing), ``note`` (what is held against a figure), ``settings``.
+        images and seeds (NaN if there is none), ``sd`` over seeds, ``seeds``, ``n`` images,
+        ``mark`` (best, tied or empty), ``note`` (doubts about a figure), ``settings``.
         """
         return numbers(self._model, self.record)
 
@@ -59,12 +59,12 @@ class Study:
         """Two methods on the same images: paired differences and exact tests, seed by seed.
 
         Columns: ``seed``, ``metric``, ``n`` shared images, accuracies ``first`` and ``second``,
-        ``difference`` with its 95 % bootstrap interval ``low`` to ``high``, images that one alone
-        has right (``only_first``, ``only_second``), ``p`` (exact McNemar, adjusted after Holm over
-        the metrics of a seed) and ``verdict``.
+        ``difference`` with its 95 % bootstrap interval ``low`` to ``high``, numbers of images that
+        only one method classifies correctly (``only_first``, ``only_second``), ``p`` (exact McNemar
+        test, adjusted by Holm's method over the metrics of a seed) and ``verdict``.
 
         Raises:
-            BenchmarkError: an unknown method, or two without a seed or a metric in common.
+            BenchmarkError: an unknown method, or two methods without a common seed or metric.
         """
         one, other = self._runs(first), self._runs(second)
         shared = [seed for seed in one if seed in other]
@@ -79,18 +79,18 @@ class Study:
     def front(
         self, fronts: Mapping[str, Sequence[str]] | None = None, *, metric: str | None = None
     ) -> pd.DataFrame:
-        """Where methods stand between clean and robust accuracy, and what no other beats.
+        """The trade-off between clean and robust accuracy, and which methods are on the front.
 
-        With ``fronts`` (by name, the labels of settings of one method, such as one per beta of
-        TRADES), or where the suite names some, each is compared as a whole: a row per setting, and
-        the hypervolume of the front with its 95 % interval, in units of accuracy squared. Without,
-        all methods are one front, and no hypervolume is given.
+        ``fronts`` maps a name to the labels of several settings of one method, such as one per beta
+        of TRADES; a suite can name fronts too. Then fronts are compared as a whole: the table has a
+        row per setting, and the hypervolume of the front with its 95 % interval, in units of
+        accuracy squared. Without fronts, all methods are one front, and there is no hypervolume.
 
         Columns: ``front``, ``method``, ``clean``, ``robust``, ``on_hull`` (no mixture of two others
-        beats it), ``hypervolume``, ``hypervolume_low``, ``hypervolume_high``.
+        is better in both), ``hypervolume``, ``hypervolume_low``, ``hypervolume_high``.
 
         Args:
-            metric: of the robust accuracy; default: the first main attack.
+            metric: metric of the robust accuracy; default: the first main attack.
 
         Raises:
             BenchmarkError: an unknown label or metric, or a single front.
@@ -129,8 +129,8 @@ class Study:
         """Clean against robust accuracy, with 95 % intervals and the Pareto front.
 
         Args:
-            ax: axes to draw on; a new figure's unless given.
-            metric: of the robust accuracy; default: the first main attack.
+            ax: axes to draw on; default: those of a new figure.
+            metric: metric of the robust accuracy; default: the first main attack.
 
         Returns:
             The axes.
@@ -200,15 +200,15 @@ def _rows(found: Any) -> pd.DataFrame:
 
 
 def load(path: str | Path, *beside: str | Path) -> Study:
-    """Read a study: a folder of ``train``, of ``generalist-bench run``, or that of one run.
+    """Read a study: a folder of ``train`` or of ``generalist-bench run``, or the folder of one run.
 
     Args:
         path: the folder.
-        beside: further folders of runs, or of networks that ``evaluate`` wrote with ``out``, whose
-            rows stand with the others; all of the same test images.
+        beside: further folders of runs, or of networks that ``evaluate`` wrote with ``out``; their
+            rows are added. All must have the same test images.
 
     Raises:
-        BenchmarkError: no such record, or a damaged one.
+        BenchmarkError: a record is missing or damaged.
 
     >>> import tempfile
     >>> import generalist_bench as gb

@@ -1,4 +1,4 @@
-"""``train``: a method on a data set, to a trained network."""
+"""``train``: trains a network by a method on a data set."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from generalist_bench.evaluation import METRICS, Asked, Result, read_result, req
 
 @dataclass(frozen=True)
 class _Lent:
-    """What was given in Python rather than by name, and the names that stand for it."""
+    """Objects that were given in Python instead of by name, and the names they get."""
 
     dataset: tuple[str, Any] | None
     network: tuple[str, Any] | None
 
     @contextmanager
     def known(self) -> Iterator[None]:
-        """Inside, the names are known to the registries."""
+        """Inside, the registries contain these names."""
         with ExitStack() as stack:
             if self.dataset:
                 stack.enter_context(DATASETS.lent(*self.dataset))
@@ -59,9 +59,9 @@ class Run:
     """A trained network and its record.
 
     Attributes:
-        network: what the method deploys, in eval mode: images in [0, 1] to logits.
-        folder: of the run; without ``out`` a temporary one, which goes with this object.
-        method: what tables call it; seed: of the training.
+        network: the deployed network, in eval mode: maps images in [0, 1] to logits.
+        folder: the run's folder; without ``out`` a temporary one, deleted with this object.
+        method: its name in tables; seed: the seed of the training.
         training: the content of ``training.json``: steps, cost, the chosen checkpoint.
         curves: losses and validation accuracies, a row per epoch and validation.
     """
@@ -92,15 +92,15 @@ class Run:
     ) -> Result:
         """Measure the network on the test images of the data set that it was trained on.
 
-        The figures stand in the run's folder; for the arguments see ``evaluate``.
+        The figures are recorded in the run's folder; for the arguments see ``evaluate``.
 
         Raises:
             ConfigError, DataError: see ``evaluate``; no test images were given.
         """
         if not self._has_test:
             raise ConfigError(
-                "no test images were given; name them by train(..., test=...), or measure "
-                "others by evaluate(run.network, x, y)"
+                "no test images were given; give them to train(..., test=...), or measure on "
+                "other images by evaluate(run.network, x, y)"
             )
         progress = Progress(quiet)
         with in_python_words(), self._lent.known(), generators_kept():
@@ -127,34 +127,34 @@ def train(
     device: str = "auto",
     quiet: bool = False,
 ) -> Run:
-    """Train a network by a method, and give it back in eval mode.
+    """Train a network by a method, and return it in eval mode.
 
-    With ``out``, several methods and seeds on the same data make one study, which ``load`` reads; a
-    run that is finished there is not trained again, and one that was interrupted goes on.
+    With ``out``, several methods and seeds on the same data make one study, which ``load`` reads. A
+    run that is finished there is not trained again, and an interrupted one is resumed.
 
     Args:
         method: a name (``generalist-bench list methods``), ``my_file.py:MyMethod``, a class, or a
             mapping of a name and hyper-parameters: ``{"name": "trades", "beta": 3}``.
         dataset: a name (``generalist-bench list datasets``); a torch ``Dataset`` or a Hugging Face
             ``datasets.Dataset``; or a pair (images, labels). Training images are rounded to 8 bits.
-        network: an architecture by name (``generalist-bench list models``); a network, which is
-            copied and left as it is; or a function that makes one.
+        network: an architecture by name (``generalist-bench list models``); a network, of which a
+            copy is trained; or a function that makes one.
         epochs: passes over the training images; default: 30.
-        eps: training radius under l_inf; default: 8/255. ``settings`` has those of other norms.
-        seed: of weights, order and attacks.
-        test: test images for ``Run.evaluate``, in the forms of ``dataset``, where that is no name.
-        settings: anything else that a suite says, such as
-            ``{"train": {"batch_size": 64}, "optimizer": {"lr": 0.05}}``. Images that were not given
-            by name are neither flipped nor, below 32 pixels, cropped, unless
-            ``{"dataset": {"flip": True, "crop": 2}}`` says so.
-        out: a folder for the study; without, the record lives as long as the run does.
+        eps: training radius under l_inf; default: 8/255. Use ``settings`` for other norms.
+        seed: seed of weights, order of images and attacks.
+        test: test images for ``Run.evaluate``, in the forms of ``dataset``, if that is not a name.
+        settings: any other settings of a suite, such as
+            ``{"train": {"batch_size": 64}, "optimizer": {"lr": 0.05}}``. By default, images that
+            are not given by name are not flipped and, below 32 pixels, not cropped;
+            ``{"dataset": {"flip": True, "crop": 2}}`` changes that.
+        out: a folder for the study; without it, the record is deleted with the run.
         data_root: folder that holds data sets by name.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         quiet: show no progress.
 
     Raises:
         ConfigError: an unknown name or setting. DataError: data that cannot be used.
-        DivergenceError: the loss became absurd.
+        DivergenceError: the loss is not finite, or has exploded.
 
     >>> import generalist_bench as gb
     >>> small = {"train": {"batch_size": 32}, "dataset": {"limit": 64}}
@@ -212,10 +212,10 @@ def train(
 
 
 def _named(method: type) -> str:
-    """The name that records have for a class; it stays known, for the next training in the same
+    """The name of a class in records. It stays registered, for further trainings in the same
     study."""
     name = pinned_to_source(method)
-    # a notebook's cell that is run again makes an equal class
+    # when a notebook's cell is run again, it makes an equal class anew
     METHODS.register(name, method, replace=True)
     return name
 
@@ -234,7 +234,7 @@ def _given_net(network: Any) -> tuple[str, Any] | None:
 def _given_data(dataset: Any, test: Any, progress: Progress) -> tuple[str, Any] | None:
     if isinstance(dataset, str):
         if test is not None:
-            raise ConfigError(f"{dataset} has test images of its own; leave test out")
+            raise ConfigError(f"{dataset} has its own test images; remove test")
         return None
     images, names = split_of(dataset, where="dataset", progress=progress)
     images = in_8_bits(images)

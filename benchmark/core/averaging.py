@@ -1,4 +1,4 @@
-"""Averages of networks in weight space, and the BatchNorm statistics that go with them."""
+"""Averages of networks in weight space, and the BatchNorm statistics that they need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from benchmark.core.mesh import NO_PEERS, Axis
 
 
 def floating_state(model: nn.Module, buffers: bool = True) -> list[Tensor]:
-    """Parameters and, if asked, floating-point buffers, in a fixed order, detached and shared."""
+    """Parameters and, if asked, floating-point buffers, in a fixed order. The tensors are detached
+    and share memory with the model."""
     state = [parameter.detach() for parameter in model.parameters()]
     if buffers:
         state += [buffer for buffer in model.buffers() if buffer.is_floating_point()]
@@ -34,11 +35,11 @@ def move_towards(
 ) -> None:
     """target <- decay * target + (1 - decay) * sum_k shares[k] * sources[k], in place.
 
-    One foreach call per learner: a Python loop over the tensors of a ResNet-18 costs ten times
-    more launches.
+    It makes one foreach call per learner, since a Python loop over the tensors of a ResNet-18 needs
+    ten times as many kernel launches.
 
     Args:
-        axis: its processes have different sources k; the sum is over all of them.
+        axis: processes with different sources k; the sum is over the sources of all of them.
     """
     target = list(target)
     if axis.size > 1:
@@ -65,8 +66,9 @@ def projected(
         start + sum_k shares[k] * c_k * D_k,   D_k = sources[k] - start,
 
     where c_k is max(cos(D_k, D_o), 0), the cosine with the change of source o = ``onto``, and c_o
-    is 1. A change that points against source o's is left out; so is one where either is 0. Of a
-    single number (a tensor without dimensions) the result is source o's.
+    is 1. So a change that points against that of source o is ignored, and so is every change of a
+    tensor for which one of the two changes is 0. For a tensor with a single number (no dimensions),
+    the result is that of source o.
     """
     return [
         _projected(tensor, [source[i] for source in sources], shares, onto)
@@ -99,7 +101,8 @@ def interpolated(
 ) -> nn.Module:
     """A new network (1 - share) * start + share * end, BatchNorm re-estimated on ``batches``.
 
-    Averaged statistics do not fit averaged weights of networks that were trained apart.
+    Re-estimation is needed because averaged statistics do not fit the averaged weights of networks
+    that were trained separately.
     """
     model = copy.deepcopy(start)
     move_towards(floating_state(model), [floating_state(end)], [1.0], decay=1 - share)
@@ -111,15 +114,15 @@ def interpolated(
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set BatchNorm running statistics to the average over ``batches`` of clean images.
 
-    Batches count by their size. One with a single image, which has no variance in a 1x1 map, is
-    left out unless it is the only one.
+    Batches are weighted by their size. A batch with a single image, which has no variance in a 1x1
+    map, is ignored unless it is the only one.
 
-    The statistics of averaged weights are not the average of statistics; SWA (Izmailov et al.,
-    1803.05407, section 3.2) recomputes them by a pass over the training data. Does nothing without
-    BatchNorm layers.
+    The statistics of a network with averaged weights are not the average of the networks'
+    statistics; SWA (Izmailov et al., 1803.05407, section 3.2) recomputes them by a pass over the
+    training data. A model without BatchNorm layers stays unchanged.
 
     Raises:
-        ValueError: no batches; the model is left as it was.
+        ValueError: there are no batches; the model stays unchanged.
     """
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not layers:
@@ -153,7 +156,8 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
 @contextmanager
 def _uncut(layers: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Every process is given all calibration images, whatever it has of a training batch."""
+    """Inside, statistics are not summed over processes: each process gets all calibration images,
+    not a part of them as in a training batch."""
     with ExitStack() as stack:
         for axis in {item.axis for item in layers if isinstance(item, SynchronisedBatchNorm2d)}:
             stack.enter_context(axis.whole())

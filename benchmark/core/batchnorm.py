@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of a batch that several processes have cut."""
+"""BatchNorm with the statistics of the whole batch, when several processes share a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from benchmark.core.mesh import DataAxis
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the axis. Every process's loss depends on it, so its gradient is a sum too."""
+    """The sum over the axis. The loss of every process depends on it, so its gradient is the sum of
+    the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, axis: DataAxis) -> Tensor:
@@ -28,11 +29,11 @@ class _Sum(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d``, but in training the statistics are those of the whole batch (of all
-    processes' images of a turn, where the batch takes turns).
+    """``nn.BatchNorm2d``, but in training the statistics are those of the whole batch, over all
+    processes (with ``train.accumulate``: those of a turn, over all processes).
 
-    torch's ``SyncBatchNorm`` is for accelerators only. Every process of the axis must make the same
-    forward and backward passes.
+    torch's ``SyncBatchNorm`` works on accelerators only. Every process of the axis must make the
+    same forward and backward passes.
     """
 
     axis: DataAxis
@@ -42,7 +43,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         if not (self.training and self.axis.cut):
             return super().forward(x)
         count = self.axis.present * x.shape[2] * x.shape[3]
-        values = x.float() if x.dtype.itemsize < 4 else x  # sums of bf16 would lose their low bits
+        values = x.float() if x.dtype.itemsize < 4 else x  # sums in bf16 would be inexact
         mean = _Sum.apply(values.sum((0, 2, 3)), self.axis) / count
         centred = values - mean[:, None, None]
         var = _Sum.apply(centred.square().sum((0, 2, 3)), self.axis) / count
@@ -70,7 +71,8 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batchnorm(model: nn.Module, axis: DataAxis) -> nn.Module:
-    """``model`` with its BatchNorm2d layers made such ones, in place: tensors and names stay."""
+    """Turn the BatchNorm2d layers of ``model`` into synchronised ones, in place. Tensors and their
+    names stay the same."""
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = SynchronisedBatchNorm2d

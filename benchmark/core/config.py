@@ -1,4 +1,4 @@
-"""The typed schema's base class and what every configuration needs: hashing and clear errors."""
+"""The base class of all configurations, with hashing and clear error messages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from benchmark.core.errors import ConfigError
 from benchmark.core.registry import did_you_mean
 
 C = TypeVar("C", bound="Config")
-# Values that a YAML document may hold, aliases counted as often as they are used.
+# The most values that a YAML document may hold; an alias counts each time it is used.
 _MOST_VALUES = 100_000
 
 
 class Config(BaseModel):
-    """Base of all configurations: immutable, finite, and an unknown key is an error."""
+    """Base of all configurations: immutable, with finite numbers; an unknown key is an error."""
 
-    # JSON has no infinity: it would be recorded as null, and the run could not be read again.
+    # JSON has no infinity. It would be recorded as null, and then the record could not be read.
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
@@ -33,7 +33,7 @@ def parse(cls: type[C], data: Mapping[str, Any], where: str = "", **context: Any
     """Validate ``data`` as ``cls``; ``where`` names the source in the error message.
 
     Raises:
-        ConfigError: naming every wrong key, with near misses for unknown ones.
+        ConfigError: names every wrong key and, for an unknown one, keys with a similar name.
     """
     try:
         return cls.model_validate(dict(data), context=context or None)
@@ -45,21 +45,19 @@ def parse_yaml(text: str, where: str) -> Any:
     """The plain values in a YAML document; ``where`` names the source in the error message.
 
     Raises:
-        ConfigError: no valid YAML, a key that is given twice, or more values than a configuration
-            can need.
+        ConfigError: it is no valid YAML, has a key twice, or holds more values than any
+            configuration needs.
     """
     try:
         value = _plain_values(text)
         count = _count(value, {})
     except _GivenTwice as error:
         raise ConfigError(f"{where}: {error}") from error
-    # Values that look like dates, numbers or tags end in whatever their constructors stumble over.
+    # Text that looks like a date, number or tag can make YAML's constructors raise any exception.
     except Exception as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     if count > _MOST_VALUES:  # a few lines of aliases can stand for more than fits into memory
-        raise ConfigError(
-            f"{where} stands for more than {_MOST_VALUES:,} values; use fewer aliases"
-        )
+        raise ConfigError(f"{where} has more than {_MOST_VALUES:,} values; use fewer aliases")
     return value
 
 
@@ -68,10 +66,10 @@ class _GivenTwice(ValueError):
 
 
 def _plain_values(text: str) -> Any:
-    """As ``yaml.safe_load``, which of equal keys silently keeps the last.
+    """As ``yaml.safe_load``, but equal keys are an error; ``safe_load`` silently keeps the last.
 
     Raises:
-        _GivenTwice: there are equal keys, with both lines.
+        _GivenTwice: there are equal keys; the message names both lines.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -96,7 +94,7 @@ def _check_keys(loader: yaml.SafeLoader, node: yaml.Node, seen: set[int]) -> Non
     lines: dict[Any, int] = {}
     for key, value in node.value:
         _check_keys(loader, value, seen)
-        # A key that is no scalar is refused by YAML itself, and merging may be written twice.
+        # YAML itself refuses a key that is no scalar, and the merge key "<<" may occur twice.
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
             continue
         name, line = loader.construct_object(key), key.start_mark.line + 1
@@ -118,7 +116,7 @@ def _count(value: Any, known: dict[int, float]) -> float:
 
 
 def explain(error: ValidationError, cls: type[BaseModel], where: str = "") -> str:
-    """One line per wrong key, in the words of a user rather than of the validator."""
+    """One line per wrong key, in terms that a user knows, not those of the validator."""
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
@@ -133,7 +131,7 @@ def explain(error: ValidationError, cls: type[BaseModel], where: str = "") -> st
 
 
 def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The field names valid at ``path`` below ``cls`` (for near misses only)."""
+    """The field names that are valid at ``path`` below ``cls``, to suggest similar names."""
     current: type[BaseModel] | None = cls
     for part in path:
         if isinstance(part, int):

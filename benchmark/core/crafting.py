@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# What a model does while training images are crafted on it; see ``crafting``.
+# The mode of a model while training images are crafted on it; see ``crafting``.
 BatchNormMode = Literal["eval", "batch", "train"]
 
 
@@ -17,17 +17,17 @@ BatchNormMode = Literal["eval", "batch", "train"]
 def crafting(model: nn.Module, batchnorm: BatchNormMode = "eval") -> Iterator[nn.Module]:
     """Put ``model`` in the state in which adversarial examples are crafted, and restore it.
 
-    No parameter asks for a gradient. The mode decides what BatchNorm does:
+    No parameter requires a gradient. The mode decides what BatchNorm does:
 
     * ``"eval"``: every module is in eval mode, so BatchNorm uses its running averages.
     * ``"batch"``: as ``"eval"``, but BatchNorm normalises by the statistics of the batch. The
-      running averages are left as they are.
+      running averages stay unchanged.
     * ``"train"``: every module is in train mode, dropout too. BatchNorm normalises by the
       statistics of the batch, and every forward pass of the attack moves the running averages, as
-      in the codes that call ``model.train()`` once and attack the model as it is.
+      in training codes that call ``model.train()`` once and attack the model in that mode.
 
-    Train/eval flags and ``requires_grad`` are as before afterwards, whatever happens inside, and so
-    are buffers unless the mode is ``"train"``.
+    Afterwards, train/eval flags and ``requires_grad`` are as before, also after an exception; so
+    are buffers, unless the mode is ``"train"``.
     """
     modes = [(module, module.training) for module in model.modules()]
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]

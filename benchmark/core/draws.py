@@ -1,12 +1,12 @@
 """Random draws per image that do not depend on how many processes share a batch.
 
-Where processes train together, each has a part of every batch. Their generators are in the same
-state, and in every process ``normal_like`` and the others draw numbers for the whole batch, then
-return the rows of that process's images. So an objective can be written as if there were one
-process, and the numbers are those that one process would draw.
+When processes train together, each has a part of every batch. Their generators are in the same
+state. In every process, ``normal_like`` and the other functions draw numbers for the whole batch,
+then return the rows of that process's images. So an objective can be written as if there were one
+process, and it gets the numbers that one process would draw.
 
 A single draw for the whole batch, such as a coefficient or an index, can be made with torch's own
-functions: from generators in the same state, every process gets the same value.
+functions: since the generators are in the same state, every process gets the same value.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
     Args:
         x: [n, ...], one row per image; the draws have its shape, dtype, device and memory layout.
-        generator: the step's; None for torch's global one.
+        generator: the generator of the step; None for torch's global generator.
     """
     return _rows_of_whole(x, generator, lambda whole: whole.normal_(generator=generator))
 
@@ -54,12 +54,12 @@ def exponential_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 def _rows_of_whole(
     x: Tensor, generator: torch.Generator | None, fill: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The rows of ``x``'s images in a tensor that ``fill`` fills for the whole batch."""
+    """A tensor for the whole batch, filled by ``fill``; of it, the rows of the images in ``x``."""
     if not (isinstance(generator, WholeBatchGenerator) and generator.data.cut):
         return fill(torch.empty_like(x))
     data = generator.data
     whole = x.new_empty((data.total, *x.shape[1:]))
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        # Numbers are drawn in the order of memory, so the layout decides which pixel gets which.
+        # Numbers are drawn in the order of memory, so the layout decides which number a pixel gets.
         whole = whole.contiguous(memory_format=torch.channels_last)
     return fill(whole)[data.start : data.stop]

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, code."""
+"""The environment of a run: versions of packages, machine, code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        # An installed copy may lie inside a repository that is somebody else's.
+        # An installed copy may be inside the repository of another project.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         dirty = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if dirty else "")
@@ -65,7 +65,7 @@ def _processor(device: str) -> str:
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """The record of the surroundings; no host or user name, since records are published."""
+    """The record of the environment. It has no host or user name, since records are published."""
     return {
         "python": sys.version.split()[0],
         **package_versions(),

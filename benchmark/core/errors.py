@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard: one sentence on what is wrong, one on what to do."""
+"""Errors for the user: each message says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class ConfigError(BenchmarkError):
 
 
 class DataError(BenchmarkError):
-    """A data set that is missing, damaged or not of the declared form."""
+    """A data set that is missing, damaged or not in the declared form."""
 
 
 class CheckpointError(BenchmarkError):
-    """A checkpoint that is missing, damaged or made by another configuration."""
+    """A checkpoint that is missing, damaged or made with another configuration."""
 
 
 class RunLockedError(BenchmarkError):
@@ -24,8 +24,8 @@ class RunLockedError(BenchmarkError):
 
 
 class DeviceMemoryError(BenchmarkError):
-    """The device's memory does not hold a step of training, or a batch of evaluation."""
+    """The device's memory is too small for a step of training or a batch of evaluation."""
 
 
 class DivergenceError(BenchmarkError):
-    """Training produced a loss that is not finite, or absurd."""
+    """Training produced a loss that is not finite or has exploded."""

@@ -1,4 +1,4 @@
-"""Atomic files: a reader sees the old content or the new, never a part."""
+"""Atomic files: a reader sees either the old content or the new, never a part of it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def at_home(path: Path) -> Path:
-    """``path`` with a leading ``~`` replaced by the home folder, as a shell would have done; shells
-    leave it in ``--out=~/x`` and in files.
+    """``path`` with a leading ``~`` replaced by the home folder. A shell does this too, but not in
+    ``--out=~/x`` and not in files.
 
     Raises:
         ConfigError: there is no such home folder.
@@ -58,7 +58,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise BenchmarkError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
-            "--out, then run the same command again to go on"
+            "--out, then run the same command again to resume"
         ) from error
     finally:
         if temporary is not None:
@@ -66,7 +66,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete what a killed process left half written in ``folder``; nobody else may be writing."""
+    """Delete unfinished files of a killed process in ``folder``. No other process may be writing
+    there."""
     for path in folder.glob(".*.part-*"):
         path.unlink(missing_ok=True)
 
@@ -83,7 +84,7 @@ def save_tensors(content: Any, temporary: Path, path: Path) -> None:
         with open(temporary, "wb") as file:
             torch.save(content, file)
     except RuntimeError as error:  # torch reports a full disk this way
-        # It says "unexpected pos 768 vs 662"; the file's own error is behind it.
+        # torch's message is "unexpected pos 768 vs 662"; the file's own error is its context.
         behind = error.__context__
         reason = behind.strerror if isinstance(behind, OSError) else error
         raise BenchmarkError(
@@ -92,12 +93,12 @@ def save_tensors(content: Any, temporary: Path, path: Path) -> None:
 
 
 def digest_path(path: Path) -> Path:
-    """Where the SHA-256 of a checkpoint stands."""
+    """The file that holds the SHA-256 of a checkpoint."""
     return path.with_suffix(path.suffix + ".sha256")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` atomically as UTF-8; bytes of file names that are no UTF-8 become ``?``."""
+    """Write ``text`` atomically as UTF-8; bytes of file names that are not UTF-8 become ``?``."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
@@ -125,7 +126,7 @@ def read_json(path: Path) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different; of equal ones json keeps the last, silently."""
+    """A JSON object. Equal keys are an error; ``json`` alone would silently keep the last."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -148,9 +149,9 @@ def read_frame(path: Path) -> pd.DataFrame:
     """Read a Parquet file and verify its checksums, if it has them.
 
     Raises:
-        Exception: pyarrow has a class of its own for every way in which a file can be damaged.
+        Exception: the file is damaged; pyarrow raises exceptions of several classes.
     """
     import pandas as pd  # noqa: PLC0415 - start-up time: evaluation.json is read without it
 
-    # Without checksums, one flipped bit in seven reads as another outcome.
+    # Without checksums, one flipped bit in seven is read as a different outcome, without an error.
     return pd.read_parquet(path, engine="pyarrow", page_checksum_verification=True)

@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Restore the global generators of torch (all devices), numpy and Python afterwards."""
+    """After the block, restore the global generators of torch (all devices), numpy and Python."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

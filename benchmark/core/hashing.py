@@ -19,7 +19,7 @@ def file_digest(path: Path) -> str:
 
 
 def tensors_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """Sixteen hexadecimal digits over the names, types, shapes and values of tensors."""
+    """A hash of the names, types, shapes and values of tensors: 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
-# The widest vectors of a CPU hold so many float32 numbers (AVX-512).
+# Number of float32 values in the widest vectors of a CPU (AVX-512).
 _VECTOR = 16
 
 
 def lay_out(network: nn.Module) -> nn.Module:
-    """``network`` in channels_last layout, which is faster; contiguous if it is on a CPU and has a
-    layer whose training crashes in channels_last.
+    """``network`` in channels_last layout, which is faster; but in contiguous layout if it is on a
+    CPU and has a layer whose training crashes in channels_last.
 
     oneDNN writes beyond its memory when it computes the *weight* gradient of a strided 1x1
-    convolution whose input has fewer channels than a vector of the CPU has numbers: seen with torch
-    2.14.1 for less than 8 channels with AVX2 and for 8 with AVX-512. The process then dies of a
-    segmentation fault, or goes on with a damaged heap. Such networks get contiguous weights and
-    make their images contiguous. Passes with frozen weights (attacks, evaluation, folded views) are
-    not concerned.
+    convolution whose input has fewer channels than a vector of the CPU holds numbers. This was seen
+    with torch 2.14.1, for less than 8 channels with AVX2 and for 8 with AVX-512. The process then
+    ends with a segmentation fault, or continues with a damaged heap. Such networks get contiguous
+    weights and make their images contiguous. Passes with frozen weights (attacks, evaluation,
+    folded views) do not have the problem.
     """
     on_cpu = all(parameter.device.type == "cpu" for parameter in network.parameters())
     if not (on_cpu and any(_is_dangerous(layer) for layer in network.modules())):
@@ -39,8 +39,8 @@ def _is_dangerous(layer: nn.Module) -> bool:
 
 
 def _contiguous(network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    # A clone, since grey images are contiguous in either layout by their numbers alone:
-    # .contiguous() would leave them strides that convolutions take for channels_last.
+    # clone, not .contiguous(): an image with one channel counts as contiguous in both layouts, so
+    # .contiguous() would keep its strides, which a convolution may read as channels_last.
     return tuple(
         value.clone(memory_format=torch.contiguous_format)
         if isinstance(value, torch.Tensor)

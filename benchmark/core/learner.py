@@ -27,17 +27,18 @@ from benchmark.core.weights import Weights
 
 class LearnerConfig(Config):
     """One base learner. ``optimizer`` and ``schedule`` default to the suite's, so that methods are
-    compared under one recipe unless a method says otherwise; keys left out of a partial
-    ``optimizer`` come from the suite's too.
+    compared under one recipe unless a method sets its own. Keys that a partial ``optimizer`` does
+    not set come from the suite's optimiser too.
 
     Attributes:
-        name: what mixing ratios and metrics call it.
-        objective: a name, or a mapping of name and hyper-parameters.
+        name: the name of the learner in mixing ratios and metrics.
+        objective: a name, or a mapping with the name and hyper-parameters.
         optimizer, schedule: see above. The schedule is a factor of the optimiser's lr.
         grad_clip: largest l_2 norm of the gradient; None for no clipping.
-        init: initial weights; learners with the same number start from the same weights.
-        init_from: trained weights to begin with, in place of initial ones.
-        model: architecture of its own, as under a suite's ``model``; None for the suite's.
+        init: number of the initial weights; learners with the same number start from the same
+            weights.
+        init_from: trained weights to start from, instead of initial weights.
+        model: the learner's own architecture, as under a suite's ``model``; None for the suite's.
     """
 
     name: str
@@ -51,7 +52,7 @@ class LearnerConfig(Config):
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Options that came later and are off do not change the hashes of earlier records."""
+        """Leave out later options that are off, so that hashes of earlier records stay the same."""
         data = default(self)
         off = {"init": 0, "init_from": None, "model": None}
         return {key: value for key, value in data.items() if off.get(key, ...) != value}
@@ -73,12 +74,13 @@ class LearnerConfig(Config):
 
 
 def default_learner(name: str, objective: str | dict[str, Any]) -> Any:
-    """The default of a recipe's field; validated, and filled from the suite, like a given one."""
+    """The default of a recipe's field. Like a given value, it is validated and completed with the
+    suite's defaults."""
     return Field(default_factory=lambda: {"name": name, "objective": objective})
 
 
 def default_learners(*configs: dict[str, Any]) -> Any:
-    """The same for a field of several learners."""
+    """As ``default_learner``, for a field with several learners."""
     return Field(default_factory=lambda: configs)
 
 
@@ -86,8 +88,8 @@ class Learner:
     """The state of one base learner in training.
 
     Attributes:
-        view: context manager that yields the model to craft on.
-        here: whether this process steps it; of several processes, each has some of the learners.
+        view: context manager that yields the model on which images are crafted.
+        here: whether this process trains it; several processes may divide the learners.
     """
 
     here = True
@@ -111,16 +113,17 @@ class Learner:
         return self.objective.passes
 
     def step(self, x: Tensor, y: Tensor, progress: float) -> Tensor:
-        """One optimiser step on a batch (x [n, c, h, w] in [0, 1], y [n]); the loss, detached."""
+        """One optimiser step on a batch (x [n, c, h, w] in [0, 1], y [n]). Returns the loss,
+        detached."""
         return self.step_on(x, y, self._setting.step(progress))[1]
 
     def step_on(self, x: Tensor, y: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """As ``step``; also gives the images that were trained on.
+        """As ``step``; also returns the images that were trained on.
 
-        Where the setting says ``accumulate``, the batch passes through the network in so many
-        turns, and the gradients of the mean loss are added up: the same step with less memory.
-        BatchNorm in train mode is the exception: each turn has statistics of its own, and moves the
-        running averages.
+        If the setting has ``accumulate``, the batch passes through the network in so many turns
+        (micro-batches), and their gradients of the mean loss are added up: the same step with less
+        memory. BatchNorm in train mode is the exception: each turn has its own statistics, and
+        updates the running averages.
         """
         if len(step.data.turns(step.accumulate)) > 1:
             return self._step_in_turns(x, y, step)
@@ -137,7 +140,8 @@ class Learner:
 
         def craft(rows: slice) -> Tensor:
             crafted[rows.start] = self.objective.perturb(on, x[rows], y[rows], step)
-            # Several images for each one come as [k * n]: all first ones, then all second ones.
+            # k training images for each image have the shape [k * n]: first the n first ones, then
+            # the n second ones, and so on.
             return crafted[rows.start].unflatten(0, (-1, len(y[rows])))
 
         def loss() -> Tensor:
@@ -164,7 +168,8 @@ class Learner:
             return self.objective.perturb(crafted_on, x, y, step)
 
     def descend(self, loss: Callable[[], Tensor], step: Step) -> Tensor:
-        """One optimiser step on ``loss``, a function of the model in train mode; its value."""
+        """One optimiser step on ``loss``, which is called with the model in train mode. Returns its
+        value."""
         with self.objective.displaced(self.model.train(), loss, step):
             return descend_together([self], loss, step)
 
@@ -173,14 +178,14 @@ class Learner:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave.
+        """Restore what ``state_dict`` returned.
 
         Raises:
-            KeyError, RuntimeError, ValueError: it is of another model or optimiser.
+            KeyError, RuntimeError, ValueError: the state is of another model or optimiser.
         """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        # torch compares the weights, but not what the optimiser keeps for each of them
+        # torch checks the shapes of weights, but not those of the optimiser's state
         for weight, kept in self.optimizer.state.items():
             for name, value in kept.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != weight.shape:
@@ -188,7 +193,7 @@ class Learner:
 
 
 class _AddedUp:
-    """A loss and its gradients to ``weights``, summed turn by turn: no turn keeps its graph."""
+    """A loss and its gradients to ``weights``, summed over turns, so that no graph is kept."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self._weights = weights
@@ -196,7 +201,7 @@ class _AddedUp:
         self._gradients: list[Tensor | None] = [None] * len(weights)
 
     def add(self, value: Tensor) -> None:
-        """A term of the loss."""
+        """Add a term of the loss."""
         own = torch.autograd.grad(value, self._weights, allow_unused=True)
         for n, gradient in enumerate(own):
             known = self._gradients[n]
@@ -205,14 +210,14 @@ class _AddedUp:
         self._values.append(value.detach())
 
     def loss(self) -> Tensor:
-        """The sum, which ``backward`` and ``torch.autograd.grad`` take for an ordinary loss."""
+        """The sum, which can be given to ``backward`` and ``torch.autograd.grad`` like any loss."""
         value = torch.stack(self._values).sum()
         loss: Tensor = _Known.apply(value, self._gradients, *self._weights)
         return loss
 
 
 class _Known(torch.autograd.Function):
-    """A value whose gradients are known."""
+    """A value whose gradients are computed already."""
 
     @staticmethod
     def forward(
@@ -251,7 +256,8 @@ def descend_together(learners: Sequence[Learner], loss: Callable[[], Tensor], st
 
 @torch.no_grad()
 def _add_up(learners: Sequence[Learner], data: DataAxis) -> None:
-    """Gradients of the whole batch from those of its parts; BatchNorm's averages stay equal."""
+    """Sum the gradients of the parts of a batch over all processes, and keep BatchNorm's running
+    averages equal in all of them."""
     parameters = [p for learner in learners for p in learner.model.parameters()]
     data.sum_([parameter.grad for parameter in parameters if parameter.grad is not None])
     if data.statistics == "per-rank":

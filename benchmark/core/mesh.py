@@ -1,7 +1,8 @@
 """Processes that train one method together, as a grid: base learners x shares of the batch.
 
-Learners that step independently of each other are dealt out to the positions of one axis; along the
-other axis the processes of a position cut every batch among them. Alone, both axes have size 1.
+Learners that step independently of each other are distributed over the positions of one axis. Along
+the other axis, the processes of a position divide every batch among them. A single process is a
+grid of size 1 x 1.
 """
 
 from __future__ import annotations
@@ -21,29 +22,31 @@ from benchmark.core.ranks import ALONE, Ranks
 
 BatchStatistics = Literal["synchronised", "per-rank"]
 
-# What cutting the batch costs beyond its share of the work (gradients and statistics are summed at
-# every step): a grid that deals out learners is preferred to one that is faster by less.
+# Estimated extra cost of cutting the batch, as a factor: gradients and statistics are summed over
+# processes at every step. A grid that distributes learners is preferred to one that cuts batches
+# and is faster by less than this factor.
 _CUTTING = 1.5
 
 
 class Axis:
-    """One axis of the grid, seen from a process on it.
+    """One axis of the grid, seen from one process.
 
     Attributes:
-        position, size: where this process is, and how many there are.
+        position, size: position of this process on the axis, and number of positions.
     """
 
     def __init__(self, position: int = 0, size: int = 1, group: Any = None) -> None:
         self.position, self.size, self._group = position, size, group
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Axis:
-        return self  # a connection, not a value: copies of a network share it
+        return self  # it is a connection, so copies of a network share it
 
     @torch.no_grad()
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the axis; every process gets the same bits.
 
-        All of a kind travel as one buffer: a ResNet-18 has 62 gradients.
+        Tensors of one type are sent in one buffer, since there are many: a ResNet-18 has 62
+        gradients.
         """
         if self.size == 1:
             return
@@ -63,11 +66,11 @@ NO_PEERS = Axis()
 
 
 class Turn(NamedTuple):
-    """A share of a process's part of a batch; see ``DataAxis.turns``.
+    """A micro-batch: a share of a process's part of a batch; see ``DataAxis.turns``.
 
     Attributes:
-        start, stop: its images among those of the whole batch.
-        present: images of all processes' shares of the same turn.
+        start, stop: the range of its images in the whole batch.
+        present: number of images in this turn, over all processes.
     """
 
     start: int
@@ -78,14 +81,16 @@ class Turn(NamedTuple):
 class DataAxis(Axis):
     """The axis along which a batch is cut.
 
-    A batch with fewer than two images per process is not cut: every process then takes all of it,
-    as one process alone would, and nothing is summed.
+    A batch with fewer than two images per process is not cut: every process then uses all of it, as
+    a single process would, and nothing is summed.
 
     Attributes:
-        statistics: of BatchNorm in training: of the whole batch, or of each process's part.
-        start, stop, total: this process's part of the current batch.
-        present: images that pass through the networks at the same time, those of all processes that
-            have cut the batch; fewer than ``total`` in a turn (``turns``).
+        statistics: BatchNorm's statistics in training: those of the whole batch, or of each
+            process's part.
+        start, stop, total: the range of this process's part in the current batch, and the size of
+            the batch.
+        present: number of images that pass through the networks at the same time, over all
+            processes; less than ``total`` in a turn (``turns``).
     """
 
     def __init__(
@@ -111,10 +116,11 @@ class DataAxis(Axis):
         self.start, self.stop = self.part(total)
 
     def turns(self, most: int) -> list[Turn]:
-        """This process's part of the current batch in ``most`` shares, to take turns in memory.
+        """This process's part of the current batch, divided into at most ``most`` turns, of which
+        only one at a time needs memory.
 
-        There are fewer turns if a share would have fewer than two images, and a single one if the
-        processes have not cut the batch, which is then tiny. All processes have the same number.
+        There are fewer turns if one would have fewer than two images, and a single turn if the
+        batch is so small that the processes have not cut it. All processes have the same number.
         """
         count = max(1, min(most, self.total // (2 * self.size)))
         if count == 1 or (self.size > 1 and not self.cut):
@@ -128,7 +134,8 @@ class DataAxis(Axis):
 
     @contextmanager
     def during(self, turn: Turn) -> Iterator[slice]:
-        """Inside, this process's part is that of ``turn``; gives its rows among the process's."""
+        """Inside, this process's part of the batch is ``turn``. Yields the turn's rows in the part
+        that the process has outside."""
         before = self.start, self.stop, self.present
         self.start, self.stop, self.present = turn
         try:
@@ -138,7 +145,7 @@ class DataAxis(Axis):
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Inside, batches are not cut: every process makes the same passes on its own."""
+        """Inside, batches are not cut: every process makes the same passes on the same images."""
         before = self.start, self.stop, self.total
         self.start = self.stop = self.total = 0
         try:
@@ -153,8 +160,8 @@ class DataAxis(Axis):
 
     @property
     def share(self) -> float:
-        """The part's share of the current batch; a mean over the batch is the sum over the axis of
-        means over parts, each times its share."""
+        """The share of the current batch that this process's part is. A mean over the batch is the
+        sum, over the axis, of each part's mean times its share."""
         return (self.stop - self.start) / self.total if self.cut else 1.0
 
     def add_up_(self, tensors: Sequence[Tensor]) -> None:
@@ -164,7 +171,8 @@ class DataAxis(Axis):
 
 
 def _share(start: int, stop: int, number: int, count: int) -> tuple[int, int]:
-    """Share ``number`` of ``count`` equal ones (to an image) of ``start``..``stop``."""
+    """The range of share ``number`` if ``start``..``stop`` is divided into ``count`` shares, whose
+    sizes differ by at most one image."""
     size = stop - start
     return start + size * number // count, start + size * (number + 1) // count
 
@@ -175,7 +183,7 @@ class Mesh:
 
     Attributes:
         ranks: all processes.
-        learners: the axis along which learners are dealt out.
+        learners: the axis along which learners are distributed.
         data: the axis along which batches are cut.
     """
 
@@ -188,13 +196,14 @@ class Mesh:
         return deal(passes, self.learners.size)
 
     def union(self, own: Mapping[Any, Any]) -> dict[Any, Any]:
-        """State dicts by name of all positions on the learners' axis, from those of this one."""
+        """The state dicts, by name, of all positions on the learners' axis; ``own`` are those of
+        this position."""
         if self.learners.size == 1:
             return dict(own)
         return self.ranks.share(own if self.data.position == 0 else {})
 
     def record(self) -> dict[str, Any]:
-        """For the record of a run."""
+        """The grid, in the form of a run's record."""
         if self.ranks.world == 1:
             return {"learners": 1, "data": 1}
         grid: dict[str, Any] = {"learners": self.learners.size, "data": self.data.size}
@@ -202,7 +211,8 @@ class Mesh:
 
 
 def deal(passes: Mapping[str, float], positions: int) -> dict[str, int]:
-    """Learners to positions, evenly: the costliest first, each to the one with least to do."""
+    """Distribute learners over positions evenly: the most expensive learner first, each to the
+    position with the least work so far."""
     load = [0.0] * positions
     owners = {}
     for name in sorted(passes, key=lambda name: -passes[name]):
@@ -225,10 +235,11 @@ def layout(
         passes: gradient passes per step of each learner.
         independent_learners: see ``Method.independent_learners``.
         cuttable: see ``Objective.cuttable``.
-        groups: positions of learners asked for; None for the fastest by a rough estimate.
+        groups: number of positions that the user asks for; None for the layout that is fastest by
+            a rough estimate.
 
     Raises:
-        ConfigError: so many processes cannot share this training.
+        ConfigError: this number of processes cannot share this training.
     """
     most = len(passes) if independent_learners else 1
     if groups is not None and (groups > most or world % groups):
@@ -243,7 +254,7 @@ def layout(
     ]
     if not choices:
         raise ConfigError(
-            f"{world} processes cannot share this training: an objective of it mixes the images "
+            f"{world} processes cannot share this training: one of its objectives mixes the images "
             "of a batch, which therefore cannot be cut, and it has "
             f"{most} learner(s) that step independently; use 1 or {most} processes"
         )
@@ -262,7 +273,7 @@ def layout(
 def connect(
     ranks: Ranks, grid: tuple[int, int], device: torch.device, statistics: BatchStatistics
 ) -> Mesh:
-    """The mesh of that layout; every process calls this."""
+    """Make the mesh with this layout; every process calls this."""
     if ranks.world == 1:
         return Mesh()
     mesh = init_device_mesh(device.type, grid, mesh_dim_names=("learners", "data"))

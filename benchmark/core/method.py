@@ -1,4 +1,4 @@
-"""The contract of a method: one or more learners, and the rule that says what is deployed."""
+"""The contract of a method: one or more learners, and the rule that decides what is deployed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] in [0, 1], labels [n]
 
 
 class Method(ABC):
-    """A method in training. Subclasses fill ``learners`` and say which model is deployed.
+    """A method in training. Subclasses fill ``learners`` and define which model is deployed.
 
     Attributes:
-        learners: by name, in the recipe's order.
-        forward_passes: passes of frozen teachers, forward alone, per image and step.
+        learners: the learners by name, in the recipe's order.
+        forward_passes: forward passes of frozen teachers, without backward pass, per image and
+            step.
         inference_passes: forward passes that the deployed model makes per image.
-        independent_learners: ``update`` steps each learner without looking at the others, so
+        independent_learners: whether ``update`` steps each learner without using the others, so
             that several processes can divide the learners among themselves.
     """
 
@@ -41,16 +42,16 @@ class Method(ABC):
 
     @property
     def accumulates(self) -> bool:
-        """Whether a batch can take turns in memory (``train.accumulate``): ``update`` uses it for
-        ``Learner.step`` alone, as the one of this class does."""
+        """Whether a batch can be divided into micro-batches (``train.accumulate``). It can if
+        ``update`` gives the batch only to ``Learner.step``, as in this class."""
         return type(self).update is Method.update
 
     def update(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """One step on the batch of every learner that is here.
+        """One step on the batch for every learner that this process trains.
 
         Returns:
-            The loss of each learner, as 0-d tensors: reading them out is left to the caller, since
-            on an accelerator it waits for the device.
+            The loss of each learner as a 0-d tensor, not as a number, since reading a number waits
+            for the accelerator.
         """
         x, y = batch
         return {
@@ -61,28 +62,29 @@ class Method(ABC):
 
     @abstractmethod
     def deployed(self) -> nn.Module:
-        """The model that is evaluated and shipped: images in [0, 1] to logits (or log-probs).
+        """The model that is evaluated and deployed: it maps images in [0, 1] to logits (or
+        log-probabilities).
 
-        It may share storage with the method's state, so use it before the next ``update``.
+        It may share memory with the method's state, so use it before the next ``update``.
         """
 
     def alone(self) -> dict[str, nn.Module]:
-        """By learner, the network that stands for it alone, as good as the method has it: a moving
-        average if it keeps one of each, else the learner's own."""
+        """For each learner, the best network that the method has of this learner without the
+        others: its moving average if the method keeps one, else the learner's own network."""
         return {name: learner.model for name, learner in self.learners.items()}
 
     @property
     def passes(self) -> float:
-        """Gradient passes per image and step, all learners together; a mean over training."""
+        """Gradient passes per image and step, over all learners; a mean over training."""
         return sum(learner.passes for learner in self.learners.values())
 
     def passes_at(self, step: int) -> float:
-        """Those of one optimiser step, counted from 0."""
+        """Gradient passes per image of optimiser step number ``step``, counted from 0."""
         return self.passes
 
     def selectable(self, progress: float) -> bool:
-        """Whether the model deployed after the step at ``progress`` is the method's yet; earlier
-        ones are never chosen as the best."""
+        """Whether the model that would be deployed after the step at ``progress`` may be selected.
+        False before the method has a model of its own to deploy."""
         return True
 
     @property
@@ -91,7 +93,7 @@ class Method(ABC):
         return all(learner.objective.cuttable for learner in self.learners.values())
 
     def share(self, mesh: Mesh) -> None:
-        """Bring learners that other processes step up to date here; all processes call this."""
+        """Copy the learners that other processes train to this process. All processes call this."""
         own = {name: item.state_dict() for name, item in self.learners.items() if item.here}
         for name, state in mesh.union(own).items():
             if not self.learners[name].here:
@@ -105,11 +107,11 @@ class Method(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to resume exactly, to the bit."""
+        """Everything that is needed to resume with bit-identical results."""
         return {"learners": {name: item.state_dict() for name, item in self.learners.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` returned."""
         for name, learner in self.learners.items():
             learner.load_state_dict(state["learners"][name])
 
@@ -119,18 +121,18 @@ RECIPES = get_args(WhoseRecipe)
 
 
 class Recipe(Config, ABC):
-    """The configuration of a method; ``build`` turns it into one.
+    """The configuration of a method; ``build`` makes the method.
 
     Attributes:
-        recipe: whose optimiser and schedule its learners have where they state none: the suite's
-            common ones, or those of the method's authors (``AuthorsRecipe``).
-        authors: the latter; None if they are not known or state none.
+        recipe: where learners that set no optimiser and schedule get theirs from: the suite
+            (``common``), or the method's authors (``authors``, see ``AuthorsRecipe``).
+        authors: the authors' recipe; None if it is not known.
         search: see ``Objective``.
         family: see ``Objective``; a method that is an objective states it there.
         training_free: it is ready after a single step without an optimiser, however long the suite
             trains.
-        unrecorded: options that came after the first records, and their defaults, at which they are
-            left out, so that the hashes of earlier records stay.
+        unrecorded: options that were added after the first records, with their defaults. An option
+            at its default is not recorded, so that the hashes of earlier records stay the same.
     """
 
     family: ClassVar[str] = "other"
@@ -154,7 +156,7 @@ class Recipe(Config, ABC):
 
 
 class SingleLearner(Recipe):
-    """One learner, deployed as it is: the form of most baselines."""
+    """One learner, whose network is deployed unchanged: the form of most baselines."""
 
     learner: LearnerConfig
 
@@ -173,7 +175,8 @@ class _Single(Method):
 
 
 def build_learners(configs: tuple[LearnerConfig, ...], setting: Setting) -> dict[str, Learner]:
-    """Learners by name, in order, from one initialisation; each with random draws of its own."""
+    """Learners by name, in order. They start from one initialisation, and each has its own random
+    draws."""
     learners = {
         name: Learner(config, setting.of_learner(number))
         for number, (name, config) in enumerate(zip(learner_names(configs), configs, strict=True))
@@ -187,19 +190,19 @@ def build_learners(configs: tuple[LearnerConfig, ...], setting: Setting) -> dict
 def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = None) -> Recipe:
     """A validated recipe from ``{"name": ..., hyper-parameters}``.
 
-    For a method that is an objective, the objective's own fields and the learner's
-    (optimizer, schedule, grad_clip) may be given side by side. ``init_from`` beside the fields of
-    any method is where all of its learners begin that do not state their own.
+    For a method that is an objective, the objective's own fields and those of the learner
+    (optimizer, schedule, grad_clip) are given side by side. For every method, ``init_from`` beside
+    its fields gives the trained weights for all learners that do not set ``init_from`` themselves.
 
     Args:
-        context: ``threats`` (training threat models by name), ``learner`` (default optimizer and
-            schedule) and ``weights`` (see ``core.weights``), which fill what the recipe leaves
-            open; with ``recipe: authors``, the authors' take the place of ``learner``. None:
-            ``data`` leaves nothing open, as recorded.
+        context: defaults for what the recipe does not set: ``threats`` (training threat models by
+            name), ``learner`` (optimizer and schedule; with ``recipe: authors`` those of the
+            authors are used instead) and ``weights`` (see ``core.weights``). None: ``data`` sets
+            everything, as a record does.
 
     Raises:
-        ConfigError: unknown name; authors' recipe asked for where there is none, or beside an
-            optimiser or schedule. pydantic.ValidationError: wrong hyper-parameters.
+        ConfigError: unknown name; the authors' recipe is asked for but not known, or together with
+            an optimiser or schedule. pydantic.ValidationError: wrong hyper-parameters.
     """
     entry = METHODS.get(data["name"])
     name = METHODS.recorded(data["name"])
@@ -211,7 +214,7 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
         data = dict(data)
         context["learner"] = {**context.get("learner", {}), "init_from": data.pop("init_from")}
     if is_objective(entry):
-        if "learner" in data:  # the resolved form, as recorded
+        if "learner" in data:  # the resolved form, from a record
             return SingleLearner.model_validate(dict(data), context=context)
         learner_keys = set(LearnerConfig.model_fields) - {"name", "objective"}
         own = learner_keys | {"recipe"}
@@ -232,8 +235,8 @@ def make_recipe(data: Mapping[str, Any], context: Mapping[str, Any] | None = Non
 
 
 def trained_weights(config: Any) -> Iterator[tuple[Weights, Mapping[str, Any] | None]]:
-    """The trained weights that ``config`` names, a recipe or a part of one, each with the
-    architecture that they belong to (None: the suite's)."""
+    """The trained weights that ``config`` (a recipe or a part of one) names, each with their
+    architecture (None: the suite's)."""
     if isinstance(config, Weights):
         yield config, config.model if isinstance(config, TrainedNetwork) else None
     elif isinstance(config, LearnerConfig) and config.init_from:
@@ -256,13 +259,13 @@ def family_of(name: str) -> str:
 
 
 def authors_recipe(entry: Any) -> AuthorsRecipe | None:
-    """How the authors of a registered method train it; None if that is not known. What a subclass
-    inherits is another method's."""
+    """How the authors of a registered method train it; None if that is not known. A recipe that a
+    class inherits does not count, since it belongs to another method."""
     return vars(entry).get("authors") if isinstance(entry, type) else None
 
 
 def _authors_defaults(name: str, entry: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What learners get in place of the suite's optimiser and schedule.
+    """The authors' settings, which learners get instead of the suite's optimiser and schedule.
 
     Raises:
         ConfigError: see ``make_recipe``.
@@ -271,14 +274,12 @@ def _authors_defaults(name: str, entry: Any, data: Mapping[str, Any]) -> dict[st
     if authors is None:
         known = [key for key, cls in METHODS.items() if authors_recipe(cls)]
         raise ConfigError(
-            f"{name} has no authors' recipe here (these have: {', '.join(known)}); leave `recipe` "
-            "out for the suite's common one, or state optimizer and schedule"
+            f"{name} has no authors' recipe here (these have: {', '.join(known)}); remove `recipe` "
+            "to use the suite's common one, or set optimizer and schedule"
         )
     clash = next((key for key in ("optimizer", "schedule", "grad_clip") if key in data), None)
     if clash:
-        raise ConfigError(
-            f"{name}: `recipe: authors` states {clash} already; leave one of the two out"
-        )
+        raise ConfigError(f"{name}: `recipe: authors` already sets {clash}; remove one of the two")
     defaults = {
         "optimizer": authors.optimizer.model_dump(),
         "schedule": authors.schedule,

@@ -37,17 +37,19 @@ __all__ = [
 
 
 class Objective(Config, ABC):
-    """(model, x, y) to a loss to minimise: a perturbation and a surrogate loss together.
+    """A perturbation of the images and a surrogate loss: (model, x, y) to a loss to minimise.
 
     Subclasses are immutable configurations; their fields are the method's hyper-parameters.
 
     Attributes:
         name: the registered name, filled in by the registry.
-        family: of methods that it belongs to, in a word or two; reports draw a family alike.
+        family: the family of methods that it belongs to, in a word or two; reports draw the methods
+            of a family in the same way.
         authors: how the method's authors train it; None if that is not known.
-        search: what a tuner may change, beside the optimiser's settings.
-        batchnorm: the model's mode while crafting: "eval", "batch" (BatchNorm by the batch) or
-            "train" (as "batch", and the running averages follow); see ``core.crafting``.
+        search: the hyper-parameters that ``tune`` may change besides those of the optimiser.
+        batchnorm: the model's mode while crafting: "eval", "batch" (BatchNorm uses the statistics
+            of the batch) or "train" (as "batch", and running averages are updated); see
+            ``core.crafting``.
     """
 
     family: ClassVar[str] = "other"
@@ -59,10 +61,11 @@ class Objective(Config, ABC):
 
     @abstractmethod
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Training images for ``loss``, shape and range of ``x`` ([n, c, h, w] in [0, 1]), or
-        several of them for each image ([k * n, c, h, w], the i-th of all images together).
+        """Training images for ``loss``, of the shape and range of ``x`` ([n, c, h, w] in [0, 1]);
+        or k of them for each image, [k * n, c, h, w]: first the n first ones, then the n second
+        ones, and so on.
 
-        ``model`` is in crafting state (``core.crafting``), possibly a faster view of the learner.
+        ``model`` is in crafting state (``core.crafting``); it may be a faster view of the learner.
         """
 
     @abstractmethod
@@ -81,36 +84,38 @@ class Objective(Config, ABC):
 
     @property
     def passes(self) -> float:
-        """Gradient passes per image and step, all together."""
+        """Gradient passes per image and step, in crafting and training together."""
         return self.crafting_passes + self.training_passes
 
     @property
     def draws(self) -> bool:
-        """Whether it may draw random numbers; only one that says no is ever left out of steps."""
+        """Whether it may draw random numbers. ``Generalist`` skips only steps of objectives that
+        draw none, so that skipping does not change later draws."""
         return True
 
     @property
     def cuttable(self) -> bool:
         """Whether several processes may share a batch, each with a part of the images.
 
-        True needs two things: the loss of a batch is the mean of each image's own loss (BatchNorm
-        aside, whose statistics can be those of the whole batch), and draws per image are made by
-        ``core.draws``. Say False if images are mixed with each other, or if how much is drawn
-        depends on them: such a method is then never given a part of a batch.
+        Return True only if the loss of a batch is the mean of a loss of each image (apart from
+        BatchNorm, whose statistics can be those of the whole batch), and if draws per image are
+        made by ``core.draws``. Return False if images are mixed with each other, or if the number
+        of draws depends on the images; the method then always gets whole batches.
         """
         return True
 
     def displaced(self, model: nn.Module, loss: Callable[[], Tensor], step: Step) -> Displacement:
-        """The weights at which the loss is minimised: a context around one optimiser step.
+        """A context around one optimiser step that moves the weights to the point at which the
+        gradient of the loss is taken.
 
         Args:
-            model: in train mode, at the learner's weights.
-            loss: this step's loss at the present weights of ``model``.
+            model: the model in train mode, with the learner's weights.
+            loss: computes this step's loss at the present weights of ``model``.
         """
         return nullcontext()
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, step: Step | None = None) -> Tensor:
-        """Perturb and evaluate in one go on the same model, in whatever mode it is."""
+        """Perturb and compute the loss on the same model, in the mode that it is in."""
         step = step or Step()
         return self.loss(model, x, self.perturb(model, x, y, step), y, step)
 
@@ -119,14 +124,14 @@ class AttackObjective(Objective):
     """An objective that trains on attacked images.
 
     Attributes:
-        threat: training threat model; a name refers to the suite's ("linf", "l2", "l1").
+        threat: training threat model; a name ("linf", "l2", "l1") means the suite's of that name.
     """
 
     threat: Threat = "linf"  # type: ignore[assignment]  # resolved against the suite
 
     @property
     def crafting_passes(self) -> float:
-        """The attack's steps."""
+        """One gradient pass per step of the attack."""
         return self.threat.steps
 
 
@@ -148,7 +153,9 @@ def make_objective(value: Any, info: ValidationInfo) -> Any:
     except ConfigError as error:
         raise ValueError(str(error)) from error
     if not is_objective(cls):
-        raise ValueError(f"{value['name']!r} has several learners; it cannot be one's objective")
+        raise ValueError(
+            f"{value['name']!r} has several learners; it cannot be a learner's objective"
+        )
     try:
         # The context carries the suite's threat models. pydantic passes ``info`` only to a
         # validator whose second parameter has no default.

@@ -1,4 +1,4 @@
-"""How a learner is optimised: the optimiser, its schedule, and what a method's authors use."""
+"""How a learner is optimised: the optimiser, its schedule, and the settings of methods' authors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OptimizerConfig(Config):
         name: sgd, adam or adamw.
         lr: peak learning rate.
         momentum, nesterov: sgd only.
-        weight_decay: applied to every parameter, as the field's reference codes do.
+        weight_decay: applied to every parameter, as in the usual codes of adversarial training.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -51,22 +51,24 @@ class OptimizerConfig(Config):
         return cls(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True)
 
 
-# Peak until a third, a tenth at two thirds, a hundredth at the end: the schedule of SEAT and of
-# the Generalist code (epochs 0, 40, 80, 120).
+# The peak until one third of training, a tenth of it at two thirds, a hundredth at the end, linear
+# in between: the schedule of SEAT and of the Generalist code (epochs 0, 40, 80, 120).
 DEFAULT_SCHEDULE = Schedule.model_validate([(0, 1), ("1/3", 1), ("2/3", 0.1), (1, 0.01)])
 
 
 @dataclass(frozen=True)
 class AuthorsRecipe:
-    """How the authors of a method train it: ``recipe: authors`` in a suite's entry.
+    """How the authors of a method train it. A suite's entry asks for it by ``recipe: authors``.
 
-    A method's class holds one as ``authors``; a subclass is another method and does not inherit it.
+    The class of the method holds it as ``authors``. A subclass is another method and does not
+    inherit it.
 
     Attributes:
         source: where the numbers are from, and for which network.
-        optimizer, schedule, grad_clip: in place of the suite's, for every learner that does not
-            state its own. The schedule is in fractions of the authors' training.
-        epochs, batch_size: the authors', for the reader: those of the suite hold. None: not known.
+        optimizer, schedule, grad_clip: used instead of the suite's, for every learner that does not
+            set its own. The schedule is in fractions of the authors' training.
+        epochs, batch_size: those of the authors, for information; training uses those of the suite.
+            None: not known.
     """
 
     source: str
@@ -77,7 +79,7 @@ class AuthorsRecipe:
     grad_clip: float | None = None
 
     def __str__(self) -> str:
-        """In one line, for lists of methods."""
+        """One line, for lists of methods."""
         optimizer = self.optimizer.model_dump()
         if self.optimizer.name != "sgd":  # the others have neither
             del optimizer["momentum"], optimizer["nesterov"]

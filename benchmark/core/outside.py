@@ -1,8 +1,8 @@
-"""Classes of a user's own, by file or module: ``my_file.py:MyMethod`` or ``my_module:MyMethod``.
+"""A user's own classes, by file or module: ``my_file.py:MyMethod`` or ``my_module:MyMethod``.
 
-Where such a name is recorded, the first digits of the file's SHA-256 stand behind it
-(``my_file.py:MyMethod#1b4f0e9851``), so that a record says which code it was made by, and a changed
-file is another configuration.
+In records, such a name is followed by the first digits of the file's SHA-256
+(``my_file.py:MyMethod#1b4f0e9851``). So a record says which code was used, and a run with a changed
+file has another configuration.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ def is_outside(name: object) -> bool:
 
 
 def label_of(name: str) -> str:
-    """What tables call it: the part behind the colon, without the hash."""
+    """The name in tables: the part after the colon, without the hash."""
     return name.rpartition(":")[2].partition("#")[0] if is_outside(name) else name
 
 
 def find(name: str) -> tuple[str, Any]:
-    """The object that ``name`` stands for, and the name with the hash of its file.
+    """The object that ``name`` refers to, and the name with the hash of its file.
 
-    A file is looked for in the working directory, and so is a module, behind the installed ones.
-    The code is run once its hash is known to be the stated one.
+    A file is looked for in the working directory. A module is looked for among installed ones
+    first, then in the working directory. The code is run only if its hash is that in ``name``, if
+    one is given there.
 
     Raises:
-        ConfigError: no such file, module or object; code that fails when imported; a file with
-            another hash than ``name`` states.
+        ConfigError: no such file, module or object; code that fails when imported; a file whose
+            hash differs from that in ``name``.
     """
     plain, _, stated = name.partition("#")
     place, _, attribute = plain.rpartition(":")
@@ -61,10 +62,10 @@ def find(name: str) -> tuple[str, Any]:
 
 
 def pinned_to_source(cls: type) -> str:
-    """A name with a hash for a class that stands in no file of its own, such as a notebook's."""
+    """A name with a hash, for a class that is in no file, such as one defined in a notebook."""
     try:
         text = inspect.getsource(cls)
-    except (OSError, TypeError):  # typed into a bare interpreter
+    except (OSError, TypeError):  # typed into an interpreter, so there is no source
         text = cls.__qualname__
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
     return f"{cls.__module__}:{cls.__qualname__}#{digest}"
@@ -83,7 +84,7 @@ def _file_of_module(place: str, name: str) -> Path:
     _look_here()
     try:
         spec = importlib.util.find_spec(place)
-    except (ImportError, ValueError):  # of a package that it should be in
+    except (ImportError, ValueError):  # the package that should contain it cannot be imported
         spec = None
     if spec is None:
         raise ConfigError(f"cannot import {place!r} of {name!r}: there is no such module")
@@ -93,8 +94,8 @@ def _file_of_module(place: str, name: str) -> Path:
 
 
 def _run(path: Path, place: str) -> ModuleType:
-    """The module that the file is."""
-    # By its content, so that a file that was edited in the meantime is read again.
+    """The module in the file."""
+    # Modules are kept by content, so that a file that was edited in the meantime is read again.
     digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
     key = f"{path.stem}_{digest[:_DIGITS]}"
     if key not in sys.modules:
@@ -111,14 +112,14 @@ def _run(path: Path, place: str) -> ModuleType:
 
 
 def _look_here() -> None:
-    """Let modules in the working directory be found; last, so that a file beside the user's data
-    cannot hide an installed package."""
+    """Let Python find modules in the working directory, but after all others, so that a file beside
+    the user's data cannot hide an installed package."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
 
 
 def import_module(place: str, name: str) -> ModuleType:
-    """The module ``place`` of ``name``, also one that lies in the working directory.
+    """The module ``place`` of ``name``; it may be in the working directory.
 
     Raises:
         ConfigError: it cannot be imported.

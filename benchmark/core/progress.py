@@ -1,4 +1,5 @@
-"""Progress and time left: a bar in terminals and notebooks, a plain line now and then elsewhere."""
+"""Progress and time left: a bar in terminals and notebooks, plain lines from time to time
+elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from tqdm import TqdmWarning
 
-with warnings.catch_warnings():  # of a notebook without widgets, where a plain bar does
+with warnings.catch_warnings():  # tqdm warns in a notebook without widgets; a plain bar is enough
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
@@ -48,15 +49,15 @@ class Task:
         self.started = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """``count`` more units are done; ``note`` is shown beside the name."""
+        """Count ``count`` more units as done; ``note`` is shown beside the name."""
         self.done += count
 
     def resize(self, total: int) -> None:
-        """The work turned out to be ``total`` units."""
+        """Change the length of the work to ``total`` units."""
         self.total = total
 
     def eta(self) -> float | None:
-        """Seconds left at the pace so far (work done before this process is not counted)."""
+        """Seconds left at the speed so far (work done before this process is not counted)."""
         fresh = self.done - self._first
         if not fresh:
             return None
@@ -64,7 +65,7 @@ class Task:
 
 
 class _PlainTask(Task):
-    """Prints a line every ``_PLAIN_INTERVAL`` seconds, none for work that is over sooner."""
+    """Prints a line every ``_PLAIN_INTERVAL`` seconds; no line for work that ends sooner."""
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         super().__init__(name, total, done)
@@ -118,14 +119,15 @@ class _NotebookTask(Task):
 
 
 class Progress:
-    """Where work reports to. Everything goes to standard error, so that output can be piped."""
+    """Shows progress and messages. It writes to standard error, so that standard output can be
+    piped."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self._console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
-        """One line for the person, now."""
+        """Print one line for the user now."""
         if self.quiet:
             return
         if self._console.is_terminal:

@@ -1,4 +1,4 @@
-"""The processes that work together under ``torchrun``; one process alone is the ordinary case."""
+"""The processes that work together under ``torchrun``; usually there is one process only."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its peers.
+    """All processes, seen from this one.
 
     Attributes:
-        rank: 0 ... world - 1; rank 0 alone writes records and talks to the person.
+        rank: 0 ... world - 1; only rank 0 writes records and prints messages.
         world: number of processes.
     """
 
@@ -47,7 +47,7 @@ class Ranks:
 
     def share(self, states: Mapping[Any, Any]) -> dict[Any, Any]:
         """The union of every rank's ``states`` (state dicts by name), on the CPU."""
-        # As bytes: a pickled tensor would come back on the sender's accelerator.
+        # Sent as bytes: a pickled tensor would be unpickled on the sender's accelerator.
         buffer = io.BytesIO()
         torch.save(dict(states), buffer)
         union: dict[Any, Any] = {}
@@ -56,7 +56,8 @@ class Ranks:
         return union
 
     def any(self, *flags: bool) -> list[bool]:
-        """Whether some rank has each flag set: what all of them act on at the same step."""
+        """For each flag, whether any rank has set it. All ranks get the same answer, so they can
+        act on it at the same step."""
         if self.world == 1:
             return list(flags)
         votes = torch.tensor(flags, dtype=torch.int32)
@@ -69,10 +70,10 @@ ALONE = Ranks()
 
 @contextmanager
 def ranks() -> Iterator[Ranks]:
-    """The ranks that ``torchrun`` started, connected inside; one alone without it.
+    """The ranks that ``torchrun`` started, connected inside the block; without it, one rank.
 
     Raises:
-        ConfigError: the environment says torchrun, but its ranks cannot be reached.
+        ConfigError: the environment is that of torchrun, but its ranks cannot be reached.
     """
     world = os.environ.get("WORLD_SIZE", "1")
     if world == "1":

@@ -1,4 +1,4 @@
-"""One registry for everything that is chosen by name."""
+"""The class of all registries, from which things are chosen by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A closing phrase for an error message: near misses of ``word``, or all known names."""
+    """The last phrase of an error message: names similar to ``word``, or else all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     if near:
@@ -28,9 +28,9 @@ class Registry(Generic[T]):
 
     Args:
         kind: what is registered, in the singular, for error messages ("method").
-        group: entry-point group searched on first use, so that an installed package can add
-            a name without touching this repository. None if the registry is closed.
-        of: the class that an entry point's object must be of; None if that is not checked.
+        group: entry-point group that is searched at first use, so that an installed package can add
+            a name without a change to this repository. None if there is no such group.
+        of: the class of which an entry point's object must be; None if that is not checked.
         outside: a name may also be ``FILE:NAME`` or ``MODULE:NAME``, see ``core.outside``.
     """
 
@@ -58,8 +58,8 @@ class Registry(Generic[T]):
 
     @contextmanager
     def lent(self, name: str, item: T) -> Iterator[str]:
-        """``item`` under ``name`` inside the block: what a caller gives in Python, by whose name
-        the configurations of its call refer to it."""
+        """Inside the block, ``item`` is registered under ``name``. It is for objects that a caller
+        gives in Python, so that the configurations of this call can refer to them by name."""
         known = self._items.get(name)
         self._items[name] = item
         try:
@@ -83,7 +83,8 @@ class Registry(Generic[T]):
         self._scanned = True
 
     def names(self) -> list[str]:
-        """All names, sorted, without objects from outside; nothing is imported."""
+        """All registered names, sorted (a user's own files are not among them). Nothing is
+        imported."""
         self._scan()
         return sorted(name for name in self._items if not is_outside(name))
 
@@ -92,7 +93,7 @@ class Registry(Generic[T]):
         return name in self._items or (self._outside and is_outside(name))
 
     def recorded(self, name: str) -> str:
-        """The name as records have it: of an object from outside, with the hash of its file.
+        """The name as records write it: for an object from a user's own file, with its hash.
 
         Raises:
             ConfigError: see ``get``.
@@ -105,17 +106,17 @@ class Registry(Generic[T]):
         """The object of that name, imported now if it comes from an entry point.
 
         Raises:
-            ConfigError: unknown name (with near misses), or an entry point that cannot be imported
-                or leads to something else.
+            ConfigError: unknown name (the message suggests similar ones), or an entry point that
+                cannot be imported or leads to an object of another kind.
         """
         self._scan()
         if self._outside and is_outside(name) and name not in self._items:
             return cast(T, find(name)[1])
-        if not isinstance(name, str) or name not in self._items:  # a file may say anything
+        if not isinstance(name, str) or name not in self._items:  # a file may give any value
             if str(name).startswith("memory-"):
                 raise ConfigError(
                     f"the {self.kind} {name!r} was given in Python and is in no file; give it "
-                    "again, by the function of generalist_bench that was called with it"
+                    "again to the same function of generalist_bench"
                 )
             near = did_you_mean(str(name), self._items)
             raise ConfigError(f"unknown {self.kind} {name!r}; {near}")
@@ -141,8 +142,8 @@ class Registry(Generic[T]):
         return [(name, self.get(name)) for name in self.names()]
 
     def where(self, holds: Callable[[T], bool]) -> list[str]:
-        """Names of the objects for which ``holds``, sorted, for error messages: an entry point that
-        cannot be imported is left out."""
+        """The names of objects for which ``holds`` is true, sorted, for error messages. Entry
+        points that cannot be imported are ignored."""
         found = []
         for name in self.names():
             with suppress(ConfigError):

@@ -1,7 +1,9 @@
-"""A mark of the process that works in a folder, so that the next start can report a crash.
+"""A file that marks a folder while a process works in it, so that the next start can report a
+crash.
 
-A process killed by the system (too little memory) or by a fault in a library (a segmentation fault)
-says nothing. Its mark stays, and the next process in the folder says what was under way.
+A process that is killed by the system (too little memory) or by a fault in a library (a
+segmentation fault) cannot report anything. Its mark stays, and the next process in the folder
+reports what the killed one was doing.
 """
 
 from __future__ import annotations
@@ -20,27 +22,28 @@ NAME = ".running.json"
 
 @dataclass
 class Running:
-    """This process's mark; ``at`` renews it.
+    """The mark of this process; ``at`` updates it.
 
     Attributes:
-        path: None for a process that leaves none.
+        path: the file; None for a process that writes no mark.
     """
 
     path: Path | None
 
     def at(self, stage: str) -> None:
-        """From now on the process does this, in words, e.g. ``training``."""
+        """State what the process does from now on, for example ``training``."""
         if self.path is not None:
             write_json(self.path, {"pid": os.getpid(), "stage": stage})
 
 
 @contextmanager
 def running(folder: Path, stage: str, *, mark: bool = True) -> Iterator[Running]:
-    """Leave a mark in ``folder`` while the block runs; an exception or a signal that Python can
-    handle removes it too. The folder must be locked by the caller (ask ``last_words`` first).
+    """Keep a mark in ``folder`` while the block runs. It is removed at the end, also after an
+    exception or a signal that Python can handle. The caller must hold the folder's lock, and call
+    ``last_words`` before.
 
     Args:
-        mark: whether this process leaves one at all.
+        mark: whether this process writes a mark at all.
     """
     here = Running(folder / NAME if mark else None)
     here.at(stage)
@@ -52,9 +55,9 @@ def running(folder: Path, stage: str, *, mark: bool = True) -> Iterator[Running]
 
 
 def last_words(folder: Path) -> str | None:
-    """What is to be said about the process that died here without a word; None if none did.
+    """A report on the last process here if it ended without an error message; else None.
 
-    The mark is removed. Nobody else may be working in the folder.
+    The mark is removed. No other process may be working in the folder.
     """
     path = folder / NAME
     try:
@@ -67,7 +70,7 @@ def last_words(folder: Path) -> str | None:
     path.unlink(missing_ok=True)
     who = f"process {pid}" if pid else "a process"
     return (
-        f"{folder.name}: {who} died here without a word during {stage}: it was killed, had too "
-        "little memory (look into dmesg), or a library crashed. Going on from what was saved; "
-        "if it dies there again, try a smaller batch size or one thread (--threads 1)"
+        f"{folder.name}: {who} ended without an error message during {stage}: it was killed, had "
+        "too little memory (see dmesg), or a library crashed. Resuming from what was saved; if it "
+        "ends there again, try a smaller batch size or one thread (--threads 1)"
     )

@@ -1,4 +1,4 @@
-"""Schedules over the fraction of training done, so that one preset holds for any length."""
+"""Schedules over the fraction of training done, so that a preset fits trainings of any length."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Schedule(Config):
 
     Attributes:
         points: (progress, value) pairs in rising order of progress; constant outside them.
-        interpolation: ``linear`` or ``cosine`` between two points, or ``step`` (the value of the
-            last point passed).
+        interpolation: ``linear`` or ``cosine`` between two points, or ``step`` (constant at the
+            value of the last point).
 
     A bare number is a constant; a bare list is the points of a linear schedule.
     """

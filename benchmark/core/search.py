@@ -1,4 +1,4 @@
-"""What a tuner may change of a method, and within which bounds."""
+"""The hyper-parameters of a method that ``tune`` may change, and their bounds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def _as_it_is(value: float) -> Any:
 
 @dataclass(frozen=True)
 class Knob:
-    """One hyper-parameter of a method, as its class states it in ``search``.
+    """One hyper-parameter of a method, as its class declares it in ``search``.
 
     Attributes:
-        name: what records and people call it.
+        name: its name in records and messages.
         low, high: bounds, both included.
         log: search evenly on a logarithmic scale.
-        setting: the setting of the method that it changes; empty for its name.
-        form: from the number to the value of that setting.
+        setting: the setting of the method that it changes; empty if that is called ``name`` too.
+        form: turns the number into the value of that setting.
     """
 
     name: str
@@ -31,5 +31,5 @@ class Knob:
     form: Callable[[float], Any] = _as_it_is
 
     def settings(self, value: float) -> dict[str, Any]:
-        """What a suite's entry of the method says for this value."""
+        """The settings of the method, as in a suite's entry, for this value."""
         return {self.setting or self.name: self.form(value)}

@@ -1,4 +1,4 @@
-"""What the trainer gives a method to build itself from."""
+"""What the trainer gives to a method for building its learners."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class PlainView:
-    """The learner itself in crafting state; entered once per step."""
+    """The learner's own model in crafting state; entered once per step."""
 
     def __init__(self, model: nn.Module, batchnorm: BatchNormMode) -> None:
         self._model, self._batchnorm = model, batchnorm
@@ -47,18 +47,18 @@ def _not_loaded(model: nn.Module, weights: Weights) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """What an objective may know about the step of training that it is part of.
+    """What an objective can know about the present training step.
 
-    Several processes can share a batch, and an objective is then given a part of its images. What
-    it computes is still right for the whole batch, if its loss is a mean over the images it is
-    given, its draws per image come from ``core.draws``, and everything else that is summed over
-    images goes through the methods below.
+    Several processes can share a batch; an objective then gets only a part of its images. Its
+    result is still right for the whole batch if its loss is a mean over the images that it gets, if
+    its draws per image come from ``core.draws``, and if everything else that is summed over images
+    uses the methods below.
 
     Attributes:
         progress: fraction of training done.
-        generator: source of random draws; for those per image see ``core.draws``.
-        data: the processes that share the batch. It is there for ``Learner``.
-        accumulate: in how many turns the batch passes through the networks. For ``Learner``, too.
+        generator: generator of random draws; for draws per image see ``core.draws``.
+        data: the processes that share the batch. ``Learner`` needs it.
+        accumulate: number of turns (micro-batches) of a batch. ``Learner`` needs it.
     """
 
     progress: float = 0.0
@@ -67,11 +67,11 @@ class Step:
     accumulate: int = 1
 
     def in_turns(self, work: Callable[[slice], T]) -> list[T]:
-        """What ``work`` gives for the rows of each turn.
+        """The results of ``work`` for the rows of each turn.
 
-        Every turn begins with the generator as it is now, and ``core.draws`` gives it its rows of
-        the whole batch's numbers. So the numbers, and the generator afterwards, are those of a
-        batch that passes at once.
+        Every turn starts with the generator in its present state, and ``core.draws`` returns the
+        turn's rows of the numbers for the whole batch. So the numbers, and the generator
+        afterwards, are the same as if the batch were not divided.
         """
         before = None if self.generator is None else self.generator.get_state()
         given = []
@@ -89,7 +89,7 @@ class Step:
         return gradients
 
     def total(self, counts: Tensor) -> Tensor:
-        """Counts over the batch, from ``counts`` over the images that were given."""
+        """Counts over the whole batch, from the ``counts`` over this process's images."""
         total = counts.clone()
         self.data.add_up_([total])
         return total
@@ -103,27 +103,27 @@ class NewModel(Protocol):
 
 @dataclass
 class Setting:
-    """The surroundings of a method.
+    """Everything that a method gets from the trainer.
 
     Attributes:
-        new_model: a fresh model on the right device. Every call with the same ``init`` gives the
-            same initial weights, so that base learners start from one initialisation as in the
-            Generalist code. ``model`` describes another architecture than the suite's.
+        new_model: makes a new model on the right device. Every call with the same ``init`` gives
+            the same initial weights, so that base learners start from one initialisation, as in the
+            Generalist code. ``model`` describes an architecture other than the suite's.
         total_steps, steps_per_epoch: length of training in optimiser steps.
-        generator: source of the random draws made while training.
-        generators: sources by number of the learner, so that learners draw independently of each
-            other, in one process or several; number 0 has ``generator``. None: all share that.
+        generator: generator of the random draws made while training.
+        generators: generators by number of the learner, so that learners draw independently of each
+            other, in one process or several; number 0 has ``generator``. None: all share that one.
         calibration: iterator over clean training images [n, c, h, w] in [0, 1], for re-estimating
             BatchNorm statistics; the same images at every call.
-        held_out: iterator over batches of training images and labels that are held out for
-            validation, for a method that chooses by them; at least one, the same at every call, all
-            of them in every process.
-        crafting_view: (model, BatchNorm mode) to a context manager that yields the model to craft
-            on. The trainer gives faster views than the plain one.
+        held_out: iterator over batches of images and labels that are held out for validation, for a
+            method that makes a choice by them; at least one batch, the same ones at every call, and
+            all of them in every process.
+        crafting_view: maps (model, BatchNorm mode) to a context manager that yields the model on
+            which images are crafted. The trainer sets one that is faster than ``PlainView``.
         autocast: the context of the training forward pass (reduced precision).
         load: puts trained weights into a network.
         mesh: the processes that train together.
-        accumulate: in how many turns a batch passes through the networks; see ``Learner.step_on``.
+        accumulate: number of turns (micro-batches) of a batch; see ``Learner.step_on``.
     """
 
     new_model: NewModel
@@ -140,7 +140,7 @@ class Setting:
     accumulate: int = 1
 
     def step(self, progress: float) -> Step:
-        """The moment ``progress`` (fraction of training done)."""
+        """The step at ``progress`` (fraction of training done)."""
         return Step(progress, self.generator, self.mesh.data, self.accumulate)
 
     def trained(self, network: TrainedNetwork) -> nn.Module:
@@ -150,5 +150,5 @@ class Setting:
         return model.eval().requires_grad_(False)
 
     def of_learner(self, number: int) -> Setting:
-        """The surroundings of a learner: its own random draws."""
+        """The setting of learner ``number``, with its own generator."""
         return replace(self, generator=self.generators(number)) if self.generators else self

@@ -1,4 +1,4 @@
-"""How many threads torch computes with: as many as there are free cores."""
+"""How many threads torch uses: as many as there are free cores."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 import joblib
 import torch
 
-# Seconds over which the other processes' share of the cores is measured.
+# Seconds during which the load by other processes is measured.
 _LOOK = 0.2
 _BY_HAND = "--threads N sets another number"
 
 
 @dataclass(frozen=True)
 class Threads:
-    """A number of threads and where it comes from.
+    """A number of threads and its reason.
 
     Attributes:
-        why: one line for the person at the keyboard.
-        by_user: the user said the number, so there is nothing to tell them.
+        why: the reason, in one line for the user.
+        by_user: the user set the number, so the reason need not be shown.
     """
 
     count: int
@@ -30,7 +30,7 @@ class Threads:
 
 
 def use_threads(asked: int | None = None) -> Threads:
-    """Let torch compute with ``asked`` threads, or as many as ``choose`` says."""
+    """Let torch use ``asked`` threads, or the number that ``choose`` returns."""
     threads = choose(asked)
     torch.set_num_threads(threads.count)
     return threads
@@ -39,12 +39,12 @@ def use_threads(asked: int | None = None) -> Threads:
 def choose(asked: int | None = None) -> Threads:
     """The threads that this process should use.
 
-    Threads that outnumber the free cores wait for each other at every operation: beside one other
-    busy process on two cores, two threads took up to 16 times as long as one. So unless somebody
-    said otherwise (``asked``, or OMP_NUM_THREADS in the environment), it is the number of cores
-    that affinity and cgroup quota allow, less those that other processes keep busy, shared among
-    the processes that torchrun started on this machine; at least 1, and never more than torch is
-    set to.
+    If there are more threads than free cores, they wait for each other at every operation: on two
+    cores, one of them busy with another process, two threads took up to 16 times as long as one. So
+    unless the user sets a number (``asked``, or OMP_NUM_THREADS in the environment), the number is
+    that of the cores that affinity and cgroup quota allow, minus those that other processes keep
+    busy, divided by the number of processes that torchrun started on this machine; at least 1, and
+    never more than torch's own setting.
     """
     here = torch.get_num_threads()
     if asked is not None:
@@ -55,7 +55,7 @@ def choose(asked: int | None = None) -> Threads:
         return Threads(here, f"{_named(here)} (OMP_NUM_THREADS{hint})", by_user=not started)
     if here == 1:
         return Threads(1, f"1 thread (torch is set to it; {_BY_HAND})")
-    cores = joblib.cpu_count()  # knows affinity and cgroup quotas
+    cores = joblib.cpu_count()  # respects affinity and cgroup quotas
     busy = busy_cores()
     local = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     free = max(1, int(cores - busy + 0.5))
@@ -73,11 +73,11 @@ def _named(count: int) -> str:
 
 
 def busy_cores() -> float:
-    """How many of the cores that this process may use are kept busy by others, now.
+    """How many of the cores that this process may use are kept busy by other processes now.
 
-    From the kernel's counters over a moment in which this process sleeps, or if the load average is
-    higher (and as many processes are runnable now), from that; the load average alone where there
-    are no such counters.
+    The kernel's counters are read before and after a short sleep of this process. If the load
+    average is higher (and as many processes are runnable now), it is used instead; so it is where
+    there are no such counters.
     """
     before = _ticks()
     time.sleep(_LOOK)
@@ -92,8 +92,8 @@ def busy_cores() -> float:
 
 
 def _ticks() -> dict[int, tuple[int, int]]:
-    """Idle and total clock ticks so far of each core that this process may use; empty elsewhere
-    than on Linux."""
+    """Idle and total clock ticks so far of each core that this process may use; empty if the system
+    is not Linux."""
     try:
         lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
         mine = os.sched_getaffinity(0)
@@ -103,14 +103,14 @@ def _ticks() -> dict[int, tuple[int, int]]:
     for line in lines:
         name, *fields = line.split()
         if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in mine:
-            counts = [int(field) for field in fields[:8]]  # guests are counted in user already
+            counts = [int(field) for field in fields[:8]]  # guest time is included in user time
             ticks[int(name[3:])] = (counts[3] + counts[4], sum(counts))
     return ticks
 
 
 def _load() -> float:
-    """The load average of the last minute, but not more processes than are runnable now besides
-    this one: the average remembers what has just ended."""
+    """The load average of the last minute, but at most the number of other processes that are
+    runnable now, since the average still includes processes that have just ended."""
     try:
         average = os.getloadavg()[0]
     except (OSError, AttributeError):

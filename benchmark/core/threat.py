@@ -24,13 +24,14 @@ def exact(text: str) -> Fraction:
     """``8/255``, ``2.5/255`` or ``0.03`` as an exact number.
 
     Raises:
-        ValueError: no such text, or beyond 1e100 or 1e-100. ZeroDivisionError.
+        ValueError: it is no such text, or its size is above 1e100 or below 1e-100.
+        ZeroDivisionError: the denominator is 0.
     """
     numerator, slash, denominator = text.partition("/")
-    if "/" in denominator:  # which Fraction would read as the reciprocal of what was meant
+    if "/" in denominator:  # Fraction would read "1/2/3" as 1 / (2 / 3)
         raise ValueError(f"{text!r} has more than one division")
     for part in (numerator, denominator) if slash else (numerator,):
-        # 1e999999999 would be written out digit by digit.
+        # An exact 1e999999999 would need memory for all its digits.
         try:
             exponent = Decimal(part).adjusted()
         except InvalidOperation as error:
@@ -40,13 +41,13 @@ def exact(text: str) -> Fraction:
     return Fraction(numerator) / Fraction(denominator if slash else 1)
 
 
-# Above these radii an adversarial example is no longer a small change of an image in [0, 1];
-# the value was almost surely meant in 0..255 units. l_1: robust_union uses 12.
+# Above these radii, an adversarial example is no longer a small change of an image in [0, 1], so
+# the value is almost certainly in units of 0..255. For l_1, robust_union uses 12.
 LARGEST_EPS = {"linf": 0.99, "l2": 16.0, "l1": 255.0}
 
 
 class Pixels(float):
-    """A length in pixel units that keeps the text it was written as (``8/255``)."""
+    """A length in pixel units that keeps its original text (``8/255``)."""
 
     text: str
 
@@ -79,7 +80,7 @@ class Pixels(float):
             ),
         )
 
-    # str is immutable but float subclasses pickle without their attributes
+    # pickle would lose the attributes of a float's subclass
     def __reduce__(self) -> tuple[type[Pixels], tuple[str]]:
         return (type(self), (self.text,))
 
@@ -108,7 +109,7 @@ class ThreatModel(Config):
     def _default_step(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and not (data.get("step") and Pixels(data["step"])):
             eps, steps = Pixels(data.get("eps", "8/255")), str(data.get("steps", 10))
-            # Anything but a positive whole number is reported by the field itself.
+            # If it is no positive whole number, the field's own check reports that.
             if steps.isdecimal() and int(steps) >= 1:
                 default = exact(eps.text) * Fraction(5, 2) / int(steps)
                 data = {**data, "step": Pixels(str(default))}
@@ -119,7 +120,7 @@ class ThreatModel(Config):
         check_eps(self.eps, self.norm)
         if self.step <= 0:
             raise ValueError(f"step = {self.step} must be positive")
-        # The default for a single step is 2.5 eps; beyond that it was meant in other units.
+        # The default for a single step is 2.5 eps; a larger value must be in other units.
         if self.step > 2.5 * self.eps * (1 + 1e-9):
             raise ValueError(
                 f"step = {self.step} is too large for eps = {self.eps}: pixels are in [0, 1]; did "
@@ -154,8 +155,9 @@ def _by_name(value: Any, info: ValidationInfo) -> Any:
 # A threat model in a method's configuration: written out, or the name of one of the suite's.
 Threat = Annotated[ThreatModel, BeforeValidator(_by_name)]
 
-# Training threat models of the field (robust_overfitting 2002.11569; radius of E-AT 2105.12508 for
-# l_1, with the default step, since ten steps of robust_union's 1 would not reach it).
+# The usual training threat models (robust_overfitting, 2002.11569). For l_1: the radius of E-AT
+# (2105.12508) with the default step, since ten steps of size 1, as in robust_union, would not reach
+# that radius.
 DEFAULT_THREATS = {
     "linf": ThreatModel(norm="linf", eps=Pixels("8/255"), step=Pixels("2/255"), steps=10),
     "l2": ThreatModel(norm="l2", eps=Pixels("128/255"), step=Pixels("15/255"), steps=10),

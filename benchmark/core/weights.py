@@ -1,4 +1,4 @@
-"""Weights of trained networks: what a learner begins with, or what a method learns from."""
+"""Weights of trained networks, from which a learner starts or from which a method learns."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Weights(Config):
     """Trained weights: a path, or ``{method: LABEL}`` for a run of the same suite.
 
     Attributes:
-        path: folder of a trained run, whose deployed network is meant, or a checkpoint file;
-            relative to the working directory. Not recorded: the content counts, not its place.
-        method: in place of ``path``: the row of the same suite that is called so, with the same
-            seed. It is trained first.
-        key: where the weights are in a checkpoint that holds several.
-        sha256: of the file that ``path`` leads to. Filled in when a suite is read; one that is
-            given must be the file's.
+        path: folder of a trained run, whose deployed network is used, or a checkpoint file;
+            relative to the working directory. It is not recorded: the content identifies the file.
+        method: instead of ``path``: the name of a row of the same suite, with the same seed. That
+            row is trained first.
+        key: the place of the weights in a checkpoint that holds several.
+        sha256: SHA-256 of the file that ``path`` refers to. It is filled in when a suite is read; a
+            given one is compared with the file's.
     """
 
     path: str | None = Field(default=None, exclude=True)
@@ -37,8 +37,8 @@ class Weights(Config):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, data: Any, info: ValidationInfo) -> Any:
-        """A context's ``weights`` finds the file of a mapping with a path: see ``config.trained``.
-        Without a context, the mapping is one that was recorded."""
+        """If the context has a function ``weights`` (see ``config.trained``), it finds the file of
+        a mapping with a path. Without a context, the mapping comes from a record."""
         data = {"path": data} if isinstance(data, str) else data
         find = (info.context or {}).get("weights")
         if find and isinstance(data, Mapping) and isinstance(data.get("path"), str):
@@ -48,7 +48,7 @@ class Weights(Config):
     @model_validator(mode="after")
     def _check(self) -> Weights:
         if self.path is not None and self.method is not None:
-            raise ValueError("weights come from a path or from a method; leave one of them out")
+            raise ValueError("weights come from a path or from a method; remove one of them")
         if self.path is None and self.method is None and self.sha256 is None:
             raise ValueError(
                 "write the path of a trained run or of a checkpoint, or {method: LABEL} for a run "
@@ -62,15 +62,15 @@ class Weights(Config):
 
     @property
     def place(self) -> str:
-        """What a user calls it, for messages and records."""
+        """Its name in messages and records."""
         return self.method or self.path or f"sha256 {self.sha256}"
 
 
 class TrainedNetwork(Weights):
-    """A trained network that a method learns from or is made of; frozen, in eval mode.
+    """A trained network that a method learns from or is built of; frozen, in eval mode.
 
     Attributes:
-        path, method, key, sha256: as for ``Weights``.
+        path, method, key, sha256: see ``Weights``.
         model: its architecture, as under a suite's ``model``. Default: that of the run at ``path``;
             for a checkpoint or a row of the suite, the suite's.
     """

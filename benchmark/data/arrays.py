@@ -23,7 +23,7 @@ from benchmark.data.splits import carve
 from benchmark.data.white import extremes_of, white_of
 
 DIGITS_TEST_SHARE = 0.25
-DIGITS_TEST_SEED = 0  # fixed: the test set is the same whatever split_seed says
+DIGITS_TEST_SEED = 0  # fixed, so that the test set does not depend on split_seed
 
 
 def read_digits(config: DatasetConfig, data_root: Path) -> Raw:
@@ -50,8 +50,8 @@ def read_digits(config: DatasetConfig, data_root: Path) -> Raw:
 
 
 def locate(path: str, data_root: Path) -> Path:
-    """An absolute ``path`` as it is, ``~`` being the home folder; a relative one below the data
-    root, else as given."""
+    """The place of ``path``: an absolute path stays as it is (``~`` is the home folder); a relative
+    path is looked for below the data root, then below the working directory."""
     given = at_home(Path(path))
     below = data_root / given  # an absolute path replaces data_root
     return below if below.exists() else given
@@ -61,8 +61,8 @@ def read_npz(config: DatasetConfig, data_root: Path) -> Raw:
     """Images and labels of each split in one .npz file.
 
     The arrays are called {train,val,test}_{images,labels} as in MedMNIST, or {x,y}_{train,test} as
-    in Keras. ``val`` may be missing; with a test split alone, or plain ``images`` and ``labels``,
-    the file can be evaluated only.
+    in Keras. ``val`` may be missing. A file that has only a test split, or only ``images`` and
+    ``labels`` without a split's name, can be used for evaluation but not for training.
 
     Raises:
         DataError: missing file or arrays, pickled objects, or what ``make_split`` refuses.
@@ -109,7 +109,7 @@ def read_npz(config: DatasetConfig, data_root: Path) -> Raw:
         classes = tuple(map(str, range(check_gaps(where["train"], labels["train"]))))
     else:
         classes = tuple(map(str, range(int(labels["test"].max()) + 1)))
-    notes = () if white in (1, 255) else (f"white is {white:g} (dataset.white says otherwise)",)
+    notes = () if white in (1, 255) else (f"white is {white:g} (dataset.white changes it)",)
     return Raw(
         train=splits.get("train"),
         val=splits.get("val"),
@@ -127,7 +127,11 @@ _LABEL_WORDS = ("labels", "label", "y", "targets", "target")
 
 
 def _roles(where: str, names: Collection[str]) -> dict[tuple[str, str], str]:
-    """The array for (part, ``images`` or ``labels``). Raises DataError: two for one."""
+    """The name of the array for each (part, ``images`` or ``labels``).
+
+    Raises:
+        DataError: two arrays for the same part and kind.
+    """
     roles: dict[tuple[str, str], str] = {}
     for name in sorted(names):
         words = name.casefold().split("_")
@@ -138,9 +142,7 @@ def _roles(where: str, names: Collection[str]) -> dict[tuple[str, str], str]:
             continue
         role = (parts[0] if parts else "", kinds[0])
         if role in roles:
-            raise DataError(
-                f"{where} has both {roles[role]!r} and {name!r}; leave the one that counts"
-            )
+            raise DataError(f"{where} has both {roles[role]!r} and {name!r}; keep the right one")
         roles[role] = name
     if all(part == "" for part, _ in roles):
         return {("test", what): name for (_, what), name in roles.items()}
@@ -151,7 +153,7 @@ def _roles(where: str, names: Collection[str]) -> dict[tuple[str, str], str]:
 
 
 def npz_names(path: Path) -> list[str]:
-    """The names of the arrays in an .npz file. Raises DataError: not such a file."""
+    """The names of the arrays in an .npz file. Raises DataError: it is no .npz file."""
     return list(_open_npz(path, lambda file: dict.fromkeys(file.files, np.empty(0))))
 
 
@@ -159,7 +161,7 @@ def load_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.
     """The arrays of an .npz file, or those of them that are ``wanted``.
 
     Raises:
-        DataError: not such a file, or one of these arrays is pickled.
+        DataError: it is no .npz file, or one of these arrays is pickled.
     """
     return _open_npz(
         path,
@@ -185,7 +187,7 @@ def read_npy(path: Path, remedy: str) -> np.ndarray:
     """The array of an .npy file, mapped from disk.
 
     Raises:
-        DataError: missing or damaged; ``remedy`` closes the message.
+        DataError: missing or damaged; the message ends with ``remedy``.
     """
     where = f"{path.parent.name}/{path.name}"
     try:

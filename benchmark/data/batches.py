@@ -30,8 +30,8 @@ _PINNED_BYTES = 1 << 26
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``. On CUDA nothing waits for the copy of a small one: it is made from
-    pinned memory, and what uses it later comes after it on the device."""
+    """``tensor`` on ``device``. A small tensor is copied to CUDA from pinned memory, so that the
+    caller does not wait for the copy; the device runs it before any work that uses the tensor."""
     if device.type != "cuda" or tensor.is_cuda or tensor.nbytes > _PINNED_BYTES:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -56,14 +56,14 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def full_bounds(count: int, batch_size: int, share: float) -> tuple[list[tuple[int, int]], int]:
-    """(start, stop) of each batch of an epoch in which a ``share`` of each is drawn from extra
-    images, and how many of its images are of the data set.
+    """(start, stop) of each batch of an epoch when a ``share`` of every batch is drawn from extra
+    images, and how many images of a batch come from the data set.
 
-    There are as many batches as ``count`` images of the data set would make, all of them full;
-    larger ones than the data set is (in smoke tests) become as large as it.
+    There are as many batches as ``count`` images of the data set would make, and all are full. A
+    batch size above ``count`` (in smoke tests) is lowered to ``count``.
 
     Raises:
-        ConfigError: batch size below 2, or not one extra image in a batch.
+        ConfigError: batch size below 2, or a share that is less than one image of a batch.
         DataError: fewer than 2 images.
     """
     batch_bounds(count, batch_size)

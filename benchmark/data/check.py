@@ -1,4 +1,4 @@
-"""Validation at the door: arrays of any source become splits here, or an error says why not."""
+"""Checks of the arrays that a source has read: they become splits, or an error says why not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from benchmark.core.errors import DataError
 from benchmark.data.dataset import AnySplit, Split
 from benchmark.data.white import extremes_of, to_grey, to_uint8, white_of
 
-# ImageNet-21K has 21,841. A higher label is a number of another kind, such as -1 without its sign.
+# ImageNet-21K has 21,841 classes. A label above this bound cannot be meant as a class: it may be -1
+# that was stored in an unsigned type, for example.
 MOST_CLASSES = 100_000
 
 
@@ -23,14 +24,15 @@ def make_split(
     channels: int = 3,
     white: float | None = None,
 ) -> Split:
-    """Arrays to a ``Split``.
+    """Turn arrays into a ``Split``.
 
     Args:
-        where: names the arrays in messages ("train split of cells.npz").
+        where: what messages call the arrays ("train split of cells.npz").
         images: [n, h, w] or [n, h, w, 1 or 3]; integers or floats, see ``white.white_of``.
         labels: integers [n] or [n, 1].
-        channels: 3 (grey is repeated) or 1 (colour becomes luma, see ``white.to_grey``).
-        white: the pixel value of white; None reads it off the images.
+        channels: 3 (a grey image is repeated three times) or 1 (colour becomes luma, see
+            ``white.to_grey``).
+        white: the pixel value of white; None infers it from the images.
 
     Raises:
         DataError: wrong shape, type or range, NaN or infinity, an empty split.
@@ -50,7 +52,7 @@ def make_split(
 
 
 def check_images(where: str, images: np.ndarray) -> np.ndarray:
-    """Images as [n, h, w, 1 or 3] of their own type. Raises DataError: another shape, or none."""
+    """Images as [n, h, w, 1 or 3], of unchanged type. Raises DataError: wrong shape, no images."""
     if images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
         raise DataError(
             f"{where}: images have shape {images.shape}; expected channels last: save "
@@ -72,8 +74,8 @@ def check_labels(where: str, labels: np.ndarray) -> np.ndarray:
     """Labels as int64 [n].
 
     Raises:
-        DataError: not integers, several per image, negative, or higher than any number of classes
-            that could be meant.
+        DataError: labels that are not integers, several labels per image, negative labels, or
+            labels too high to be classes.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -87,7 +89,9 @@ def check_labels(where: str, labels: np.ndarray) -> np.ndarray:
         )
     if labels.dtype.kind not in "iu":
         hint = (
-            " (save the places of the names in a sorted list)" if labels.dtype.kind in "US" else ""
+            " (save each name's index in the sorted list of names)"
+            if labels.dtype.kind in "US"
+            else ""
         )
         raise DataError(f"{where}: labels are {labels.dtype}; expected integers 0, 1, 2, ...{hint}")
     if len(labels) and labels.min() < 0:
@@ -104,12 +108,12 @@ def check_labels(where: str, labels: np.ndarray) -> np.ndarray:
 
 
 def check_gaps(where: str, labels: np.ndarray) -> int:
-    """The number of classes that training labels int64 [n] name: each of 0, 1, 2, ... occurs.
+    """The number of classes in training labels int64 [n], where each of 0, 1, 2, ... must occur.
 
     Raises:
         DataError: some class below the highest label never occurs.
     """
-    present = np.unique(labels)  # never a range up to the highest label, which may be any
+    present = np.unique(labels)  # not np.bincount: a damaged label may be huge
     if len(present) <= int(present[-1]):
         gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
         few = f", of {len(labels)} images," if present[-1] >= len(labels) else ""
@@ -123,7 +127,7 @@ def check_gaps(where: str, labels: np.ndarray) -> int:
 def check_classes(
     train: AnySplit | None, others: Mapping[str, AnySplit], classes: tuple[str, ...]
 ) -> None:
-    """Check that labels are classes and that no split has a class that training lacks.
+    """Check that every label is a class, and that no split has a class without training images.
 
     Raises:
         DataError: fewer than two classes, a label out of range, different classes between splits.

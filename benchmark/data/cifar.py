@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in any of the layouts they are handed around in."""
+"""CIFAR-10 and CIFAR-100 in the file layouts in which they are distributed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ _HUNDRED = Variant(
 
 
 def _read(variant: Variant, config: DatasetConfig, data_root: Path) -> Raw:
-    """The first layout below ``data_root``: torchvision batches, parquet, class folders.
+    """The first layout that is found: torchvision batches, Parquet, class folders.
 
     Raises:
         DataError: none is there and ``config.download`` is off, or the one found is damaged.
@@ -123,7 +123,7 @@ def _read(variant: Variant, config: DatasetConfig, data_root: Path) -> Raw:
 
 
 def _checked(variant: Variant, raw: Raw) -> Raw:
-    """Check sizes and add a note where images of the official set are missing, or are others."""
+    """Check sizes; add a note if official images are missing or the test set is another one."""
     notes = list(raw.notes)
     for part, split, full in (
         ("training", raw.train, TRAIN_IMAGES),
@@ -174,7 +174,7 @@ def _read_batches(variant: Variant, root: Path, config: DatasetConfig, *, downlo
 
 
 def _read_folders(variant: Variant, folder: Path, config: DatasetConfig) -> Raw:
-    """Class folders in any words for the classes. Raises DataError: other classes."""
+    """Class folders, under any of the usual names of the classes. Raises DataError: other ones."""
     parts = find_parts((e.name for e in folder.iterdir() if e.is_dir()), folder.name)
     first = folder / next(iter(parts.values()))
     present = [e.name for e in first.iterdir() if e.is_dir() and not is_hidden(e.name)]
@@ -183,17 +183,18 @@ def _read_folders(variant: Variant, folder: Path, config: DatasetConfig) -> Raw:
     return read_class_folders(folder, ordered, names)
 
 
-# In torchvision's tutorial, fastai's copy, STL-10 and other places.
+# Names in torchvision's tutorial, fastai's copy, STL-10 and elsewhere.
 ALIASES = {"plane": "airplane", "aeroplane": "airplane", "car": "automobile", "auto": "automobile"}
 
 
 def class_names(present: Sequence[str], classes: tuple[str, ...], where: str) -> dict[str, str]:
     """The official class of each folder: by name, alias, or number (0, 1, 2, ...).
 
-    Upper case, and spaces or hyphens instead of ``_``, are the same.
+    Upper and lower case are the same, and so are spaces, hyphens and ``_``.
 
     Raises:
-        DataError: a folder that is none of ``classes``, two that are the same, or not all there.
+        DataError: a folder that is none of ``classes``, two folders of one class, or a class
+            without a folder.
     """
     numbers = bool(present) and all(name.isdecimal() for name in present)
     found: dict[str, str] = {}

@@ -17,11 +17,12 @@ Order: TypeAlias = Literal["name", "numeric"] | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Named:
-    """The classes of one split: ``names`` as written, ``labels`` int64 [n] are places in them.
+    """The classes of one split: ``names`` as written; ``labels``, int64 [n], are indices into it.
 
     Attributes:
         folders: whether each name is that of a folder. Splits in folders must have the same ones,
-            since readers that number the folders of each split would shift the labels otherwise.
+            since readers that number the folders of each split separately would give one class
+            different labels.
     """
 
     names: tuple[str, ...]
@@ -30,16 +31,16 @@ class Named:
 
     @staticmethod
     def of(values: Sequence[str]) -> Named:
-        """Of the class of each image, as a table writes it."""
+        """From the class of each image, as a table states it."""
         names, labels = np.unique(np.array(values, dtype=object), return_inverse=True)
         return Named(tuple(names), labels.astype(np.int64), folders=False)
 
 
 def ordered(names: Sequence[str], order: Order, where: str) -> tuple[str, ...]:
-    """All classes in order of their labels; more than ``names`` if ``order`` lists more.
+    """All classes in order of their labels, including those that only ``order`` lists.
 
     Raises:
-        DataError: ``numeric`` and names that are no numbers; names that the list lacks.
+        DataError: ``order`` is ``numeric`` and a name is no number; a name is missing in the list.
     """
     if order == "name":
         return tuple(sorted(names))
@@ -65,8 +66,8 @@ def agreed(
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """The classes that all splits share, and the labels int64 [n] of each split.
 
-    Names of folders and of tables are sorted as ``order`` says. Where tables write whole numbers
-    and ``order`` is ``name``, these are the labels themselves.
+    Names of folders and of tables are sorted as ``order`` says. Exception: whole numbers in a table
+    are the labels themselves if ``order`` is ``name``.
 
     Args:
         where: what messages call each split.
@@ -103,7 +104,7 @@ def agreed(
 
 
 def _are_labels(splits: Mapping[str, Named], order: Order) -> bool:
-    """Whether the names are numbers that a table means as labels."""
+    """Whether the names are whole numbers in a table, to be used as labels."""
     if order == "numeric" or any(split.folders for split in splits.values()):
         return False
     names = {name for split in splits.values() for name in split.names}

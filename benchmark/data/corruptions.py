@@ -1,7 +1,8 @@
 """The 15 common corruptions of CIFAR-10-C (Hendrycks & Dietterich, arXiv 1903.12261).
 
-An own implementation with the parameters of CIFAR-10-C, which are milder than those of ImageNet-C.
-``DEPARTURES`` says where it differs from the published files; ``load_published`` reads those.
+Our own implementation, with the parameters of CIFAR-10-C, which are milder than those of
+ImageNet-C. ``DEPARTURES`` says where it differs from the published files, which
+``load_published`` reads.
 Lengths are in pixels of a 32x32 image and scale with the side of larger or smaller images.
 """
 
@@ -40,7 +41,7 @@ SEVERITIES: dict[str, tuple[Any, ...]] = {
     "glass_blur": ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
     # radius, sigma; angle uniform in -45..45 degrees
     "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-    # zoom factors np.arange(1, this, 0.01): at severities 1 and 2 rounding lets the end in
+    # zoom factors np.arange(1, this, 0.01); at severities 1 and 2 rounding includes the end
     "zoom_blur": (1.06, 1.11, 1.16, 1.21, 1.26),
     # mean, sd, zoom, threshold, blur radius, blur sigma, weight of the image
     "snow": (
@@ -74,14 +75,14 @@ SEVERITIES: dict[str, tuple[Any, ...]] = {
 CORRUPTIONS: tuple[str, ...] = tuple(SEVERITIES)
 
 DEPARTURES: dict[str, str] = {
-    "all": "random draws are this module's own: same distributions, other noise than in the files; "
-    "lengths scale with side / 32",
-    "frost": "the original blends photographs of frost, which are not shipped; the texture here is "
-    "synthetic (streaks along crystal grains), so severities are comparable in weight only",
+    "all": "random numbers have the same distributions as in the files but are drawn anew, so the "
+    "noise differs; lengths scale with side / 32",
+    "frost": "the original blends in photographs of frost, which are not shipped; the texture here "
+    "is synthetic (streaks along crystal grains), so only the blending weights are comparable",
     "motion_blur": "the kernel of ImageMagick is rebuilt in numpy: a one-sided Gaussian along a "
     "line, whole-pixel offsets, edge pixels repeated",
     "snow": "its motion blur is the one of motion_blur; the blurred layer is not rounded to 8 bits",
-    "glass_blur": "pixels are copied, not swapped, as the original code in effect does",
+    "glass_blur": "pixels are copied, not swapped: that is the effect of the original code",
     "jpeg_compression": "bytes depend on the JPEG library that Pillow was built with",
 }
 
@@ -96,8 +97,8 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
 
     Grey images (c = 1) are corrupted as colour images of equal channels, whose luma is the result.
 
-    Each image draws from a generator of its own, seeded by a hash of (seed, name, severity, the
-    image's bytes). So the result for an image does not depend on its batch or its place in it.
+    Each image has its own random generator, seeded by a hash of (seed, name, severity, the image's
+    bytes), so the result for an image does not depend on its batch or its position there.
 
     Raises:
         ConfigError: unknown corruption, or severity outside 1..5.
@@ -120,7 +121,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
         part = pixels[start : start + 500]
         randoms = [_generator(key, image) for image in part]
         result = _FUNCTIONS[name](part / 255, SEVERITIES[name][severity - 1], randoms)
-        # The original truncates; the small term keeps 50.9999999 from losing a level.
+        # The original truncates; the small term prevents 50.9999999 from becoming 50.
         out[start : start + 500] = (np.clip(result, 0, 1) * 255 + 1e-6).astype(np.uint8)
     if images.shape[1] == 1:
         out = to_grey(out)
@@ -253,7 +254,7 @@ def _zoom(x: np.ndarray, factor: float, side: int | None = None) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def zoom_matrix(source: int, factor: float, side: int) -> np.ndarray:
-    """Linear interpolation of the central pixels as a matrix [side, source]."""
+    """The matrix [side, source] of linear interpolation between the central pixels."""
     crop = min(source, int(np.ceil(side / factor)))
     first = (source - crop) // 2
     enlarged = max(side, round(crop * factor))
@@ -303,9 +304,10 @@ def _cut(textures: np.ndarray, random: np.random.Generator, high: int) -> np.nda
 def frost_textures() -> np.ndarray:
     """Five synthetic frost pictures [5, 192, 192, 3] in [0, 1], always the same.
 
-    Grains (cells of the nearest of random points), each with streaks of noise along its own
-    direction, over slow changes of density: sharp bright needles on a darker, bluish ground.
-    They stand in for photographs, whose statistics they do not claim to match.
+    The picture is divided into grains (Voronoi cells of random points). Each grain has streaks of
+    noise along its own direction, and the density of frost changes slowly over the picture: sharp
+    bright needles on a darker, bluish ground. These pictures replace photographs of frost; their
+    statistics are not those of photographs.
     """
     side, grains = 192, 90
     pictures = []
@@ -388,7 +390,8 @@ def plasma(noise: np.ndarray, size: int, decay: float) -> np.ndarray:
 
 
 def _brightness(x: Images, added: float, randoms: Randoms) -> Images:
-    # hue and saturation fixed: the channels keep their ratios to the largest, which is the value
+    # In HSV the value is the largest channel. Hue and saturation stay the same if the other
+    # channels keep their ratios to it.
     value = x.max(axis=-1, keepdims=True)
     target = np.clip(value + added, 0, 1)
     return np.where(value > 0, x * target / np.where(value > 0, value, 1), target)
@@ -430,7 +433,8 @@ def _elastic_transform(x: Images, level: tuple[float, float, float], randoms: Ra
 
 
 def bilinear(x: np.ndarray, rows: np.ndarray, columns: np.ndarray, border: str) -> np.ndarray:
-    """Values of [n, h, w, c] at real places [n, h', w']; borders as scipy.ndimage names them."""
+    """Values of [n, h, w, c] at real-valued coordinates [n, h', w']; borders are named as in
+    scipy.ndimage."""
     every = np.arange(len(x))[:, None, None]
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = (rows - top)[..., None], (columns - left)[..., None]

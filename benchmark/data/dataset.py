@@ -20,7 +20,7 @@ from benchmark.core.errors import DataError
 from benchmark.data.decode import PLAIN, Decoding, cached, center_square, open_image, printable
 
 STATISTICS_SAMPLE = 1000
-WHOLE_BYTES = 1 << 30  # of streamed files whose contents are hashed whole: about a second
+WHOLE_BYTES = 1 << 30  # up to so many bytes, streamed files are hashed whole: about a second
 SAMPLED_FILES = 2000
 
 
@@ -28,8 +28,7 @@ SAMPLED_FILES = 2000
 class Split:
     """Images in memory: uint8 [n, c, s, s] in 0..255, labels int64 [n]; c is 3, or 1 for grey.
 
-    Test images that are given in Python may also be float32 in [0, 1], where 8 bits would round
-    them.
+    Test images that are given in Python may also be float32 in [0, 1], if 8 bits would round them.
     """
 
     images: Tensor
@@ -54,10 +53,12 @@ class Split:
 
 
 class FileNames:
-    """Relative paths, 8 bytes each beside their text: a million strings take four times as much.
+    """Relative paths in two tensors, which take the text and 8 bytes per path; a million Python
+    strings take four times as much.
 
-    Worker processes share the two tensors, forked or not; strings they would come to copy, since
-    looking at an object writes its reference count into its page of memory.
+    Worker processes share the two tensors, forked or not. A list of strings would be copied into
+    each worker little by little: reading a Python object changes its reference count, which makes
+    the operating system copy the page of memory.
 
     Attributes:
         text: all paths one after another, uint8.
@@ -95,11 +96,11 @@ class StreamedSplit:
     """Images on disk, decoded when needed.
 
     Attributes:
-        files: relative to ``root``; ``labels`` int64 [n] are theirs.
+        files: paths relative to ``root``; ``labels``, int64 [n], are in the same order.
         image_size: side of the square images in pixels.
         decoding: how pixels become 8-bit values.
         small: images of at most ``folders.SMALL`` pixels that are streamed only because they are
-            too many for memory: their pixels and their augmentation are those of a ``Split``.
+            too many for memory; their pixels and augmentation are the same as in a ``Split``.
     """
 
     root: Path
@@ -123,7 +124,7 @@ class StreamedSplit:
         return replace(self, files=files, labels=self.labels[indices])
 
     def image(self, index: int) -> Image.Image:
-        """Image ``index`` as its file has it, of mode RGB or L. Raises DataError: damaged."""
+        """Image ``index`` in the size of its file, of mode RGB or L. Raises DataError: damaged."""
         file = self.files[index]
         return open_image(self.root / file, f"{self.root.name}/{file}", self.decoding)
 
@@ -144,14 +145,15 @@ AnySplit: TypeAlias = Split | StreamedSplit
 class ExtraImages:
     """Training images beside those of the data set, such as generated ones, read when needed.
 
-    They are read from the file, which the operating system keeps in its cache as far as there is
-    room. A mapped file would count as memory of the process, and a damaged disk would kill it.
+    They are read with ordinary file access, and the operating system caches as much of the file as
+    fits. A memory-mapped file would count as memory of the process, and a read error of the disk
+    would end the process with a signal.
 
     Attributes:
         offset: where the pixels, uint8 of ``shape`` [n, s, s, c], begin in the file ``path``.
         labels: integers [n].
-        share: of each batch that is drawn from them, in (0, 1).
-        known_by: 16 hexadecimal digits over shape, labels and pixels.
+        share: the share of each batch that is drawn from them, in (0, 1).
+        known_by: a hash over shape, labels and pixels, 16 hexadecimal digits.
     """
 
     path: Path
@@ -168,7 +170,7 @@ class ExtraImages:
         """Images uint8 [m, s, s, c] and labels int64 [m] of ``indices``, in this order.
 
         Raises:
-            DataError: the file is gone, or shorter than it was.
+            DataError: the file is missing, or has become shorter.
         """
         images = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
         size = images[:1].nbytes
@@ -200,11 +202,12 @@ class Dataset:
             ``fingerprint``, and how they are decoded).
         source: what was read from where, for people; no absolute path.
         notes: remarks for the record, such as "20,000 of 50,000 training images".
-        statistics: mean and standard deviation per channel, in [0, 1], that are used instead of
-            those of the training images, if they are of as many channels.
-        extra: images beside ``train`` that batches are drawn from too; they are in the fingerprint.
+        statistics: mean and standard deviation per channel, in [0, 1], used instead of those of
+            the training images if the number of channels is the same.
+        extra: further training images, from which a share of each batch is drawn; the fingerprint
+            covers them.
 
-    A data set for evaluation alone has training and validation splits of no images.
+    A data set that serves for evaluation only has empty training and validation splits.
     """
 
     name: str
@@ -238,8 +241,8 @@ class Dataset:
             return self.statistics
         if not len(self.train):
             raise DataError(
-                f"{self.source}: there are no training images whose mean and standard deviation "
-                "could be taken; write them out in model.normalization"
+                f"{self.source}: there are no training images to compute mean and standard "
+                "deviation from; give both in model.normalization"
             )
         return channel_statistics(self.train)
 
@@ -276,13 +279,13 @@ def channel_statistics(split: AnySplit) -> tuple[tuple[float, ...], tuple[float,
 def fingerprint(
     splits: tuple[AnySplit, ...], classes: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...]]:
-    """The fingerprint of a data set, and notes on what it rests on.
+    """The fingerprint of a data set, and notes on what it does not cover.
 
-    The first 16 hexadecimal digits of a SHA-256 over class names and, of splits in memory, all
-    pixels and labels. Of a streamed split it covers size and decoding, and names, labels and
-    lengths of all files, and the contents of all of them up to 1 GiB together, else of 2,000 at
-    even distances in order of name. Contents are not read again while sizes and times of the files
-    stay as they were.
+    It is the first 16 hexadecimal digits of a SHA-256 over the class names and the splits. For a
+    split in memory it covers all pixels and labels. For a streamed split it covers image size and
+    decoding, names, labels and lengths of all files, and the contents of all files if they have at
+    most 1 GiB together; otherwise the contents of 2,000 files, evenly spaced in order of name.
+    Contents are read again only if the size or a time stamp of a file has changed.
     """
     digest = hashlib.sha256("\n".join(classes).encode("utf-8", "surrogateescape"))
     notes: list[str] = []
@@ -297,7 +300,7 @@ def fingerprint(
 
 
 def _add_streamed(digest: hashlib._Hash, split: StreamedSplit) -> list[str]:
-    """Add ``split`` to ``digest``; a note if not all contents are in it."""
+    """Add ``split`` to ``digest``; returns a note if the digest does not cover all contents."""
     names = list(split.files)
     order = sorted(range(len(names)), key=names.__getitem__)
     digest.update(repr((split.image_size, split.decoding, split.small)).encode())
@@ -308,7 +311,7 @@ def _add_streamed(digest: hashlib._Hash, split: StreamedSplit) -> list[str]:
         except OSError as error:
             raise DataError(
                 f"{printable(f'{split.root.name}/{names[index]}')} cannot be read "
-                f"({error.strerror}); is it a link to a file that is gone?"
+                f"({error.strerror}); is it a link to a missing file?"
             ) from error
         total += size
         digest.update(os.fsencode(names[index]))
@@ -317,8 +320,8 @@ def _add_streamed(digest: hashlib._Hash, split: StreamedSplit) -> list[str]:
         steps = np.linspace(0, len(order) - 1, SAMPLED_FILES).round().astype(int)
         chosen = [split.root / names[order[step]] for step in steps]
         note = (
-            f"streamed images are known by the contents of {SAMPLED_FILES:,} files at even "
-            "distances, and by names and lengths of all"
+            f"the fingerprint of streamed images covers the contents of {SAMPLED_FILES:,} evenly "
+            "spaced files, and names and lengths of all"
         )
     else:
         chosen, note = [split.root / names[index] for index in order], ""

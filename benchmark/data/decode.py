@@ -1,4 +1,4 @@
-"""Image files and bytes to uint8 arrays, and the cache of slow decoding."""
+"""Image files and bytes are decoded to uint8 arrays; slow decoding is cached."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Decoding:
     """How the pixels of an image file become 8-bit values.
 
     Attributes:
-        channels: 3, or 1 for grey: luma by the weights of ITU-R 601, as Pillow has it.
-        background: what transparent pixels are laid over; ``drop`` forgets the transparency, as
-            ``convert("RGB")`` and so torchvision's ImageFolder do.
-        white: the value of white in images of more than 8 bits; None if none is expected.
+        channels: 3, or 1 for grey: luma by the weights of ITU-R 601, as in Pillow.
+        background: the colour behind transparent pixels; ``drop`` ignores transparency, as
+            Pillow's ``convert("RGB")`` and therefore torchvision's ImageFolder do.
+        white: the value of white in images of more than 8 bits; None if no such image is expected.
     """
 
     channels: Literal[1, 3] = 3
@@ -58,7 +58,7 @@ class DeepImageError(DataError):
 
 @dataclass
 class Remarks:
-    """Names of the images with which something was done that a user should know."""
+    """Names of the images to which something was done that the user should know of."""
 
     animated: list[str] = field(default_factory=list)
     transparent: list[str] = field(default_factory=list)
@@ -78,13 +78,13 @@ class Remarks:
 
 
 def counted(names: Sequence[str], one: str = "image", several: str = "images") -> str:
-    """``3 images (a/1.png, a/2.png, a/3.png)``, of more than three the first three."""
+    """``3 images (a/1.png, a/2.png, a/3.png)``; of more than three, the first three are named."""
     shown = [printable(name) for name in sorted(names)[:3]] + ["..."] * (len(names) > 3)
     return f"{len(names):,} {one if len(names) == 1 else several} ({', '.join(shown)})"
 
 
 def printable(name: str) -> str:
-    """A file's name as text that any file or terminal takes; other bytes as ``\\xff``."""
+    """A file's name as text that can be printed anywhere; undecodable bytes become ``\\xff``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -96,8 +96,8 @@ def open_image(
 ) -> Image.Image:
     """Decode to an RGB image, or one of mode L where ``how.channels`` is 1.
 
-    Grey is repeated, palettes and CMYK are converted, the first of several frames is taken, and
-    the image is turned as its EXIF orientation says.
+    A grey image is repeated for each channel, palettes and CMYK are converted to RGB, the first of
+    several frames is taken, and the image is rotated as its EXIF orientation says.
 
     Raises:
         DataError: not an image, or damaged, or pixels outside [0, ``how.white``]; ``name`` says
@@ -119,7 +119,7 @@ def open_image(
             return image.convert("L" if how.channels == 1 else "RGB")
     except DataError:
         raise
-    # Pillow's plugins raise whatever they stumble over in a damaged file.
+    # Pillow's plugins raise errors of any type for a damaged file.
     except Exception as error:
         raise DataError(
             f"{name} cannot be decoded ({error}); fetch it again or remove it"
@@ -129,8 +129,8 @@ def open_image(
 def _to_8_bits(image: Image.Image, name: str, how: Decoding) -> Image.Image:
     if how.white is None:
         raise DeepImageError(
-            f"{name} has more than 8 bits per pixel, unlike the images looked at before; set "
-            "dataset.white to the value of white in such images, such as 65535, 4095 or 1"
+            f"{name} has more than 8 bits per pixel, unlike the images read before; set "
+            "dataset.white to the value of white in such images, for example 65535, 4095 or 1"
         )
     pixels = np.asarray(image)
     white_of({name: extremes_of(name, pixels[None])}, how.white)
@@ -142,7 +142,7 @@ def _to_8_bits(image: Image.Image, name: str, how: Decoding) -> Image.Image:
 def _turned(image: Image.Image, name: str, remarks: Remarks | None) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about pixels
+    except Exception:  # a damaged EXIF block does not damage the pixels
         orientation = 1
     if orientation not in range(2, 9):
         return image
@@ -171,11 +171,11 @@ def find_white(
     """The value of white in those of the images that have more than 8 bits per pixel.
 
     Returns:
-        ``given``, or what the highest pixel of them all says (see ``white.white_of``); None if
-        no image is deep.
+        ``given``, or else the value inferred from the highest pixel of all these images (see
+        ``white.white_of``); None if no image has more than 8 bits.
 
     Raises:
-        DataError: what ``white_of`` refuses; a damaged image among them.
+        DataError: an image is damaged, or ``white_of`` refuses the images.
     """
     if given is not None:
         return given
@@ -213,7 +213,8 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def center_square(image: Image.Image, size: int, resize: int | None = None) -> np.ndarray:
-    """Shorter side to ``resize`` (default ``size``) pixels, then the central square: [s, s, c]."""
+    """Resize the shorter side to ``resize`` (default ``size``) pixels, then cut the central square
+    of side ``size``: [s, s, c]."""
     shorter = resize or size
     width, height = image.size
     if min(width, height) != shorter:
@@ -265,7 +266,7 @@ def decode_all(
     with ThreadPoolExecutor(DECODE_THREADS) as pool:
         arrays = pool.map(one, range(len(sources)))
         first = next(arrays)
-        # filled as they come, since a list of them would be a second copy
+        # filled while images arrive: a list of all images first would need the memory twice
         out = np.empty((len(sources), *first.shape), dtype=np.uint8)
         out[0] = first
         for index, array in enumerate(arrays, 1):
@@ -284,10 +285,11 @@ def cached(
 ) -> dict[str, np.ndarray]:
     """``compute()``, kept in the user's cache folder if it took more than 5 seconds.
 
-    The key is what ``compute`` depends on: path, size and times of ``files``, and ``settings``,
-    whose ``repr`` must tell them apart. The time of the last change of a file's state is in it too,
-    since archives and copies set that of its content to any. 20,000 WebP images take 9 s to decode
-    and 0.1 s to read back. A cache that cannot be written or read is ignored.
+    The cache's key is a hash of what ``compute`` depends on: path, size and times of ``files``, and
+    the ``repr`` of ``settings``, which must differ where settings differ. Besides the modification
+    time, the key holds the time of the last change of the file's metadata, because archives and
+    copies can set the modification time to anything. 20,000 WebP images take 9 s to decode and
+    0.1 s to read back. A cache that cannot be written or read is ignored.
     """
     path = cache_folder() / f"{_key(files, settings)}.npz"
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Extra training images, such as generated ones: read where they lie in an .npz file."""
+"""Extra training images, such as generated ones, read from an .npz file when a batch needs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmark.data.dataset import WHOLE_BYTES, AnySplit, ExtraImages, Split
 from benchmark.data.decode import cached, printable
 from benchmark.data.source import ExtraConfig
 
-# Pixels beyond WHOLE_BYTES are known by so many blocks of so many bytes.
+# Of pixels beyond WHOLE_BYTES, the hash covers so many blocks of so many bytes.
 _BLOCKS, _BLOCK_BYTES = 2000, 1 << 16
 _LOCAL_HEADER_BYTES = 30  # of a member of a zip archive, before its name
 
@@ -25,11 +25,11 @@ _LOCAL_HEADER_BYTES = 30  # of a member of a zip archive, before its name
 def read_extra(
     config: ExtraConfig, data_root: Path, train: AnySplit, classes: tuple[str, ...]
 ) -> ExtraImages:
-    """The images of ``config.path`` beside the training images ``train``: an .npz file with
-    ``image``, uint8 [n, s, s, c] as large as theirs and stored without compression, and ``label``,
-    integers [n] or [n, 1] that number ``classes``.
+    """The extra images in the file ``config.path``, which join the training images ``train``.
 
-    Labels are read here, pixels as they are needed.
+    The .npz file holds ``image``, uint8 [n, s, s, c], of the size of the training images and stored
+    without compression, and ``label``, integers [n] or [n, 1], indices into ``classes``. Labels are
+    read here, pixels when a batch needs them.
 
     Raises:
         DataError: no such file or arrays, compressed or of another form, labels out of range, or
@@ -59,7 +59,7 @@ def read_extra(
     if shape[1:] != (side, side, channels):
         wanted = f"[n, {side}, {side}, {channels}]"
         raise DataError(
-            f"{where}: image has shape {list(shape)}, and the images of the data set make it "
+            f"{where}: image has shape {list(shape)}, but the images of the data set require "
             f"{wanted}; save them in that form"
         )
     labels = check_labels(where, load_npz(path, ["label"])["label"])
@@ -98,8 +98,8 @@ def _place(path: Path, where: str) -> tuple[int, tuple[int, ...]]:
         member = archive.getinfo("image.npy")
     if member.compress_type != zipfile.ZIP_STORED:
         raise DataError(
-            f"{where} is compressed, so its images cannot be read in place; write it anew once, "
-            f'with memory for all of it: python -c "import numpy as np; old = np.load('
+            f"{where} is compressed, so its images cannot be read one by one; write it again "
+            f'once (all of it must fit in memory): python -c "import numpy as np; old = np.load('
             f"'{path.name}'); np.savez('plain-{path.name}', image=old['image'], "
             "label=old['label'])\""
         )
@@ -119,7 +119,7 @@ def _place(path: Path, where: str) -> tuple[int, tuple[int, ...]]:
         hint = " in C order" if fortran else ""
         raise DataError(f"{where}: image has shape {list(shape)}; expected [n, s, s, 3]{hint}")
     if member.file_size != offset - begin + math.prod(shape):
-        raise DataError(f"{where} is damaged: image has not the size that its shape states")
+        raise DataError(f"{where} is damaged: the size of image does not match its shape")
     return offset, shape
 
 
@@ -136,8 +136,8 @@ def _array_header(file: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np
 
 
 def _blocks(pixels: int) -> list[tuple[int, int]]:
-    """(start, size) of the blocks by whose contents ``pixels`` bytes are known: all of them up to
-    1 GiB, beyond that 2,000 of 64 KiB at even distances."""
+    """(start, size) of the blocks of ``pixels`` bytes that the hash covers: everything up to 1 GiB,
+    beyond that 2,000 evenly spaced blocks of 64 KiB."""
     if pixels <= WHOLE_BYTES:
         starts = range(0, pixels, _BLOCK_BYTES)
     else:

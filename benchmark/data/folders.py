@@ -39,8 +39,8 @@ from benchmark.data.layout import Skipped, find_parts, foreign_format, is_hidden
 from benchmark.data.raw import Raw
 from benchmark.data.source import Board, DatasetConfig, Published, Source
 
-# What Pillow decodes to pixels without a program beside it. torchvision's ImageFolder reads the
-# first nine.
+# Formats that Pillow decodes without another program. torchvision's ImageFolder reads the first
+# nine.
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
     ".apng", ".avif", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpf",
@@ -49,7 +49,7 @@ SUFFIXES = (
 SMALL = 64  # pixels; larger images are resized and augmented as ImageNet's are
 MEMORY_BYTES = 4 << 30  # of one split: 350,000 images of 64 pixels, 1.4 million of 32
 STREAMED_SIZE = 224
-LOOKED_AT = 64  # images of each split, at even distances, that are decoded at once
+LOOKED_AT = 64  # evenly spaced images of each split that are decoded at the start
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_imagenet(config: DatasetConfig, data_root: Path) -> Raw:
             return read_class_folders(folder, config)
     raise DataError(
         "ImageNet was not found: looked for imagenet/train/<class>/* and train/<class>/* below "
-        "the data root; unpack your copy so and give its parent folder with --data-root"
+        "the data root; unpack your copy in this layout and give its parent folder with --data-root"
     )
 
 
@@ -88,18 +88,19 @@ def read_folder(config: DatasetConfig, data_root: Path) -> Raw:
 def read_class_folders(
     folder: Path, config: DatasetConfig, names: Mapping[str, str] | None = None
 ) -> Raw:
-    """The splits below ``folder``; with only one of val and test, it is the test set.
+    """The splits below ``folder``; if only one of val and test is there, it is the test set.
 
     Splits are the folders of ``layout.PARTS``, each with class folders or with a table of labels
     (``labelled.find_table``). Where there are none, tables in ``folder`` itself are read, and class
     folders in ``folder`` itself are a test set.
 
-    Images whose side (``config.size``, else the largest of those looked at) is at most 64 pixels go
-    into memory, up to 4 GiB per split. Larger ones are streamed. So are smaller ones that are too
-    many, with the same pixels and augmentation.
+    Images whose side is at most 64 pixels are read into memory, up to 4 GiB per split; the side is
+    ``config.size``, or else the largest among the images decoded at the start. Larger images are
+    streamed. Small images that exceed 4 GiB are streamed too, with the same pixels and augmentation
+    as in memory.
 
     Args:
-        names: other words for the classes, by folder name.
+        names: the names of the classes by folder name, where the two differ.
 
     Raises:
         DataError: missing or empty folders, different classes, images of different sizes.
@@ -151,7 +152,7 @@ class _Files:
 
 
 def _renamed(files: _Files, names: Mapping[str, str]) -> _Files:
-    """With classes called as ``names`` says."""
+    """The same files, with classes renamed as ``names`` says."""
     called = tuple(names[name] for name in files.named.names)
     return replace(files, named=replace(files.named, names=called))
 
@@ -161,7 +162,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _splits_below(folder: Path) -> tuple[dict[str, _Files], list[str]]:
-    """The splits in ``folder``, and notes on what is left out."""
+    """The splits in ``folder``, and notes on what is not read."""
     folders = _folders_in(folder)
     parts = find_parts(folders, folder.name)
     notes: list[str] = []
@@ -188,15 +189,15 @@ def _splits_below(folder: Path) -> tuple[dict[str, _Files], list[str]]:
     for part, entry in parts.items():
         files = _labelled_part(folder, entry)
         if part == "test" and files is None and _without_labels(folder / entry, found):
-            notes.append(f"{entry} has no labels and is left out")
+            notes.append(f"{entry} has no labels and is not read")
             continue
         found[part] = files or _class_folders(folder / entry, entry)
     return found, notes
 
 
 def _without_labels(root: Path, found: Mapping[str, _Files]) -> bool:
-    """Whether the test folder has images but no classes, as competitions hand them out, while the
-    validation folder has labels."""
+    """Whether the test folder has images without labels, as in competitions, while the validation
+    folder has labels."""
     folders = _folders_in(root)
     if not {"train", "val"} <= set(found):
         return False
@@ -207,7 +208,7 @@ def _without_labels(root: Path, found: Mapping[str, _Files]) -> bool:
 
 
 def _labelled_part(folder: Path, entry: str) -> _Files | None:
-    """A split whose labels a table has; None where class folders have them."""
+    """A split whose labels are in a table; None if class folders give the labels."""
     folders = _folders_in(folder / entry)
     if folders not in ([], ["images"]):
         return None
@@ -245,8 +246,8 @@ def _from_table(table: Table, root: Path, word: str, rows: Sequence[int] | None 
 def list_images(root: Path, part: str, order: Order = "name") -> Listing:
     """The images in the class folders of ``root``; see ``classes.ordered`` for their order.
 
-    Training images come class by class. Other splits take one image of each class in turn, so
-    that their first n images are balanced; no seed is involved.
+    Training images are listed class by class. Other splits are listed with one image of each class
+    in turn, so that their first n images are balanced. No seed is involved.
 
     Raises:
         DataError: no class folder, or a class folder without an image.
@@ -319,7 +320,7 @@ def _is_image(file: str, skipped: Skipped) -> bool:
 
 
 def _walk(top: Path, root: Path, skipped: Skipped) -> Iterator[str]:
-    """All files below ``top``, relative to ``root``. Links are followed, into no folder twice."""
+    """All files below ``top``, relative to ``root``. Follows links; reads no folder twice."""
     # Tiny-ImageNet keeps its images one level lower, in <class>/images
     seen: set[str] = set()
     for base, folders, files in os.walk(top, followlinks=True):
@@ -339,13 +340,13 @@ def _walk(top: Path, root: Path, skipped: Skipped) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Where the images of a data set are kept while they are used, and how they are decoded.
+    """Whether images are kept in memory or streamed, and how they are decoded.
 
     Attributes:
-        small: whether they are treated as small images, wherever they are kept.
-        size: of the config; None for small images that keep the size of their files.
-        side: of the square images in pixels.
-        white: of the config.
+        small: whether they are treated as small images, in memory or streamed.
+        size: the configured size; None for small images that keep the size of their files.
+        side: side of the square images in pixels.
+        white: the configured value of white.
     """
 
     small: bool
@@ -359,7 +360,8 @@ class _Storage:
     def choose(
         listings: Mapping[str, Listing], words: Mapping[str, str], config: DatasetConfig
     ) -> _Storage:
-        """From a few images of each split, decoded here so that damage in general shows early."""
+        """Decide from a few images of each split. They are decoded here, so that widespread damage
+        is reported early."""
         sources, names = [], []
         for part, listing in listings.items():
             last = len(listing.files) - 1
@@ -381,7 +383,7 @@ class _Storage:
             side = config.size or STREAMED_SIZE
             notes = ("augmentation: random resized crop and flip",)
             seen = remarks.lines(decoding)
-            notes += tuple(f"of {len(images):,} images looked at, {line}" for line in seen)
+            notes += tuple(f"of {len(images):,} images that were checked, {line}" for line in seen)
             if white is not None:
                 notes += (_white_note(white),)
         elif config.size is None:
@@ -408,7 +410,7 @@ class _Storage:
             return self._with_white_of(held).splits(listings, words)
         try:
             decoded, lines = self._decoded(held, words)
-        except DeepImageError:  # none of those looked at is deep, but others are
+        except DeepImageError:  # not among the images decoded at the start, but among the others
             return self._with_white_of(held).splits(listings, words)
         splits: dict[str, AnySplit] = {}
         for part, listing in listings.items():
@@ -427,7 +429,7 @@ class _Storage:
         return splits, lines
 
     def _with_white_of(self, listings: Mapping[str, Listing]) -> _Storage:
-        """With the value of white that all images say which go into memory."""
+        """With the value of white inferred from all images that are read into memory."""
         files = [listing.root / file for listing in listings.values() for file in listing.files]
         white = find_white(files, lambda index: f"{files[index].parent.name}/{files[index].name}")
         white = self.decoding.white if white is None else white
@@ -471,7 +473,7 @@ class _Storage:
 
 
 def _white_note(white: float) -> str:
-    return f"white is {white:g} in images of more than 8 bits (dataset.white says otherwise)"
+    return f"white is {white:g} in images of more than 8 bits (dataset.white changes it)"
 
 
 IMAGENET = Source(
@@ -480,7 +482,7 @@ IMAGENET = Source(
     takes_class_order=True,
     size=STREAMED_SIZE,
     published=Published(1_281_167, 50_000, 1000, STREAMED_SIZE),
-    # of the full training set, as public networks expect
+    # those of the full training set, which public networks expect
     statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     radii={"linf": "4/255", "l2": "3.0"},
     boards={"linf": Board(5_000, None, ("4/255",), chosen=True, preprocessing="Res256Crop224")},

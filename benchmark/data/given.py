@@ -21,7 +21,7 @@ from benchmark.data.source import DatasetConfig, Source
 
 IMAGE_KEYS = ("image", "img", "images", "x", "pixel_values")
 LABEL_KEYS = ("label", "labels", "y", "target", "fine_label")
-# How far float32 takes a multiple of 1/255 from its place, in levels of 8 bits, generously.
+# How far float32 may be from a multiple of 1/255, in units of 1/255; a generous bound.
 _ON_GRID = 1e-3
 
 
@@ -30,8 +30,8 @@ def split_of(
 ) -> tuple[Split, tuple[str, ...]]:
     """Images and labels as a ``Split``, and the names of the classes as far as ``data`` knows them.
 
-    Images that lie on the grid of 8 bits are kept as such, so that they are the same images as
-    those of a file; any others stay float32, and no value is rounded.
+    Images whose values are all multiples of 1/255 are kept as uint8, so that they equal the same
+    images read from a file. Other images stay float32; no value is rounded.
 
     Args:
         data: with ``labels``, images [n, c, h, w] as a tensor or an array, uint8 or floats in
@@ -42,7 +42,7 @@ def split_of(
 
     Raises:
         DataError: images that are not square, of several sizes, outside of [0, 1] or not finite;
-            labels that are no whole numbers; nothing that could be read.
+            labels that are no whole numbers; an object of another kind.
     """
     names: tuple[str, ...] = ()
     if labels is None and isinstance(data, tuple | list) and len(data) == 2:
@@ -71,7 +71,7 @@ def split_of(
 
 
 def in_8_bits(split: Split) -> Split:
-    """``split`` with images rounded to 8 bits, which is what training takes."""
+    """``split`` with images rounded to 8 bits, as training needs them."""
     if split.images.dtype == torch.uint8:
         return split
     return Split((255 * split.images).round().to(torch.uint8), split.labels)
@@ -80,7 +80,8 @@ def in_8_bits(split: Split) -> Split:
 def given_source(
     train: Split | None, test: Split, classes: tuple[str, ...], where: str
 ) -> tuple[str, Source]:
-    """A data set of these images, to be lent to ``DATASETS``, and its name, which holds a hash."""
+    """A data set of these images that ``DATASETS`` can hold for a while, and its name, which
+    contains a hash of the images."""
     digest = hashlib.sha256("\n".join(classes).encode())
     for split in (train, test):
         if split is not None:
@@ -121,8 +122,8 @@ def _pixels(images: Tensor, where: str) -> Tensor:
         advice = (
             "divide them by 255"
             if low >= 0
-            else "leave the normalisation out of the data and put it into the network, since eps "
-            "is in units of pixels"
+            else "do not normalise the data: put the normalisation into the network, since eps is "
+            "in units of pixels"
         )
         raise DataError(
             f"{where}: pixels go from {low:.3g} to {high:.3g}, and must lie in [0, 1]; {advice}"
@@ -164,8 +165,8 @@ def _read(data: Any, where: str, progress: Progress) -> tuple[Tensor, Any, tuple
 
 
 def _columns(data: Any) -> tuple[str | None, str | None, tuple[str, ...]]:
-    """The columns of images and of labels that a Hugging Face data set declares, and the names of
-    its classes; of any other data set, the names that torchvision's have."""
+    """The columns of images and labels that a Hugging Face data set declares, and the names of its
+    classes. For any other data set: no columns, and the names in ``classes``, as in torchvision."""
     features = getattr(data, "features", None)
     if not isinstance(features, Mapping):
         classes = getattr(data, "classes", ())

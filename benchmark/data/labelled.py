@@ -15,7 +15,7 @@ from benchmark.data.decode import counted, printable
 from benchmark.data.layout import PARTS, find_parts, is_hidden, part_of
 
 ENDINGS = (".csv", ".tsv", ".jsonl")
-_ANNOTATIONS = "_annotations.txt"  # of Tiny-ImageNet: file, wnid and a box, no header
+_ANNOTATIONS = "_annotations.txt"  # Tiny-ImageNet's: file, wnid and a box in each line, no header
 _FILE_COLUMNS = (
     "file_name", "filename", "file", "image", "image_id", "img", "image_name", "image_path",
     "img_path", "path", "filepath", "file_path", "id", "name",
@@ -27,7 +27,7 @@ _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a labels file: image files and labels as written, and the splits if it has them."""
+    """Rows of a labels file: image files, labels, and splits if given, all as written there."""
 
     path: Path
     files: list[str]
@@ -36,10 +36,10 @@ class Table:
 
 
 def find_table(folder: Path, entry: str) -> Path | None:
-    """The labels file of the split in ``folder/entry``: in it, or beside it.
+    """The labels file of the split in ``folder/entry``: inside this folder, or beside it.
 
     Raises:
-        DataError: several, so that it cannot be told which one counts.
+        DataError: several files could be the one.
     """
     inside = _tables_in(folder / entry)
     named = [path for path in inside if path.stem.casefold() in ("metadata", "labels")]
@@ -61,10 +61,11 @@ def find_table(folder: Path, entry: str) -> Path | None:
 
 
 def whole_tables(folder: Path) -> dict[str, Path]:
-    """Labels files in ``folder`` for images anywhere below: by split, or ``all`` for one of all.
+    """Labels files in ``folder`` for images anywhere below it, by split; ``all`` is the key of a
+    single file for all splits.
 
     Raises:
-        DataError: several files and none named after a split.
+        DataError: several files, and none named after a split.
     """
     tables = _tables_in(folder)
     by_part = find_parts((path.stem for path in tables), folder.name)
@@ -186,11 +187,11 @@ def _checked(path: Path, files: list[str], labels: list[str], splits: list[str] 
 
 
 def by_split(table: Table) -> dict[str, list[int]] | None:
-    """The rows of each split of a table for all: by its column, or by the first folder of each
-    file; None if it has neither.
+    """The rows of each split, of a table that covers all splits. The split is named by a column,
+    or by the first folder in each file's path; None if neither does.
 
     Raises:
-        DataError: a word in the column that is no split.
+        DataError: a word in the column is no split.
     """
     if table.splits is not None:
         words = table.splits
@@ -216,7 +217,7 @@ def find_files(
     of these without its ending.
 
     Raises:
-        DataError: files that are not there, that fit several, or that have two rows.
+        DataError: files that are missing, rows that fit several files, files with two rows.
     """
     exact = set(present)
     loose: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What the parts of a data set are called on disk, and what is passed over there."""
+"""What the splits of a data set are called on disk, and which files and folders are skipped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmark.core.errors import DataError
 from benchmark.data.decode import counted
 
-# As torchvision, Keras, Kaggle and the Hugging Face Hub call them, upper case or not.
+# The names in torchvision, Keras, Kaggle and the Hugging Face Hub, in upper or lower case.
 PARTS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -28,10 +28,10 @@ def part_of(name: str) -> str | None:
 
 
 def find_parts(names: Iterable[str], where: str) -> dict[str, str]:
-    """Which of ``names`` is which part.
+    """The name in ``names`` of each split (``train``, ``val``, ``test``) that is there.
 
     Raises:
-        DataError: two names for one part, such as ``val`` and ``valid``.
+        DataError: two names for one split, such as ``val`` and ``valid``.
     """
     found: dict[str, str] = {}
     for name in sorted(names):
@@ -47,13 +47,13 @@ def find_parts(names: Iterable[str], where: str) -> dict[str, str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or kept by an operating system for itself."""
+    """Whether a file or folder is hidden, or belongs to the operating system."""
     return name.startswith(".") or name.casefold() in _SYSTEM
 
 
 @dataclass
 class Skipped:
-    """Files and folders that were passed over, by reason."""
+    """Files and folders that were skipped, by reason."""
 
     names: dict[str, list[str]] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Skipped:
         self.add("hidden or of the operating system", name)
 
     def no_image(self, name: str) -> None:
-        """A file whose ending is none of an image."""
+        """A file whose ending is not that of an image."""
         ending = Path(name).suffix
         self.add(f"ending in {ending}" if ending else "without an ending", name)
 
@@ -82,7 +82,7 @@ class Skipped:
 
 
 def foreign_format(folder: Path) -> str:
-    """A hint for folders in a form that is not read; empty for others."""
+    """Advice for a folder in a format that cannot be read; empty for any other folder."""
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return (
             "it was written by save_to_disk of Hugging Face datasets; write each split with "

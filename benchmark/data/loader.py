@@ -1,7 +1,7 @@
 """Batches: training with augmentation, evaluation without.
 
-Nothing is carried from batch to batch: batch k of epoch e depends only on (seed, e, k), so a run
-that is resumed there sees bit-identical data.
+No random state passes from batch to batch: batch k of epoch e depends only on (seed, e, k), so a
+resumed run sees bit-identical data.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from benchmark.data.batches import (
 from benchmark.data.dataset import AnySplit, ExtraImages, Split, StreamedSplit
 from benchmark.data.streaming import StreamedTrainLoader, streamed_evaluation_batches
 
-# Pixels of the batches that are augmented at once. Between two training steps code and tables have
-# left the caches: a batch of 128 CIFAR images takes 1.3 ms there alone, 0.6 in groups of this size
-# (one thread of a CPU with AMX; of a step of 22 ms for a small network).
+# Batches are augmented in groups of so many bytes of pixels. A training step evicts the code and
+# tables of augmentation from the CPU's caches, so a batch of 128 CIFAR images takes 1.3 ms if
+# augmented alone between two steps, and 0.6 ms in a group of this size (one thread of a CPU with
+# AMX; a training step of a small network takes 22 ms there).
 _GROUP_BYTES = 1 << 22
 
 
 class BatchSource(Protocol):
-    """What the training loop needs of a loader."""
+    """What the training loop needs from a loader."""
 
     steps_per_epoch: int
 
@@ -55,7 +56,7 @@ def train_loader(
 ) -> BatchSource:
     """The loader for the kind of split: ``TrainLoader`` in memory, else ``StreamedTrainLoader``.
 
-    ``extra`` is for splits in memory; ``sources.load`` gives none with others.
+    ``extra`` works with splits in memory only; ``sources.load`` refuses it for streamed ones.
     """
     if isinstance(split, StreamedSplit):
         return StreamedTrainLoader(
@@ -87,14 +88,15 @@ class TrainLoader:
     With ``extra``, a share of each batch is drawn from there; see ``ExtraConfig``.
 
     Args:
-        split: images in memory; they are moved to ``device`` once, with ``flip`` each beside its
-            mirror image.
+        split: images in memory; they are moved to ``device`` once, together with their mirror
+            images if ``flip`` is on.
         batch_size: images per batch; the last one of an epoch may be smaller.
-        seed: of order, crops and flips. Drawn on the CPU: the same on every device.
+        seed: of order, crops and flips, which are drawn on the CPU and so equal on every device.
         crop: zero padding in pixels before the random crop; 0 turns it off.
         flip: flip each image horizontally with probability 1/2.
         channels_last: memory format of the batches (values are the same).
-        axis: processes that share every batch; this one gets its part, and the axis is told.
+        axis: processes that share every batch: this one yields its part, and tells the axis the
+            size of the whole batch.
         extra: images beside those of the split.
 
     Raises:
@@ -117,7 +119,7 @@ class TrainLoader:
     ) -> None:
         self._axis = axis or DataAxis()
         self._extra = extra
-        self._of_split = 0  # images of the split in a batch, where there are others
+        self._of_split = 0  # images of the split in a batch, if there are extra images too
         if extra is None:
             self._bounds = batch_bounds(len(split), batch_size)
         else:
@@ -143,17 +145,18 @@ class TrainLoader:
         return draw_shifts(random, stop - start, self._crop, self._flip)
 
     def chosen(self, epoch: int, batch: int, order: Tensor) -> Tensor:
-        """Which images one batch has, int64 [b]: below n those of the split, n + i extra image i.
+        """The images of one batch, int64 [b]: a number below n is an image of the split, n + i is
+        extra image i.
 
         Args:
-            order: of the split in this epoch.
+            order: the order of the split in this epoch.
         """
         start, stop = self._bounds[batch]
         if self._extra is None:
             return order[start:stop]
-        # of its own, so that crops and flips are drawn as without extra images
+        # a separate generator, so that crops and flips are the same as without extra images
         random = generator(self._seed, epoch, 1 + batch, 1)
-        # the last batches have fewer of the split where its images do not suffice
+        # the last batches have fewer images of the split if it runs out
         own = order[batch * self._of_split : (batch + 1) * self._of_split]
         others = torch.randint(len(self._extra), (stop - start - len(own),), generator=random)
         both = torch.cat([own, len(order) + others])
@@ -186,7 +189,8 @@ class TrainLoader:
     ) -> tuple[Tensor, Tensor]:
         """The chosen images, zero-padded, cut at (top, left), flipped: uint8 [b, h, w, c]; and
         their labels."""
-        # A flip after the crop: the mirrored image, cut as far from its other side.
+        # Flipping after the crop equals cropping the mirrored image at the same distance from its
+        # other side.
         left = torch.where(flips, 2 * self._crop - left, left)
         count = len(self._labels)
         if self._extra is None:
@@ -209,10 +213,11 @@ class TrainLoader:
 
 
 class _Crops:
-    """Cuts images as large as those of ``split`` out of runs of pixels.
+    """Cuts shifted images, as large as those of ``split``, out of a run of pixels.
 
-    A run is image behind image, [h, w, c] each. A shifted image is what lies that far from it, but
-    for rows and columns that are its neighbours': they become zero.
+    A run is one array with the images [h, w, c] one after another. An image shifted by some rows
+    and columns is the window of the run that begins so many pixels later or earlier. Pixels of the
+    window that belong to the neighbouring images are set to zero, which gives the zero padding.
     """
 
     def __init__(self, split: Split, crop: int, device: torch.device) -> None:
@@ -234,7 +239,7 @@ class _Crops:
         inner = inner.view(copies, -1, *self._shape)
         inner[0] = images
         if mirrored:
-            inner[1].numpy()[:] = inner[0].numpy()[:, :, ::-1]  # without a third copy
+            inner[1].numpy()[:] = inner[0].numpy()[:, :, ::-1]  # numpy: no temporary copy
         pixels = sent(pixels, self._device)
         return pixels.as_strided((len(pixels) - image + 1, image), (1, 1))
 
@@ -251,19 +256,20 @@ class _Crops:
         return torch.as_tensor(images).view(-1, *self._shape)
 
     def _native(self, tensor: Tensor) -> Any:
-        """As what copies whole images on this device: on CPUs numpy, where torch copies bytes."""
+        """The array to copy from: on CPUs a numpy array, which copies whole images, where torch
+        would copy byte by byte."""
         return tensor.numpy() if self._device.type == "cpu" else sent(tensor, self._device)
 
 
 def _inside(length: int, crop: int) -> Tensor:
-    """Which of ``length`` places lie within the image for every offset 0..2*crop of a crop of the
-    padded image: uint8 [2 * crop + 1, length]."""
+    """Which of ``length`` rows or columns of a crop lie inside the image (1) and which in the
+    padding (0), for every offset 0..2*crop: uint8 [2 * crop + 1, length]."""
     places = torch.arange(2 * crop + 1).unsqueeze(1) - crop + torch.arange(length)
     return ((places >= 0) & (places < length)).to(torch.uint8)
 
 
 def _to_float(images: Tensor, channels_last: bool) -> Tensor:
-    """uint8 [b, h, w, c] to float32 [b, c, h, w] in [0, 1]; float32 is in [0, 1] already."""
+    """uint8 [b, h, w, c] to float32 [b, c, h, w] in [0, 1]; float32 values stay as they are."""
     x = images.permute(0, 3, 1, 2)
     if not channels_last:
         x = x.contiguous()
@@ -280,8 +286,8 @@ def evaluation_batches(
     """(index int64 [b], x float32 [b, c, s, s] in [0, 1], y int64 [b]) without augmentation.
 
     Args:
-        indices: which images, in this order; default all. ``index`` refers to ``split`` and
-            stays on the CPU; x and y are on ``device``, x in channels_last format.
+        indices: which images, in this order; default all. The ``index`` that is returned counts
+            in ``split`` and stays on the CPU; x and y are on ``device``, x in channels_last format.
     """
     if indices is None:
         indices = torch.arange(len(split))

@@ -1,4 +1,4 @@
-"""Data sets by their published sizes alone, for plans made where the images are not."""
+"""Data sets without pixels, made from their published sizes, to plan a suite without its images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from benchmark.data.splits import long_tail
 
 
 def official(config: DatasetConfig) -> Dataset | None:
-    """The data set that ``config`` makes of the published one; None if that has no fixed size.
+    """The data set that ``config`` describes, in its published form; None if it has no fixed form.
 
-    Splits are as ``sources.load`` would make them, on the device ``meta``.
+    Splits have the sizes that ``sources.load`` would give them, and their tensors are on the device
+    ``meta``, without values.
     """
     size = DATASETS.get(config.name).published
     if size is None:
@@ -37,6 +38,6 @@ def official(config: DatasetConfig) -> Dataset | None:
         classes=tuple(map(str, range(size.classes))),
         fingerprint="",
         source="published sizes",
-        # there are no pixels to take them from, and any will do
+        # there are no pixels to compute them from, and a plan does not depend on them
         statistics=((0.5,) * config.channels, (0.5,) * config.channels),
     )

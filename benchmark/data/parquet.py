@@ -36,9 +36,10 @@ class Rows:
     """One split: decoded images uint8 [n, h, w, c] and labels as the files have them.
 
     Attributes:
-        labels: int64 [n], or places in ``names``.
-        names: the classes in order of their labels, where the files say them.
-        said: whether labels are texts, so that ``names`` are sorted and not in the files' order.
+        labels: int64 [n]; indices into ``names`` if there are names.
+        names: the classes in order of their labels, if the files name them.
+        said: whether the files hold labels as text; ``names`` are then sorted, since the files give
+            them no order.
         notes: remarks on the images.
     """
 
@@ -53,7 +54,8 @@ def read_parquet(config: DatasetConfig, data_root: Path) -> Raw:
     """Parquet files at ``config.path``: a folder with the files of each split.
 
     Raises:
-        DataError: no such files, missing ones, no column of images or labels, damaged images.
+        DataError: no Parquet files, some files missing, no column of images or labels, damaged
+            images.
     """
     folder = locate(config.path or "", data_root)
     if not folder.is_dir():
@@ -64,7 +66,8 @@ def read_parquet(config: DatasetConfig, data_root: Path) -> Raw:
     below = sorted(e for e in folder.iterdir() if e.is_dir() and not is_hidden(e.name))
     places = [folder, folder / "data", *(e for e in below if e.name != "data")]
     found = [(place, shards) for place in places if (shards := find_shards(place))]
-    # a folder per configuration of the data set; train/ and test/ are found from the folder above
+    # The Hub has one folder per configuration of a data set. Inside each place, find_shards looks
+    # into train/ and test/ too.
     if len(found) > 1:
         names = ", ".join(place.name for place, _ in found)
         raise DataError(
@@ -123,7 +126,7 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     converted data sets.
 
     Raises:
-        DataError: some files of a split are missing, or there twice, or in two forms.
+        DataError: some files of a split are missing, or exist twice or in two forms.
     """
     if not folder.is_dir():
         return {}
@@ -226,7 +229,7 @@ def _rows(
         )
         notes = [f"{part}: {line}" for line in remarks.lines(decoding)]
         if decoding.white is not None:
-            notes.append(f"white is {decoding.white:g} (dataset.white says otherwise)")
+            notes.append(f"white is {decoding.white:g} (dataset.white changes it)")
         return {
             "images": images,
             "labels": labels,

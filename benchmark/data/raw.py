@@ -1,4 +1,4 @@
-"""What a source hands over before validation is carved and limits apply."""
+"""What a source returns, before the validation split is made and limits are applied."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from benchmark.data.dataset import AnySplit
 class Raw:
     """Complete splits of a source.
 
-    ``val`` is None if it has no validation split of its own, and ``train`` is None if it has a test
-    split alone, which can be evaluated only.
+    ``val`` is None if the source has no validation split of its own. ``train`` is None if it has
+    only a test split; such a source serves for evaluation only.
     """
 
     train: AnySplit | None

@@ -1,4 +1,4 @@
-"""Test sets with the classes of CIFAR-10 or ImageNet from another distribution.
+"""Test sets with the classes of CIFAR-10 or ImageNet, but from another distribution.
 
 They are read from the user's files below the data root; nothing is downloaded.
 """
@@ -31,17 +31,18 @@ STL10_SIZE = 96  # pixels
 STL10_CLASSES = (
     "airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck",
 )  # fmt: skip
-STL10_NAMES = {"car": "automobile"}  # in CIFAR's words, where they differ
+STL10_NAMES = {"car": "automobile"}  # CIFAR-10's names, where they differ
 
 
 @dataclass(frozen=True)
 class Shifted:
-    """A shifted test set as a model of the base data set meets it.
+    """A shifted test set, prepared for a model that was trained on the base data set.
 
     Attributes:
         split: the images at the model's size; labels are indices into the model's classes.
-        kept: int64 [k], ascending indices of the model's classes, when the set is scored over
-            those alone, else None. The prediction is then ``kept[logits[:, kept].argmax(1)]``.
+        kept: int64 [k], ascending indices of those classes of the model that occur in the set, if
+            it is scored over these only; the prediction is then
+            ``kept[logits[:, kept].argmax(1)]``. None if it is scored over all classes.
         notes: remarks for the record.
         source: what was read from where, for people; no absolute path.
         fingerprint: as ``Dataset.fingerprint``, of this split.
@@ -61,13 +62,14 @@ Read: TypeAlias = Callable[[Path, tuple[str, ...], int], Found]
 
 @dataclass(frozen=True)
 class ShiftedSet:
-    """One test set and where users keep it.
+    """One test set, and where its files may be.
 
     Attributes:
         description: the set, its size and its source, in one line.
         base: the data set whose classes it has.
-        folders: where it may lie below the data root, the first that is there is read.
-        file: looked for in ``folders``; empty if the folders themselves are the set.
+        folders: where it may be below the data root; the first that exists is read.
+        file: the file that is looked for in ``folders``; empty if the folders themselves are the
+            set.
         fetch: where to get it.
         images: number of images in the official set, as read here.
         classes: number of classes that occur.
@@ -109,8 +111,8 @@ def load_shifted(name: str, data_root: Path | str, classes: tuple[str, ...], siz
             resized to it; those of ImageNet are streamed at it.
 
     Raises:
-        ConfigError: unknown name, or a set of another base than the model's.
-        DataError: no such files, missing, damaged or incomplete ones, labels that are no classes.
+        ConfigError: unknown name, or a set for models of another base data set.
+        DataError: files are missing, damaged or incomplete, or labels are no classes.
     """
     entry = SHIFTED.get(name)
     _check_base(name, entry, classes)
@@ -160,7 +162,7 @@ def _check_base(name: str, entry: ShiftedSet, classes: tuple[str, ...]) -> None:
     if not fits:
         raise ConfigError(
             f"{name} is a test set for models of {entry.base} with {wanted}; this model has "
-            f"{len(classes):,} classes, the first {classes[0]!r}. Leave that test set out"
+            f"{len(classes):,} classes, the first {classes[0]!r}. Remove that test set"
         )
 
 
@@ -176,7 +178,7 @@ def _read_pair(path: Path, classes: tuple[str, ...], size: int) -> Found:
 
 
 def _read_cifar102(path: Path, classes: tuple[str, ...], size: int) -> Found:
-    # Nothing else is touched: the file has arrays of words too, which may be pickled.
+    # The file also has arrays of text, which may be pickled; they must not be loaded.
     arrays = load_npz(path, ("images", "labels"))
     for key in ("images", "labels"):
         if key not in arrays:
@@ -214,7 +216,7 @@ def _read_stl10(path: Path, classes: tuple[str, ...], size: int) -> Found:
     notes = (
         f"without the {int((here < 0).sum()):,} monkeys, which are no class of CIFAR-10: "
         f"{len(split):,} images are left",
-        "STL-10 has no frogs; frog stays a possible answer",
+        "STL-10 has no frogs; the model may still answer frog",
         f"{STL10_SIZE}x{STL10_SIZE} pixels resized to {size}x{size}, bilinear, anti-aliased",
     )
     return split, notes
@@ -253,19 +255,23 @@ def _read_cinic10(path: Path, classes: tuple[str, ...], size: int) -> Found:
 
 
 def _read_folders(path: Path, folders: tuple[str, ...], size: int) -> Found:
-    """Folders called as ``folders``, each by the name of its class."""
+    """Class folders with the names ``folders``, in order of the model's classes."""
     listing = list_images(path, path.name)
     labels = torch.from_numpy(_labels(listing, folders))
     return StreamedSplit(path, listing.files, labels, size), (f"streamed at {size} pixels",)
 
 
 def _read_numbers(path: Path, classes: tuple[str, ...], size: int) -> Found:
-    """Folders called by the place of their class among the sorted wnids."""
+    """Class folders whose names are numbers: the index of the class in the sorted wnids."""
     return _read_folders(path, tuple(str(label) for label in range(len(classes))), size)
 
 
 def _labels(listing: Listing, folders: tuple[str, ...]) -> np.ndarray:
-    """Places of the images' folders in ``folders``, int64 [n]. Raises DataError: not there."""
+    """For each image, the index of its folder in ``folders``, int64 [n].
+
+    Raises:
+        DataError: a folder that is not in ``folders``.
+    """
     places = {folder: place for place, folder in enumerate(folders)}
     unknown = [name for name in listing.classes if name not in places]
     if unknown:

@@ -1,4 +1,4 @@
-"""The contract of a data set: what a user may say about it, how it is read, and what is known of it
+"""The contract of a data set: what a user can configure, how it is read, and what is known about it
 before it is read."""
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from benchmark.data.raw import Raw
 
 @dataclass(frozen=True)
 class Published:
-    """The published form of a data set whose images are always the same.
+    """The sizes of a published data set, whose images are the same for everybody.
 
     Attributes:
         train, test: numbers of images.
-        classes: their number.
+        classes: number of classes.
         size: side of the square images in pixels.
     """
 
@@ -44,11 +44,12 @@ class Board:
     """A leaderboard of RobustBench (1.1.1; 2010.09670).
 
     Attributes:
-        images: of the test set, that every figure is measured on.
-        size: side of the images in pixels; None if a model may have its own.
-        eps: radii that it takes, in pixel units; 128/255 goes under l_2 for 0.5.
-        chosen: its images are a published choice from the test set.
-        preprocessing: RobustBench's name for how images are cut; empty for its default.
+        images: number of test images that every figure is measured on.
+        size: side of the images in pixels; None if each model may have its own.
+        eps: radii that it accepts, in pixel units; under l_2, 128/255 is accepted for 0.5.
+        chosen: whether its images are a published selection from the test set.
+        preprocessing: RobustBench's name for how images are resized and cropped; empty for its
+            default.
     """
 
     images: int
@@ -64,19 +65,21 @@ class Source:
 
     Attributes:
         description: the line that ``list datasets`` prints.
-        read: called with the configuration and the data root; gives all images, before the
-            validation split is carved and limits apply. Raises DataError: nothing found, or
-            damaged files. Imports that take long belong inside it.
-        takes_path: it is read from ``DatasetConfig.path``, which is refused elsewhere.
-        takes_class_order: it heeds ``DatasetConfig.class_order``, which is refused elsewhere.
+        read: called with the configuration and the data root; returns all images, before the
+            validation split is made and limits are applied. Raises DataError: nothing found, or
+            damaged files. Put slow imports inside this function.
+        takes_path: whether it is read from ``DatasetConfig.path``; other data sets refuse a path.
+        takes_class_order: whether it uses ``DatasetConfig.class_order``; other data sets refuse
+            it.
         size: default of ``DatasetConfig.size``.
-        sizes: the sizes that it can have; empty if any.
-        flip: default of ``DatasetConfig.flip``. False where a mirrored image may change class.
+        sizes: the sizes that it can have; empty if it can have any.
+        flip: default of ``DatasetConfig.flip``. False if a mirrored image may belong to another
+            class.
         crops: default of ``DatasetConfig.crop`` by size, where it is not 4.
-        published: its published form; None if its images depend on the user's files.
+        published: its published sizes; None if its images depend on the user's files.
         statistics: published mean and standard deviation per channel, of pixels in [0, 1], that
-            public networks expect. None: those of the training images.
-        radii: the usual radii by norm (``linf``, ``l2``, ``l1``), where they are not those of
+            public networks expect. None: those of the training images are used.
+        radii: the usual radii by norm (``linf``, ``l2``, ``l1``), where they differ from those of
             CIFAR-10.
         boards: leaderboards by threat model (``linf``, ``l2``, ``corruptions``).
         corrupted: folder of published corrupted test images below the data root, in the form of
@@ -102,7 +105,7 @@ DATASETS: Registry[Source] = Registry("dataset", "generalist_bench.datasets", So
 
 
 def _source(name: str) -> Source:
-    """Raises ValueError: unknown, or its package cannot be imported."""
+    """Raises ValueError: the name is unknown, or the package cannot be imported."""
     try:
         return DATASETS.get(name)
     except ConfigError as error:
@@ -110,14 +113,14 @@ def _source(name: str) -> Source:
 
 
 class ExtraConfig(Config):
-    """Images beside those of the data set that batches are drawn from too, such as generated ones.
+    """Extra training images, such as generated ones, that fill a share of every batch.
 
-    Every batch holds floor(``share`` * batch size) of them, drawn with replacement; the rest are
-    images of the data set. Both are cropped and flipped alike, and mixed within the batch. As in
-    the code of 2302.04638, an epoch keeps the number of steps that it has without them, every batch
-    of it is full, and its images of the data set are drawn without replacement: with 0.7 an epoch
-    meets 30 % of them, another 30 % in the next one. Normalisation, validation, test images and
-    BatchNorm re-estimation know the images of the data set alone.
+    Every batch holds floor(``share`` * batch size) extra images, drawn with replacement; the rest
+    are images of the data set. Both kinds are cropped and flipped in the same way, and mixed within
+    the batch. As in the code of 2302.04638, an epoch has as many steps as without extra images, all
+    its batches are full, and images of the data set are drawn without replacement: with a share of
+    0.7, one epoch uses 30 % of them and the next epoch draws anew. Normalisation, validation, test
+    images and the re-estimation of BatchNorm statistics use images of the data set only.
 
     Attributes:
         path: of an .npz file with ``image``, uint8 [n, s, s, 3], and ``label``, [n], stored without
@@ -134,38 +137,41 @@ class DatasetConfig(Config):
 
     Attributes:
         name: a name of ``DATASETS``, as ``list datasets`` prints them.
-        path: for sets that are read from anywhere (``folder``, ``npz``, ``parquet``): absolute, or
-            relative to the data root (else to the working directory). The other sets are found by
-            name below the data root.
-        size: side of the square images in pixels; None keeps that of the files. Default: what the
-            set says (digits 16, imagenet 224), else None.
+        path: for data sets of your own files (``folder``, ``npz``, ``parquet``): absolute, or
+            relative to the data root (else to the working directory). The other data sets are found
+            by name below the data root.
+        size: side of the square images in pixels; None keeps that of the files. Default: the data
+            set's own (digits 16, imagenet 224), else None.
         val_fraction: share of the training images held out for validation, stratified.
         val_size: the same as a number of images; replaces ``val_fraction``.
-        split_seed: seed of the validation split and of ``train_limit``. Never touches the test set.
-        train_limit: stratified subset of what is left for training once validation is carved.
+        split_seed: seed of the validation split and of ``train_limit``. The test set does not
+            depend on it.
+        train_limit: number of training images, a stratified subset of those left after the
+            validation split.
         test_limit: the first n test images.
         limit: cap on train, validation and test alike, for smoke tests.
-        crop: zero padding in pixels of the random crop; 0 turns it off. Default 4, unless the set
-            says otherwise (2 for digits of 16 pixels, the same share of the side as 4 of 32).
-        flip: random horizontal flip. Default True; False where the set says so (digits, npz).
-        download: let torchvision download CIFAR if nothing is found.
+        crop: zero padding in pixels of the random crop; 0 turns it off. Default 4, unless the data
+            set has its own default (digits of 16 pixels: 2, the same share of the side as 4 of 32).
+        flip: random horizontal flip. Default True, unless the data set has its own default (digits
+            and npz: False).
+        download: let torchvision download CIFAR if no copy is found.
         class_order: which label each class has. For class folders and labels that are names:
-            ``name`` (plain order of text, as torchvision's ImageFolder has it: 0, 10, 5),
-            ``numeric`` (0, 5, 10), or all names in order. For labels that are numbers: the names
-            of 0, 1, 2, ... in order. Default: ``name``.
+            ``name`` (sorted as text, as in torchvision's ImageFolder: 0, 10, 5), ``numeric``
+            (0, 5, 10), or the list of all names in order. For labels that are numbers: the list of
+            the names of 0, 1, 2, ... Default: ``name``.
         channels: 3, or 1 for networks that take grey images.
-        background: what transparent pixels of image files are laid over: ``white``, ``black``, or
-            ``drop`` to forget the transparency, as torchvision's ImageFolder does.
-        white: the pixel value of white, where it is not to be read off the images: of arrays, and
-            of image files with more than 8 bits per pixel (1, 255, 4095, 65535, ...).
+        background: the colour behind transparent pixels of image files: ``white``, ``black``, or
+            ``drop`` to ignore transparency, as torchvision's ImageFolder does.
+        white: the pixel value of white (1, 255, 4095, 65535, ...) in arrays, and in image files
+            with more than 8 bits per pixel. Default: it is inferred from the images.
         imbalance: makes the training split long-tailed: class c of C keeps a share of
             imbalance^(-c / (C - 1)) of what the first class keeps (1901.05555), chosen by
-            ``split_seed``. Validation images are carved before that and ``train_limit`` applies
-            after it. 10, 50 and 100 are usual.
-        extra: images beside the training split, see ``ExtraConfig``.
+            ``split_seed``. The validation split is made before this step, and ``train_limit`` is
+            applied after it. 10, 50 and 100 are usual.
+        extra: further training images, see ``ExtraConfig``.
 
     Raises:
-        ValueError: unknown name, ``path`` missing or out of place, impossible size.
+        ValueError: unknown name, ``path`` missing or not allowed, impossible size.
     """
 
     name: str = "cifar10"
@@ -189,7 +195,7 @@ class DatasetConfig(Config):
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later and is off does not change the hashes of earlier records."""
+        """Leave out later options that are off, so that hashes of earlier records stay the same."""
         data = default(self)
         for name in ("class_order", "channels", "background", "white", "imbalance", "extra"):
             if getattr(self, name) == type(self).model_fields[name].default:
@@ -225,7 +231,7 @@ class DatasetConfig(Config):
     @field_validator("class_order", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        """Names that YAML takes for numbers are names all the same."""
+        """Turn names that YAML reads as numbers back into text."""
         if not isinstance(value, list | tuple):
             return value
         names = tuple(

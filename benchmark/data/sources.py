@@ -20,22 +20,23 @@ from benchmark.data.splits import carve, long_tailed, stratified
 def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True) -> Dataset:
     """Read, check and split the data set that ``config`` describes.
 
-    The validation split is carved, stratified, from the training images unless the source has
-    one; ``imbalance`` and then ``train_limit`` thin what is left. Test images depend on no seed.
+    Unless the source has a validation split, a stratified one is taken from the training images.
+    Then ``imbalance`` and ``train_limit``, in this order, reduce the training images that are left.
+    Test images depend on no seed.
 
     Args:
-        training: whether training images must be there. Without, a test split alone will do, and
-            the training and validation splits are empty then; ``extra`` is not looked for.
+        training: whether training images are required. If not, a source with only a test split is
+            accepted, with empty training and validation splits, and ``extra`` is not read.
 
     Raises:
-        DataError: nothing found, damaged files, or data of another form than declared.
+        DataError: nothing found, damaged files, or data in another form than declared.
     """
     source = DATASETS.get(config.name)
     raw = source.read(config, Path(data_root))
     if raw.train is None and training:
         raise DataError(
-            f"there is a test split alone ({raw.source}), which evaluate-model and evaluate RUN "
-            "--dataset take; add training images to train on the data set"
+            f"there is only a test split ({raw.source}), which is enough for evaluate-model and "
+            "evaluate RUN --dataset; add training images to train on the data set"
         )
     in_memory = {
         name: split
@@ -52,7 +53,7 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
     if train is None:
         nothing = torch.empty(0, dtype=torch.int64)
         train, val = raw.test.take(nothing), raw.test.take(nothing)
-        notes.append("a test split alone")
+        notes.append("only a test split")
     elif val is None:
         count = config.val_size or max(1, round(config.val_fraction * len(train)))
         kept, held_out = carve(train.labels, count, config.split_seed)

@@ -14,13 +14,14 @@ from benchmark.core.errors import DataError
 def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """Sorted indices of ``count`` images whose class shares follow ``labels`` within one image.
 
-    RandomState, not Generator: numpy promises its stream never changes, so neither do the splits.
+    It uses RandomState, not Generator, because numpy guarantees that the numbers of RandomState
+    never change; so the splits never change either.
     """
     values = labels.numpy()
     present, sizes = np.unique(values, return_counts=True)
     exact = sizes * (count / len(values))
     take = np.floor(exact).astype(int)
-    # largest remainders first, ties by class
+    # classes with the largest remainders get one image more; ties go to the lower class
     order = np.argsort(-(exact - take), kind="stable")
     take[order[: count - take.sum()]] += 1
     random = np.random.RandomState(seed)
@@ -35,7 +36,7 @@ def carve(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Sorted indices (train, validation), disjoint; validation has ``count`` images.
 
     Raises:
-        DataError: the split would leave no training image, or none of some class.
+        DataError: no training image would be left, or none of some class.
     """
     if not 0 < count < len(labels):
         raise DataError(
@@ -58,8 +59,9 @@ def carve(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 def long_tail(counts: Sequence[int], imbalance: float) -> list[int]:
     """How many images each class keeps: n_c = floor(n_0 * imbalance^(-c / (C - 1))), c from 0.
 
-    The exponential protocol of Cui et al., 1901.05555, in the order of labels. n_0 is as large as
-    the ``counts`` of all classes allow: of a balanced set, all images of the first class.
+    This is the exponential profile of Cui et al., 1901.05555, in the order of labels. n_0 is the
+    largest number for which every class has enough images (``counts``); in a balanced set, the
+    first class keeps all its images.
 
     Raises:
         DataError: a class would keep no image.

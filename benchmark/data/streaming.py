@@ -20,7 +20,7 @@ from benchmark.data.batches import Batch, IndexedBatch, batch_bounds, draw_shift
 from benchmark.data.dataset import StreamedSplit
 from benchmark.data.decode import pixels_of
 
-# Of the cores that this process may use: a scheduler may have given it a part of the machine.
+# The cores that this process may use, since a scheduler may have given it only some of the machine.
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = min(8, _CORES)
 PREFETCH = 4
@@ -33,7 +33,8 @@ def random_resized_crop(
 ) -> np.ndarray:
     """A random box of 8-100 % of the area, resized bilinearly, maybe flipped: uint8 [s, s, c].
 
-    Ten tries to fit the box, then the central square, as torchvision's RandomResizedCrop does.
+    If ten random boxes do not fit, the central square is taken, as in torchvision's
+    RandomResizedCrop.
     """
     width, height = image.size
     side = min(width, height)
@@ -59,14 +60,15 @@ def shifted_crop(pixels: np.ndarray, top: int, left: int, crop: int, flip: bool)
 
 
 Item = TypeVar("Item")
-# Epoch and image, and for small images the crop's (top, left) and the flip.
+# Epoch, image, and the crop's (top, left) and the flip, which only small images use.
 TrainKey: TypeAlias = tuple[int, int, int, int, bool]
 
 
 class _TrainImages(TorchDataset):
-    """Item (epoch, i, top, left, flip): image i augmented, whichever worker does it.
+    """Item (epoch, i, top, left, flip) is image i, augmented; every worker gives the same result.
 
-    Large images are augmented from (seed, epoch, i) alone, small ones as the rest of the key says.
+    The augmentation of large images depends only on (seed, epoch, i), that of small images is given
+    by the rest of the key.
     """
 
     def __init__(self, split: StreamedSplit, seed: int, crop: int, flip: bool) -> None:
@@ -102,7 +104,8 @@ class _EvalImages(TorchDataset):
 def _collate(items: list[Item | DataError]) -> Any:
     """A batch, or the first error among its images.
 
-    An error that a worker raises would reach the user as the worker's traceback.
+    The error is returned, not raised: an error that a worker raises would reach the user as a long
+    traceback.
     """
     for item in items:
         if isinstance(item, DataError):
@@ -111,7 +114,7 @@ def _collate(items: list[Item | DataError]) -> Any:
 
 
 def _sound(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches. Raises DataError: an image in one of them is damaged."""
+    """Pass the batches on. Raises DataError: an image in one of them is damaged."""
     for batch in batches:
         if isinstance(batch, DataError):
             raise batch
@@ -119,7 +122,7 @@ def _sound(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 class _EpochSampler:
-    """Keys of the batches of the epoch asked for last; read when the DataLoader starts a pass."""
+    """Yields the keys of the batches of the epoch that is set when the DataLoader starts a pass."""
 
     def __init__(
         self,
@@ -159,8 +162,8 @@ class StreamedTrainLoader:
     """The interface of ``TrainLoader`` for a ``StreamedSplit``: random resized crop and flip.
 
     The augmentation of image i in epoch e depends only on (seed, e, i), and the order of an epoch
-    only on (seed, e). Small images come in the very batches of a ``TrainLoader``. Worker processes
-    stay alive between epochs.
+    only on (seed, e). Small images come in exactly the batches that ``TrainLoader`` would make.
+    Worker processes stay alive between epochs.
 
     Args:
         crop: as in ``TrainLoader``; for small images only.
@@ -195,7 +198,7 @@ class StreamedTrainLoader:
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH if workers else None,
             pin_memory=self._device.type == "cuda",
-            generator=torch.Generator(),  # or each pass would draw from the global one
+            generator=torch.Generator(),  # else each epoch would draw from the global generator
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -221,7 +224,7 @@ def streamed_evaluation_batches(
         _EvalImages(split),
         batch_size=batch_size,
         collate_fn=_collate,
-        sampler=indices.numpy(),  # a list would box every index
+        sampler=indices.numpy(),  # a list would make a Python object of every index
         num_workers=min(workers, math.ceil(len(indices) / batch_size)),
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
@@ -231,7 +234,8 @@ def streamed_evaluation_batches(
 
 
 def _to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
-    """uint8 [b, s, s, c] to float32 [b, c, s, s] in [0, 1]; bytes travel, floats do not."""
+    """uint8 [b, s, s, c] to float32 [b, c, s, s] in [0, 1]. The bytes are copied to the device and
+    converted there, since floats would take four times as long to copy."""
     x = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
     if not channels_last:
         x = x.contiguous()

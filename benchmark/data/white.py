@@ -1,4 +1,4 @@
-"""Which pixel value is white, and pixels of any number type on the scale 0..255."""
+"""Which pixel value is white, and conversion of pixels of any number type to 0..255."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 
 from benchmark.core.errors import DataError
 
-TOLERANCE = 1e-3  # of white: rounding in float32 and resampling leave [0, 1] by less
-# Largest values of 8, 12 and 16 bits: deep images are stored in 16 bits, whatever they use.
+# Relative to white. Rounding in float32 and resampling take pixels out of [0, 1] by less than this.
+TOLERANCE = 1e-3
+# The largest values of 8, 12 and 16 bits. Images of more than 8 bits are stored in 16 bits, but may
+# use fewer.
 INTEGER_WHITES = (255, 4095, 65535)
-_CHUNK = 1 << 24  # pixels that are converted at once; bounds the float copy
+_CHUNK = 1 << 24  # pixels converted at once, which limits the memory of the float copy
 
 
 class Extremes(NamedTuple):
@@ -23,7 +25,7 @@ class Extremes(NamedTuple):
     high: float
 
     def joined(self, other: Extremes) -> Extremes:
-        """Of both together; floats if either has floats."""
+        """The extremes of both together; of kind float if either is."""
         kind = "f" if "f" in (self.kind, other.kind) else self.kind
         return Extremes(kind, min(self.low, other.low), max(self.high, other.high))
 
@@ -44,14 +46,14 @@ def extremes_of(where: str, images: np.ndarray) -> Extremes:
 
 
 def white_of(parts: Mapping[str, Extremes], given: float | None = None) -> float:
-    """The pixel value of white in images that belong together.
+    """The pixel value of white in the images of one data set, inferred from their extremes.
 
-    Floats are on the scale [0, 1] or [0, 255], each with a tolerance of 0.1 % at both ends.
-    Integers use 8, 12 or 16 bits, whichever is the least that holds the highest pixel.
+    Floats are taken to be on the scale [0, 1] or [0, 255], each with a tolerance of 0.1 % at both
+    ends; integers to have 8, 12 or 16 bits, the fewest that hold the highest pixel.
 
     Args:
-        parts: extremes by what messages call the images ("train split of cells.npz").
-        given: the user's word (``dataset.white``), which is only checked.
+        parts: the extremes of each split, by what messages call it ("train split of cells.npz").
+        given: the user's value (``dataset.white``): it is only checked against the extremes.
 
     Raises:
         DataError: pixels below 0 or above white, parts on different scales, or a highest pixel
@@ -73,7 +75,7 @@ def _white(where: str, part: Extremes, given: float | None) -> float:
     kind, low, high = part
     if given is not None:
         white = given
-        reason = f"white is taken to be {given:g}; set dataset.white to what it is"
+        reason = f"dataset.white is {given:g}; set it to the pixel value of white"
     elif kind == "f":
         white = 1 if high <= 1 + TOLERANCE else 255
         reason = "expected [0, 1] or [0, 255] (undo the normalisation)"
@@ -90,7 +92,7 @@ def _white(where: str, part: Extremes, given: float | None) -> float:
             )
         if kind != "f" and 255 < high < 512:
             raise refuse(
-                "whether white is 255 or a value of more bits cannot be told; set dataset.white "
+                "it is not clear whether white is 255 or a value of more bits; set dataset.white "
                 "to the value of white, such as 1023 or 4095"
             )
     return white

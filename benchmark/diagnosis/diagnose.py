@@ -1,4 +1,4 @@
-"""The signatures of failure of a finished run, from its records."""
+"""Judges the signatures of failure of a finished run, from its records."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SIGNATURES: tuple[Signature, ...] = (*LIVE, *FINISHED)
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found out about a run.
+    """The signatures of failure of a run, by the result of the check.
 
     Attributes:
-        found: name of each signature that was found, to its evidence and what to change.
-        absent: names of those that were looked for and not found.
-        unjudged: names of those that could not be judged, to the reason.
+        found: for the name of each signature that was found, its evidence and what to change.
+        absent: names of signatures that were checked and not found.
+        unjudged: for the name of each signature that could not be judged, the reason.
     """
 
     found: dict[str, tuple[str, str]]
@@ -33,8 +33,8 @@ class Diagnosis:
 
 
 def diagnose(cell: CellRecord) -> Diagnosis:
-    """Judge every signature at the end of a run; what training warned of and is over by then is
-    named as such."""
+    """Judge every signature at the end of a run. A warning of training that no longer applies at
+    the end is reported as such."""
     run = run_of(cell)
     found: dict[str, tuple[str, str]] = {}
     unjudged: dict[str, str] = {}
@@ -58,7 +58,7 @@ def diagnose(cell: CellRecord) -> Diagnosis:
 
 
 def run_of(cell: CellRecord) -> Run:
-    """What a record says of a run."""
+    """The data on a run that its record holds."""
     validated = nested(cell.config, "train", "validation_threat")
     classes = len(nested(cell.evaluation, "dataset", "classes") or ())
     return Run(
@@ -88,7 +88,8 @@ def run_of(cell: CellRecord) -> Run:
 
 
 def _ball(described: Any) -> Ball | None:
-    """The first threat model in an objective, which may wrap others; None if there is none."""
+    """The first threat model in an objective or in the objectives inside it; None if there is
+    none."""
     if not isinstance(described, Mapping):
         return None
     if {"norm", "eps"} <= described.keys():

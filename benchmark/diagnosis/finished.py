@@ -1,4 +1,5 @@
-"""Signatures of finished runs: from curves, figures, and the networks where they were measured."""
+"""Signatures of finished runs: from curves, figures, and measurements on the networks if there are
+any."""
 
 from __future__ import annotations
 
@@ -19,16 +20,16 @@ from benchmark.records.schema import Barrier, Measured, Paired
 
 
 class OneTask(Signature):
-    """The mixture serves the natural task alone: robustness is that of chance at the end.
+    """The mixture solves only the natural task: at the end, robust accuracy is at chance level.
 
-    Judged for mixtures of learners on clean images with learners trained in the norm of the
-    validation attack.
+    Judged for mixtures of a learner on clean images and learners that are trained in the norm of
+    the validation attack.
     """
 
     name = "collapse to one task"
     remedy = (
         "give the robust learner a larger share at the end (`mixing`), start mixing later, or "
-        "redistribute more often so that the learners stay closer"
+        "redistribute more often, so that the learners stay closer to each other"
     )
 
     def judge(self, run: Run) -> str | None:
@@ -36,23 +37,24 @@ class OneTask(Signature):
         run.check_mixes()
         norms = {ball.norm if ball else None for ball in run.tasks.values()}
         if run.validated is None or not {None, run.validated.norm} <= norms:
-            raise Unjudged("it takes learners on clean images and in the norm of the validation")
+            raise Unjudged("it needs learners on clean images and in the norm of the validation")
         now = run.validations[-1]
         if run.above_chance(now["val_pgd"]) or not run.above_chance(now["val_clean"]):
             return None
         return (
             f"validation accuracy is {percent(now['val_clean'])} clean but "
-            f"{percent(now['val_pgd'])} under PGD, no more than naming one class "
+            f"{percent(now['val_pgd'])} under PGD, no more than always answering one class "
             f"({percent(1 / run.classes)}); mixing ratios at the end: {_ratios(now)}"
         )
 
 
 class Instability(Signature):
-    """Losses or accuracies that swing.
+    """Losses or accuracies change abruptly.
 
     Found if a mean loss after the first quarter of training is more than 1.2 times its first value
-    (in the recorded studies none ever exceeds it), or if clean accuracy falls by more than 40 % of
-    its value from one validation to the next, beyond noise (there by 30 % at most).
+    (in the recorded studies, no mean loss exceeds its first value), or if clean accuracy falls by
+    more than 40 % of its value from one validation to the next, beyond noise (in the recorded
+    studies, it falls by at most 30 %).
     """
 
     name = "instability"
@@ -97,12 +99,12 @@ class Instability(Signature):
 
 
 class NoTransfer(Signature):
-    """Robust in one of the norms that learners are trained in, and not above chance in another."""
+    """Robust in one of the norms in which learners are trained, but at chance level in another."""
 
     name = "no transfer between norms"
     remedy = (
-        "give the learner of the lost norm a larger share (`mixing`), or train on several norms in "
-        "one learner (max, avg, msd, e-at)"
+        "give the learner of that norm a larger share (`mixing`), or train one learner on several "
+        "norms (max, avg, msd, e-at)"
     )
 
     def judge(self, run: Run) -> str | None:
@@ -110,7 +112,7 @@ class NoTransfer(Signature):
         run.check_mixes()
         balls = list(dict.fromkeys(ball for ball in run.tasks.values() if ball))
         if len({ball.norm for ball in balls}) < 2:
-            raise Unjudged("its learners are not trained in two norms")
+            raise Unjudged("its learners are all trained in the same norm, or on clean images")
         figures = [_figure(run, ball) for ball in balls]
         held = [f for f in figures if run.above_chance(f.accuracy, f.images)]
         lost = [f for f in figures if f not in held]
@@ -118,18 +120,19 @@ class NoTransfer(Signature):
             return None
         said = [f"{percent(f.accuracy)} under {f.metric}" for f in (*lost, *held)]
         return (
-            f"accuracy on test images is {', '.join(said)}; naming one class gets "
+            f"accuracy on test images is {', '.join(said)}; always answering one class gets "
             f"{percent(1 / run.classes)}"
         )
 
 
 class LossBarrier(Signature):
-    """The straight line between two base learners leads over a loss barrier, and the mixture with
-    it (1912.05671).
+    """There is a loss barrier on the straight line between two base learners, on which their
+    mixture lies (1912.05671).
 
-    Found if, at its worst of three inner points, the mean cross-entropy on clean images lies above
-    the mean of both ends by more than noise and more than 5 % of ln(classes), the loss of guessing.
-    BatchNorm statistics are re-estimated at every point, so that they are not the cause.
+    Found if, at the worst of three inner points of the line, the mean cross-entropy on clean images
+    is above the mean of both ends by more than noise and by more than 5 % of ln(classes), which is
+    the loss of guessing. BatchNorm statistics are re-estimated at every point, so that they cannot
+    be the cause.
     """
 
     name = "loss barrier between learners"
@@ -161,7 +164,7 @@ class LossBarrier(Signature):
 
 
 class StaleBatchNorm(Signature):
-    """BatchNorm statistics that do not fit the weights: re-estimated, they raise an accuracy by 3
+    """BatchNorm statistics do not fit the weights: re-estimating them raises an accuracy by 3
     points or more, beyond noise."""
 
     name = "stale BatchNorm statistics"
@@ -185,18 +188,18 @@ class StaleBatchNorm(Signature):
 
 
 class NoBetterThanLearner(Signature):
-    """The mixture is above its own most robust learner neither in clean nor in PGD accuracy.
+    """The mixture is not better than its own most robust learner, in clean or in PGD accuracy.
 
-    That learner is its moving average where the method keeps one, else its last weights, which a
-    small learning rate at the end leaves near their average. Judged where noise is at most 3
-    points.
+    The learner is represented by its moving average if the method keeps one, else by its last
+    weights, which are near their average if the learning rate is small at the end. Judged only if
+    noise is at most 3 points.
     """
 
     name = "no better than its own robust learner"
     remedy = (
-        "train that learner alone with a moving average (ema), which costs fewer passes; or let "
-        "the learners part further: a larger share of the others (`mixing`), seldom redistribution "
-        "(`every`), higher learning rates"
+        "train only that learner, with a moving average (ema), which costs fewer passes; or let "
+        "the learners differ more: a larger share of the others (`mixing`), less frequent "
+        "redistribution (`every`), higher learning rates"
     )
 
     _NOISE = 0.03
@@ -210,7 +213,7 @@ class NoBetterThanLearner(Signature):
         if any(pair.gain > ERRORS * pair.error for pair in pairs.values()):
             return None
         if any(ERRORS * pair.error > self._NOISE for pair in pairs.values()):
-            raise Unjudged(f"{measured.images} validation images are too few to tell")
+            raise Unjudged(f"{measured.images} validation images are too few for a judgement")
         said = [f"{kind} {_against(pair)}" for kind, pair in pairs.items()]
         return (
             f"at step {measured.learners_step}, validation accuracies of the mixture against its "
@@ -243,10 +246,10 @@ def _ratios(line: Line) -> str:
 
 
 def _figure(run: Run, ball: Ball) -> Attacked:
-    """The figure in a ball on most images; of several, the lowest.
+    """The accuracy in a ball that was measured on the most images; of several, the lowest.
 
     Raises:
-        Unjudged: there is none.
+        Unjudged: no accuracy was measured in this ball.
     """
     figures = [figure for figure in run.attacked if figure.ball == ball]
     if not figures:

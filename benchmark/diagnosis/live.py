@@ -1,4 +1,4 @@
-"""Signatures that are seen while training: from the lines of the log, at no further cost."""
+"""Signatures that are found during training: from the lines of the log, without further cost."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from benchmark.diagnosis.signature import ERRORS, Line, Run, Signature, Unjudged
 class CatastrophicOverfitting(Signature):
     """PGD accuracy collapses while accuracy under a single step does not (2001.03994, 2007.02617).
 
-    Single-step training can make the one gradient it uses worthless; more steps then find what one
-    misses. Found if PGD accuracy, once above chance, has lost more than half of its best value and
-    single-step accuracy has not fallen since. In robust overfitting both fall; a network that was
-    never robust (natural training) has nothing to lose.
+    In single-step training, the network can learn to make the single gradient step useless; an
+    attack with more steps then still succeeds. Found if PGD accuracy was above chance, has lost
+    more than half of its best value, and single-step accuracy has not fallen since. In robust
+    overfitting both fall. A network that was never robust (natural training) cannot lose
+    robustness.
     """
 
     name = "catastrophic overfitting"
     remedy = (
-        "train against several steps (pgd-at), or keep one step and add noise without projection "
-        "(n-fgsm); a smaller eps or step helps too"
+        "train against an attack of several steps (pgd-at), or keep one step and add noise without "
+        "projection (n-fgsm); a smaller eps or step size helps too"
     )
 
     _LEFT = 0.5
@@ -47,13 +48,13 @@ class CatastrophicOverfitting(Signature):
 
 
 class RobustOverfitting(Signature):
-    """The best checkpoint is long past: robust accuracy on new images falls (2002.11569).
+    """Robust accuracy on new images has been falling since the best checkpoint (2002.11569).
 
-    Found if the best validation PGD accuracy, above chance, is more above the present one than
-    noise explains, clean accuracy has not fallen with it (a training that breaks loses both), and
-    the training images have been met at least five times since: overfitting takes repetition, while
-    in a shorter time robustness is lost to other causes (a mixture that moves). Where catastrophic
-    overfitting is found, that is the cause.
+    Found if all of this holds. The best validation PGD accuracy is above chance, and is above the
+    present one by more than noise explains. Clean accuracy has not fallen too (when training
+    breaks down, both fall). The training images have been used at least five times since:
+    overfitting needs repetition, and a faster loss of robustness has other causes (a mixture whose
+    ratios change). Not found where catastrophic overfitting is, which is then the cause.
     """
 
     name = "robust overfitting"
@@ -87,12 +88,14 @@ class RobustOverfitting(Signature):
 
 
 class NeverPart(Signature):
-    """Base learners that stay practically identical: the mixture is one network, trained dearly.
+    """Base learners stay practically identical, so the mixture is one network, trained at the cost
+    of several.
 
-    Found if ``apart`` (of ``GeneralistMethod.diagnostics``) was below 1 % at every validation since
-    the first whole cycle of redistribution. Redistributed after every step, the learners of the
-    suite ``quick`` are at most 0.4 % apart; its own Generalists reach 1.9 % (in bursts) to 6.1 %.
-    Distances fall with the learning rate, so the largest counts.
+    Found if ``apart`` (see ``GeneralistMethod.diagnostics``) was below 1 % at every validation
+    since the first whole cycle of redistribution. For comparison: with redistribution after every
+    step, the learners of the suite ``quick`` are at most 0.4 % apart; with its own settings, 1.9 %
+    (redistribution in bursts) to 6.1 %. Distances shrink with the learning rate, so the largest
+    distance is judged.
     """
 
     name = "learners that never part"
@@ -113,7 +116,7 @@ class NeverPart(Signature):
         return (
             f"at {len(values)} validations since the first redistribution, base learners were at "
             f"most {100 * max(values):.2g} % of the norm of the weights apart (under "
-            f"{100 * self._APART:g} % they are practically one network)"
+            f"{100 * self._APART:g} % they are practically the same network)"
         )
 
 
@@ -133,7 +136,7 @@ def _collapsed(run: Run) -> bool:
 
 
 def _mixed_meanwhile(best: Line, now: Line) -> str:
-    """How mixing ratios moved, which costs robustness too."""
+    """How mixing ratios changed, since that can reduce robustness too."""
     moved = [
         f"{name.removeprefix('mix/')} {best[name]:.2g} to {now[name]:.2g}"
         for name in now
@@ -141,4 +144,4 @@ def _mixed_meanwhile(best: Line, now: Line) -> str:
     ]
     if not moved:
         return ""
-    return f" (part of it may be the mixture, whose ratios moved meanwhile: {', '.join(moved)})"
+    return f" (the change of the mixing ratios may explain a part of it: {', '.join(moved)})"

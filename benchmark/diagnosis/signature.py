@@ -1,4 +1,4 @@
-"""The contract of a failure signature: what it looks at, and what it says."""
+"""The contract of a signature of failure: what it is judged by, and what it reports."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from benchmark.records.schema import Measured
 
 Line = Mapping[str, float]
 
-# A difference of two accuracies is believed from so many standard errors on, as if the validation
-# images were drawn anew each time. They are the same images, on which two checkpoints of a run
-# mostly agree, so the true error is smaller; and that pays for comparing with the best of many.
+# A difference of two accuracies counts as real if it is at least this number of standard errors.
+# The standard error assumes independent validation images for each accuracy. In fact they are the
+# same images, and two checkpoints of a run agree on most of them, so the true error is smaller.
+# This margin allows for the fact that the present accuracy is compared with the best of many.
 ERRORS = 2.5
 
 
 class Unjudged(Exception):
-    """A signature cannot be judged; the message says what is missing."""
+    """Raised if a signature cannot be judged; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,18 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run, finished or in training.
+    """What is known about a run, finished or in training.
 
     Attributes:
-        lines: of ``metrics.jsonl``, ascending in step, without empty values.
-        images: held-out images behind each validation accuracy.
-        classes: how many there are; 0 if unknown.
-        tasks: by base learner, the ball that it is trained in, None for clean images; of finished
-            runs that state them.
-        validated: the ball of ``val_pgd``; of finished runs.
-        attacked: on record; of finished runs.
-        measured: with the networks of the checkpoint; of finished runs that were diagnosed while
-            it was there.
+        lines: the lines of ``metrics.jsonl``, in order of steps, without empty values.
+        images: number of held-out images behind each validation accuracy.
+        classes: number of classes; 0 if unknown.
+        tasks: for each base learner, the ball in which it is trained, or None for clean images;
+            only for finished runs whose records state them.
+        validated: the ball of ``val_pgd``; only for finished runs.
+        attacked: the accuracies under attack on record; only for finished runs.
+        measured: measurements with the networks of the checkpoint; only for finished runs that were
+            diagnosed while the checkpoint existed.
     """
 
     lines: Sequence[Line]
@@ -81,10 +82,10 @@ class Run:
         return math.sqrt(sum(a * (1 - a) for a in accuracies) / self.images)
 
     def above_chance(self, accuracy: float, images: int = 0) -> bool:
-        """Whether an accuracy is more than that of always naming one class, 1 / classes.
+        """Whether an accuracy is above that of always answering one class, 1 / classes.
 
         Args:
-            images: that it was measured on, if not those of validations.
+            images: number of images that it was measured on, if not the held-out ones.
 
         Raises:
             Unjudged: the number of classes is not known.
@@ -103,18 +104,18 @@ class Run:
 
     @property
     def checkpoint(self) -> Measured:
-        """What was measured with the checkpoint's networks. Raises Unjudged if nothing was."""
+        """The measurements with the checkpoint's networks. Raises Unjudged if there are none."""
         if self.measured is None:
-            raise Unjudged("it takes the weights, and no checkpoint is there")
+            raise Unjudged("it needs the weights, but there is no checkpoint")
         return self.measured
 
 
 class Signature(ABC):
-    """One way in which a training fails.
+    """One way in which a training can fail.
 
     Attributes:
-        name: of the failure.
-        remedy: what to change.
+        name: name of the failure.
+        remedy: what the user can change.
     """
 
     name: ClassVar[str]
@@ -125,7 +126,7 @@ class Signature(ABC):
         """The evidence in numbers if ``run`` fails in this way, else None.
 
         Raises:
-            Unjudged: what is known of the run does not suffice.
+            Unjudged: too little is known about the run.
         """
 
 

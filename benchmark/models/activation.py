@@ -18,12 +18,12 @@ ActivationName: TypeAlias = Literal["relu", "swish"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "swish": F.silu}
 
 
-# Of published networks that do not say it.
+# The options of published networks whose files do not state them.
 USUAL: Mapping[str, Any] = {"activation": "relu"}
 
 
 class ActivationOptions(ArchitectureOptions):
-    """Options of networks that are published with ReLU and with Swish.
+    """Options of networks of which there are published versions with ReLU and with Swish.
 
     Attributes:
         activation: ``relu``, or ``swish`` (``silu`` is the same).
@@ -38,7 +38,7 @@ class ActivationOptions(ArchitectureOptions):
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later and is off does not change the hashes of earlier records."""
+        """Leave out later options that are off, so that hashes of earlier records stay the same."""
         data = default(self)
         if self.activation == "relu":
             data.pop("activation", None)
@@ -51,8 +51,8 @@ def activation_argument(activation: str) -> dict[str, str]:
 
 
 def of_any_size(description: str, network: Callable[..., nn.Module], **form: Any) -> Architecture:
-    """The architecture of a network that ends in global pooling, and so does not ask for the image
-    size, with the activation as its option."""
+    """The architecture of a network that ends in global pooling and therefore takes images of any
+    size. Its option is the activation."""
 
     def call(
         num_classes: int,

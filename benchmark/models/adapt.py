@@ -1,8 +1,10 @@
-"""Foreign networks as the attacks need them: float32 images in, float32 logits [n, k] out.
+"""Networks of other code, adapted to what the attacks need: float32 images in, float32 logits
+[n, k] out.
 
-Whatever evaluates in torch should evaluate here, so what a network asks for beyond the ordinary is
-found out on a few random images when it is loaded, and done for it from then on: see ``adapted``.
-A network that asks for nothing stays as it is, and with it the fast paths of the attacks.
+Every classifier that runs in torch should be usable here. When a network is loaded, ``adapted``
+tries it on a few random images to find out what it needs (another type of images, for example), and
+wraps it so that it gets that. A network without special needs is not wrapped, so the fast paths of
+the attacks still apply to it.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from torch import Tensor, nn
 from benchmark.core.errors import ConfigError
 from benchmark.models.formats import reason
 
-# Logits of the same images in two memory layouts differ by rounding alone, relative to the largest
-# of them; those of networks in half precision by more.
+# Largest difference, relative to the largest logit, that rounding makes between logits of the same
+# images in two memory layouts: in float32, and in half precision.
 _SAME, _SAME_IN_HALF = 1e-3, 0.1
-# Attribute with what was done to a network and its weights when it was loaded; copies keep it.
+# Attribute of a network that lists what was done to it and its weights when it was loaded; copies
+# keep it.
 _NOTES = "loading_notes"
 
 Key = str | int
@@ -30,19 +33,19 @@ Key = str | int
 
 @dataclass(frozen=True)
 class NetworkForm:
-    """What a network asks for.
+    """What a network needs around it.
 
     Attributes:
-        dtype: of the images; None for float32.
+        dtype: the type of the images; None for float32.
         copies: it changes its input in place, so it gets a copy.
-        contiguous: it does not take images in channels_last layout.
-        picks: its output holds the logits beside other things; they are under ``key``, or to be
-            looked for at every pass (None).
-        reshapes: logits come as [k] for one image, or as [n, k, 1, 1].
-        casts: logits are not float32.
-        has_modes: it can be switched between training and evaluation.
-        encodes: its state holds more than tensors.
-        returns_itself: ``train()`` returns the network, as torch's own does.
+        contiguous: it does not work on images in channels_last layout.
+        picks: its output holds other things besides the logits, which are under ``key``, or must be
+            searched for at every pass (``key`` is None).
+        reshapes: its logits have the shape [k] for one image, or [n, k, 1, 1].
+        casts: its logits are not float32.
+        has_modes: it can be switched between training and evaluation mode.
+        encodes: its state holds other things besides tensors.
+        returns_itself: its ``train()`` returns the network, as torch's own does.
     """
 
     dtype: torch.dtype | None = None
@@ -58,10 +61,10 @@ class NetworkForm:
 
 
 class Adapted(nn.Module):
-    """``net`` behind an ordinary interface: float32 images [n, c, h, w] in [0, 1] in any layout,
-    which stay as they are, to float32 logits [n, num_classes].
+    """``net`` behind an ordinary interface: it maps float32 images [n, c, h, w] in [0, 1], in any
+    layout, to float32 logits [n, num_classes], and leaves the images unchanged.
 
-    The state holds tensors alone: what else ``net`` keeps in its state becomes bytes (uint8).
+    The state dict holds only tensors: anything else in the state of ``net`` becomes bytes (uint8).
     """
 
     def __init__(self, net: nn.Module, form: NetworkForm, num_classes: int) -> None:
@@ -89,7 +92,7 @@ class Adapted(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> Adapted:
-        """Sets the mode where the network has one."""
+        """Set the mode, if the network has modes."""
         if self.form.has_modes:
             super().train(mode)
         self.training = mode
@@ -105,21 +108,21 @@ def adapted(
     device: torch.device,
     advice: str = "",
 ) -> nn.Module:
-    """``net`` itself if it asks for nothing special, or an ``Adapted`` one; in eval mode.
+    """``net`` in eval mode: unchanged if it needs nothing special, else wrapped in ``Adapted``.
 
-    Random images are given to it in batches of several sizes, one image among them, and in both
-    memory layouts. What was adapted is told by ``notes_of``.
+    It is tried on random images, in batches of several sizes (one image among them) and in both
+    memory layouts. ``notes_of`` says what was adapted.
 
     Args:
-        net: on ``device``.
+        net: the network, on ``device``.
         spec: its name, for messages.
-        shape: of an image: channels, height, width.
-        batches: numbers of images; the first is that of an ordinary batch.
+        shape: the shape of an image: channels, height, width.
+        batches: the batch sizes to try; the first is that of an ordinary batch.
         advice: what to do if a batch size does not work.
 
     Raises:
-        ConfigError: it fails on images, gives no logits [n, num_classes], gives several tensors
-            that could be meant, or does not take one image by itself.
+        ConfigError: it fails on images, returns no logits [n, num_classes] or several tensors of
+            that shape, or fails on a batch of one image.
     """
     form = _modes(net, spec)
     form = replace(form, encodes=any(not isinstance(v, Tensor) for v in net.state_dict().values()))
@@ -154,7 +157,7 @@ def adapted(
 
 
 def notes_of(network: nn.Module) -> tuple[str, ...]:
-    """What was done to a network and its weights when it was loaded; sentences for the record."""
+    """Sentences for the record: what was done to a network and its weights when it was loaded."""
     return tuple(network.__dict__.get(_NOTES, ()))
 
 
@@ -165,13 +168,13 @@ def add_notes(network: nn.Module, notes: Sequence[str]) -> None:
 
 
 def find_logits(out: Any, n: int, num_classes: int) -> tuple[Key | None, Tensor]:
-    """Where the logits [n, k] are in a network's output, and they.
+    """The place (key) of the logits [n, k] in a network's output, and the logits.
 
-    They are the output itself (key None); or what is called ``logits`` in it, as an attribute or a
-    key; or the only tensor of fitting shape in a tuple, list, dictionary or object.
+    The logits are the output itself (key None); or its attribute or entry ``logits``; or the only
+    tensor of the right shape in a tuple, list, dictionary or object.
 
     Raises:
-        ConfigError: there are none, or several tensors could be meant.
+        ConfigError: no tensor can be the logits, or several can.
     """
     if isinstance(out, Tensor):
         return None, out
@@ -216,13 +219,13 @@ def _entry(out: Any, key: Key) -> Any:
 
 
 def _modes(net: nn.Module, spec: str) -> NetworkForm:
-    """Switch ``net`` to eval mode, in whatever way it can be."""
+    """Switch ``net`` to eval mode, in the way that works for it."""
     if not hasattr(net, "training"):
         raise ConfigError(
             f"{spec} returns frozen TorchScript, which has no modes; save it as a .ts file and "
             "give that to evaluate-model"
         )
-    # An exported program refuses; foreign code may raise any exception.
+    # An exported program has no modes and raises; foreign code may raise any exception.
     try:
         return NetworkForm(returns_itself=net.train(False) is net)
     except Exception:
@@ -241,7 +244,7 @@ def _cast(x: Tensor, form: NetworkForm) -> Tensor:
 
 
 def _dtype(net: nn.Module, x: Tensor, spec: str, advice: str) -> torch.dtype | None:
-    """The type of images that ``net`` takes, if it is not float32."""
+    """The type of images that ``net`` needs, if it is not float32."""
     own = {weight.dtype for weight in net.parameters() if weight.is_floating_point()}
     if len(own) != 1 or own == {torch.float32}:
         return None
@@ -263,8 +266,8 @@ def _outputs(
     except Exception as error:
         if len(x) == 1 and not advice:
             advice = (
-                "it takes larger batches alone, but attacks and an evaluation's last batch may "
-                "leave one image, so each must be classified by itself"
+                "it works on larger batches only, but an attack or the last batch of an evaluation "
+                "may consist of one image; make it classify a single image too"
             )
         raise ConfigError(
             f"{spec} fails on images of shape {list(x.shape)}: {reason(error)}"
@@ -275,7 +278,7 @@ def _outputs(
 def _checked(
     out: Any, x: Tensor, spec: str, num_classes: int, advice: str
 ) -> tuple[Key | None, Tensor]:
-    """Where the logits are, and they, if they are one per class."""
+    """The place of the logits and the logits. Raises ConfigError: not one logit per class."""
     try:
         key, logits = find_logits(out, len(x), num_classes)
     except ConfigError as error:
@@ -294,7 +297,7 @@ def _layout_trouble(model: Adapted, x: Tensor, half: bool) -> str:
     """What is wrong with images in channels_last layout, which the loaders give; "" if nothing."""
     try:
         expected, again = _pass(model, x), _pass(model, x)
-    except Exception:  # of the gradient: the reliability checks name that
+    except Exception:  # no gradient: the reliability checks report that
         return ""
     try:
         found = _pass(model, x.contiguous(memory_format=torch.channels_last))
@@ -302,7 +305,7 @@ def _layout_trouble(model: Adapted, x: Tensor, half: bool) -> str:
         return f"fails ({reason(error)})"
     scale = max(1.0, float(expected.abs().max()))
     tolerance = scale * (_SAME_IN_HALF if half else _SAME)
-    # A random network differs from itself.
+    # Only if two passes on the same images agree: a network with random layers is not to blame.
     if float((again - expected).abs().max()) <= tolerance / 10 and not (
         float((found - expected).abs().max()) <= tolerance
     ):
@@ -340,8 +343,8 @@ def _notes(
     if form.casts:
         types = " and ".join(dict.fromkeys(map(_short, dtypes)))
         notes.append(
-            f"the network's logits are {types}; they are cast to float32, and gradients are as "
-            "fine as the network's own types"
+            f"the network's logits are {types}; they are cast to float32, but gradients have the "
+            "precision of the network's own types"
         )
     return notes
 
@@ -351,7 +354,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def _encode_state(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Make bytes of what is no tensor, such as a module's extra state."""
+    """Turn entries that are no tensors, such as a module's extra state, into bytes."""
     for name, value in state.items():
         if name.startswith(prefix) and not isinstance(value, Tensor):
             state[name] = torch.frombuffer(bytearray(_bytes(value)), dtype=torch.uint8)
@@ -364,12 +367,12 @@ def _bytes(value: Any) -> bytes:
         pass
     try:
         return pickle.dumps(value)
-    except Exception:  # of whatever class it is: then its type must do
+    except Exception:  # an object of any class, which cannot be encoded: its type is used instead
         return type(value).__qualname__.encode()
 
 
 def _decode_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Extra state is never changed by loading: its present value takes the place of the bytes."""
+    """Put the present extra state in place of the bytes, so that loading never changes it."""
     assert isinstance(module, Adapted)
     for name, value in module.net.state_dict().items():
         if not isinstance(value, Tensor) and f"{prefix}net.{name}" in state:

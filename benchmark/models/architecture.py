@@ -1,4 +1,4 @@
-"""The contract of an architecture: its options, and the call that makes a network of it."""
+"""The contract of an architecture: its options, and the call that makes the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmark.core.config import Config
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import Registry
 
-# A class or function that gives a network, with all of its arguments.
+# A class or function that makes a network, with all its arguments.
 Call: TypeAlias = partial[Any]
 
 # Keys beside the options under ``model:`` of a suite.
@@ -22,7 +22,7 @@ _TAKEN = {"name", "normalization", "options"}
 
 class ArchitectureOptions(Config):
     """Base of an architecture's options. Each field is a key under ``model:`` in a suite, checked
-    by its type and recorded with its value. Without fields, the architecture has no options."""
+    by its type and recorded with its value. A class without fields means no options."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,22 @@ class Architecture:
     Attributes:
         description: the line that ``list models`` prints.
         call: called as ``call(num_classes, image_size=, channels=, mean=, std=, **options)``, with
-            every option; gives the call that makes the network, a ``functools.partial`` of plain
-            values, which can be repeated (submissions write it out as source). The network maps
-            images [n, channels, image_size, image_size] in [0, 1] to logits [n, num_classes].
-            ``mean`` and ``std`` (per channel, or both None) are the normalisation to do inside the
-            network, see ``models.normalization.Normalized``. Raises ConfigError: a size that
-            cannot be.
+            every option; returns the call that makes the network, a ``functools.partial`` with
+            plain values as arguments, so that the call can be repeated (a submission writes it as
+            source code). The network maps images [n, channels, image_size, image_size] in [0, 1]
+            to logits [n, num_classes]. ``mean`` and ``std`` (per channel, or both None) are the
+            normalisation that the network does itself, see ``models.normalization.Normalized``.
+            Raises ConfigError: an impossible size.
         options: the class of its options.
-        told_by: the options that a state dict tells by its shapes, by name.
-        usual: the options that published weights have unless they are known to have others. The
-            user is not asked for them where a checkpoint does not tell them.
+        told_by: finds those options that follow from the shapes in a state dict, by name.
+        usual: the options that published weights normally have. The user is not asked for them
+            when a checkpoint does not tell them.
         normalizes_itself: the normalisation is part of the architecture; mean and std are None.
-        only_colour: it has no one-channel form.
+        only_colour: it has no version for one channel.
         one_start: it always starts from the same weights, whatever the seed.
 
     Raises:
-        ConfigError: an option has a name that means something else.
+        ConfigError: an option has a name that is reserved.
     """
 
     description: str

@@ -1,4 +1,4 @@
-"""What a user may say about a model."""
+"""What a user can configure about a model."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class ModelConfig(Config):
 
     Attributes:
         name: a name of ``benchmark.models.architecture.MODELS``, as ``list models`` prints them.
-        normalization: ``none`` (pixels in [0, 1] go straight in, as in the released Generalist
-            code), ``dataset`` (the statistics of the data set) or written out.
-        options: those of the architecture, checked by its own class. ``small-resnet`` has ``width``
-            and ``stem_stride``; a null is the default.
+        normalization: ``none`` (the network gets pixels in [0, 1], as in the released Generalist
+            code), ``dataset`` (it uses the statistics of the data set), or mean and std.
+        options: the architecture's options, checked by its own class. ``small-resnet`` has
+            ``width`` and ``stem_stride``; null means the default.
 
     Raises:
         ValueError: unknown name, an option that the architecture does not have, a wrong value.
@@ -93,7 +93,7 @@ class ModelConfig(Config):
 def _options(
     name: str, architecture: Architecture, given: Mapping[Any, Any]
 ) -> ArchitectureOptions:
-    """The options of an architecture. Raises ValueError: one it does not have, or a wrong value."""
+    """The options of an architecture. Raises ValueError: an unknown option, or a wrong value."""
     fields = architecture.options.model_fields
     for key, value in given.items():
         if key in fields or (key in _ALWAYS_RECORDED and value is None):

@@ -19,13 +19,13 @@ from benchmark.models.architecture import Architecture, ArchitectureOptions, Cal
 from benchmark.models.normalization import Normalized
 from benchmark.models.resnet import conv, pooled
 
-# Of running averages of BatchNorm, as in the training codes of 2010.03593 and 2302.04638.
+# Momentum of BatchNorm's running averages, as in the training codes of 2010.03593 and 2302.04638.
 _MOMENTUM = 0.01
 
 
 class DMBlock(nn.Module):
     """BN-activation-conv-BN-activation-conv, added to the input; a projection starts after the
-    first activation. A convolution of stride 2 pads below and on the right alone."""
+    first activation. A convolution of stride 2 pads only below and on the right."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, activation: str) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class DMBlock(nn.Module):
         self.shortcut: nn.Conv2d | None = None
         if in_channels != channels:
             self.shortcut = conv(in_channels, channels, kernel=1, stride=stride)
-        # left, right, top, bottom: what TensorFlow calls SAME, on sides of even length
+        # left, right, top, bottom: TensorFlow's SAME padding for images with sides of even length
         self.padding = (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:

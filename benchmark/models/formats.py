@@ -1,10 +1,10 @@
 """Networks that come as one file: TorchScript, an exported program, ONNX.
 
-What is trusted: TorchScript and exported programs are code in a form of their own, and torch makes
-no promise about files that are made to do harm (it evaluates the shape expressions of an exported
-program as Python). Read them only from whom you would also take a Python module. Nothing is
-unpickled from them but tensors: TorchScript has its own reader, and for exported programs, where
-``torch.export.load`` would fall back to unpickling any object, that is switched off. ONNX is data.
+Which files to trust: TorchScript and exported programs contain code, and torch does not promise
+that a malicious file is harmless (it evaluates the shape expressions of an exported program as
+Python). Load such a file only if you would also run a Python module from the same source. Only
+tensors are unpickled: TorchScript has its own reader, and for exported programs the fallback of
+``torch.export.load``, which unpickles any object, is switched off. ONNX files contain only data.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _COMPILED = "aotinductor/"
 
 
 class FileNet(nn.Module):
-    """A network from a file, with modes that can be set as everywhere.
+    """A network from a file, with ``train`` and ``eval`` as in every ``nn.Module``.
 
     Args:
         net: images [n, 3, h, w] to logits [n, k].
@@ -47,16 +47,16 @@ class FileNet(nn.Module):
         has_modes: whether train and eval mode can be set in ``net``.
 
     Attributes:
-        file_sha256: uint8 [32], part of the state: the graph and its constants are in no state
-            dict, and who tells networks apart by their state must not mix up two graphs.
+        file_sha256: uint8 [32], part of the state. The state dict does not hold the graph and its
+            constants, so without this hash two different graphs could seem to be one network.
     """
 
     file_sha256: Tensor
 
     def __init__(self, net: nn.Module, content: bytes, *, has_modes: bool) -> None:
         super().__init__()
-        # Frozen TorchScript has no flag for its mode, which every submodule must have. It has no
-        # tensors either, so nothing is lost by keeping it out of sight.
+        # Frozen TorchScript lacks the attribute ``training``, which every submodule must have. It
+        # is kept in a tuple, so that it is no submodule; it has no tensors that could be missed.
         self._hidden = () if hasattr(net, "training") else (net,)
         if not self._hidden:
             self.net = net
@@ -65,13 +65,13 @@ class FileNet(nn.Module):
         self.register_buffer("file_sha256", torch.frombuffer(digest, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        """What ``net`` makes of the images [n, 3, h, w]: logits [n, k], if it is a classifier."""
+        """The output of ``net`` for images [n, 3, h, w]: logits [n, k] if it is a classifier."""
         net = self._hidden[0] if self._hidden else self.net
         logits: Tensor = net(x)
         return logits
 
     def train(self, mode: bool = True) -> FileNet:
-        """Sets the mode where the network has one; an exported program refuses, and has none."""
+        """Set the mode, if the network has modes. An exported program has none, and would raise."""
         if self._has_modes:
             super().train(mode)
         self.training = mode
@@ -87,7 +87,7 @@ def load_file(path: Path, device: torch.device) -> FileNet:
     """The network in a ``.ts``, ``.torchscript``, ``.jit``, ``.pt2`` or ``.onnx`` file.
 
     Raises:
-        CheckpointError: the file is missing, damaged or holds other objects than tensors.
+        CheckpointError: the file is missing or damaged, or holds objects that are not tensors.
         ConfigError: ONNX without its converter, or with an operator that it does not know.
     """
     if not path.is_file():
@@ -102,7 +102,7 @@ def load_file(path: Path, device: torch.device) -> FileNet:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the format as a whole is deprecated
             net = torch.jit.load(io.BytesIO(content), map_location=device)
-    # torch reports a damaged file by whatever its parser stumbles over.
+    # torch raises exceptions of any type for a damaged file.
     except Exception as error:
         raise CheckpointError(_unreadable(path, "TorchScript", error)) from error
     return FileNet(net, content, has_modes=True).to(device)
@@ -110,13 +110,13 @@ def load_file(path: Path, device: torch.device) -> FileNet:
 
 def _unreadable(path: Path, what: str, error: Exception) -> str:
     return (
-        f"{path} is damaged, no {what} file or of a later version ({reason(error)}); copy or "
-        "export it again"
+        f"{path} is damaged, is no {what} file, or was written by a later version "
+        f"({reason(error)}); copy or export it again"
     )
 
 
 def reason(error: Exception) -> str:
-    """One line of a foreign error: its first, or behind TorchScript's tracebacks the last."""
+    """One line of a foreign error: the first; the last if it contains TorchScript's traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[-1 if "TorchScript" in lines[0] else 0] if lines else ""
     return f"{type(error).__name__}: {line[:200]}" if line else type(error).__name__
@@ -127,7 +127,7 @@ def _program(path: Path, content: bytes, device: torch.device) -> nn.Module:
         _refuse_objects(path, content)
         with only_tensors():
             program = torch.export.load(io.BytesIO(content))
-            if device.type != "cpu":  # devices stand in the graph as well
+            if device.type != "cpu":  # the graph names devices too
                 # For GPUs alone; older versions of torch lack it.
                 from torch.export.passes import move_to_device_pass  # noqa: PLC0415
 
@@ -135,7 +135,7 @@ def _program(path: Path, content: bytes, device: torch.device) -> nn.Module:
             return program.module()
     except CheckpointError:
         raise
-    # Damage can show anywhere in the reader.
+    # A damaged file can make any part of the reader raise any exception.
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise CheckpointError(_holds_objects(path)) from error
@@ -145,10 +145,10 @@ def _program(path: Path, content: bytes, device: torch.device) -> nn.Module:
 def _refuse_objects(path: Path, content: bytes) -> None:
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
-    # Damaged, or of before torch 2.8, when torch.load read all there was to unpickle.
+    # The file is damaged, or was written before torch 2.8, in a form that torch.load reads whole.
     except Exception:
         return
-    # The reader finds names in any case.
+    # The reader ignores upper and lower case in names.
     names = [name.lower() for name in reader.get_all_records()]
     if any(_COMPILED in name for name in names):
         raise CheckpointError(
@@ -161,13 +161,13 @@ def _refuse_objects(path: Path, content: bytes) -> None:
 def _holds_objects(path: Path) -> str:
     return (
         f"{path} holds Python objects that could run code, so it is not opened; export a network "
-        "whose state and example inputs are tensors alone"
+        "whose state and example inputs are only tensors"
     )
 
 
 @contextmanager
 def only_tensors() -> Iterator[None]:
-    """``torch.load`` with weights_only, whatever its caller asks for, and without its warnings."""
+    """Inside, ``torch.load`` uses weights_only, whatever its caller asks for, and does not warn."""
     disabled = logging.root.manager.disable
     with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
         os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
@@ -190,7 +190,7 @@ def _onnx(path: Path) -> nn.Module:
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(str(path))
-    # Protobuf, the checker and external data files each have errors of their own.
+    # Protobuf, the checker and external data files raise exceptions of different types.
     except Exception as error:
         raise CheckpointError(_unreadable(path, "ONNX", error)) from error
     _inline_aliases(model)
@@ -207,10 +207,10 @@ def _onnx(path: Path) -> nn.Module:
 
 
 def _inline_aliases(model: Any) -> None:
-    """Name equal weights alike in ``model``, an ``onnx.ModelProto``.
+    """Replace aliases of weights in ``model``, an ``onnx.ModelProto``, by the weights' own names.
 
-    Exporters keep one of several equal tensors and make the others Identity nodes of it; the
-    converter wants to see the weights of a layer themselves.
+    Exporters keep only one of several equal tensors, and write the others as Identity nodes of it.
+    The converter needs the weights of a layer to be stored tensors, not outputs of a node.
     """
     names = {weights.name: weights.name for weights in model.graph.initializer}
     outputs = {output.name for output in model.graph.output}

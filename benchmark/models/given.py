@@ -1,4 +1,4 @@
-"""Networks that are given in Python, as an architecture that a suite can name."""
+"""Networks that are given in Python become architectures, which a suite can name."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from benchmark.models.architecture import Architecture, Call
 
 
 def given_architecture(network: nn.Module | Callable[..., nn.Module]) -> tuple[str, Architecture]:
-    """An architecture of ``network``, to be lent to ``MODELS``, and its name, which holds a hash.
+    """An architecture that makes ``network``, for temporary use in ``MODELS``, and its name, which
+    contains a hash.
 
     Args:
-        network: a network, which every training starts from; or a function that makes one, with
-            weights from torch's global generator, so that they depend on the seed. It is called
-            with ``num_classes`` if it takes that argument.
+        network: a network, whose weights are the start of every training; or a function that makes
+            one, with initial weights from torch's global generator, so that they depend on the
+            seed. The function is called with ``num_classes`` if it takes that argument.
     """
     if isinstance(network, nn.Module):
         digest, word = tensors_hash(network.state_dict())[:10], type(network).__name__
@@ -64,7 +65,7 @@ def _check_output(network: nn.Module, word: str, classes: int, shape: tuple[int,
     found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != [shape[0], classes]:
         raise ConfigError(
-            f"{word} maps {list(shape)} to {found}, and training takes logits [n, {classes}], one "
+            f"{word} maps {list(shape)} to {found}, but training needs logits [n, {classes}], one "
             "for each class of the data set"
         )
 
@@ -72,5 +73,5 @@ def _check_output(network: nn.Module, word: str, classes: int, shape: tuple[int,
 def _source(function: Any) -> str:
     try:
         return inspect.getsource(function)
-    except (OSError, TypeError):  # of a bare interpreter, or made at run time
+    except (OSError, TypeError):  # typed into an interpreter, or made at run time: no source
         return repr(getattr(function, "__qualname__", type(function).__qualname__))

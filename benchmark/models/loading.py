@@ -1,4 +1,4 @@
-"""Networks from outside: files, model-zoo ids, factories and architectures with their weights."""
+"""Loads networks of other code: files, model-zoo ids, factories, architectures with weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from benchmark.models.weights import (
 from benchmark.models.zoo import build_model
 
 _ROBUSTBENCH = "robustbench:"
-# Batches that every network is tried on: an ordinary one, one image, an odd remainder.
+# Sizes of the batches that every network is tried on: an ordinary one, one image, an odd number.
 TRIED_BATCHES = (2, 1, 7)
 
 
@@ -56,27 +56,28 @@ def load_external(
     device: torch.device | None = None,
     batch: int | None = None,
 ) -> nn.Module:
-    """A trained network for evaluation, in eval mode, as the attacks need it (see ``adapted``).
+    """A trained network for evaluation, in eval mode, in the form that attacks need (``adapted``).
 
-    What was done to the network and its weights is told by ``notes_of``.
+    ``notes_of`` says what was done to the network and its weights.
 
     Args:
         spec: ``package.module:factory``, also importable from the working directory; a name of
             ``MODELS``; a file of ``formats.SUFFIXES``; or ``robustbench:ID``. The factory is called
             with ``num_classes`` if it takes that argument.
-        checkpoint: file of weights, bare or under one of the usual keys. It may be None for a
-            factory that loads its own weights, and must be for a file or an id. Buffers ``mu`` and
-            ``sigma`` in the file become the normalisation of a registered architecture.
-        image_size, channels: of the images, for the check of the output shape.
-        settings: options of a registered architecture that its weights do not tell; ``dataset`` and
-            ``threat`` of a ``robustbench:ID``; ``checkpoint_key``, see ``read_state_dict``.
+        checkpoint: file of weights, at its top level or under one of the usual keys. It may be None
+            for a factory that loads its own weights, and must be None for a file or an id. Buffers
+            ``mu`` and ``sigma`` in the file become the normalisation of a registered architecture.
+        image_size, channels: of the images, to check the shape of the output.
+        settings: options of a registered architecture that do not follow from its weights;
+            ``dataset`` and ``threat`` of a ``robustbench:ID``; ``checkpoint_key``, see
+            ``read_state_dict``.
         device: where the network will be; default: the CPU.
-        batch: images in the evaluation's largest batch, on which the network is tried too.
+        batch: size of the evaluation's largest batch, on which the network is tried too.
 
     Raises:
-        ConfigError: the spec cannot be used, or the network does not give [n, num_classes] for
-            batches of any size.
-        CheckpointError: the file is missing, damaged, unsafe or of another architecture.
+        ConfigError: the spec cannot be used, or the network does not return [n, num_classes] for
+            every batch size that is tried.
+        CheckpointError: the file is missing, damaged, unsafe or for another architecture.
     """
     device = device or torch.device("cpu")
     settings = dict(settings or {})
@@ -84,7 +85,7 @@ def load_external(
     from_file, from_zoo = is_model_file(spec), spec.startswith(_ROBUSTBENCH)
     _check_spec(spec, checkpoint, settings)
     if key is not None and checkpoint is None:
-        raise ConfigError("model.checkpoint_key chooses in a checkpoint, and there is none")
+        raise ConfigError("model.checkpoint_key needs a checkpoint; give --checkpoint too")
     state = None
     if checkpoint is not None:
         state = read_state_dict(Path(checkpoint), None if key is None else str(key))
@@ -102,7 +103,7 @@ def load_external(
     shape = (channels, image_size, image_size)
     notes = _initialised(model, spec, shape)
     if notes and state is None:
-        notes.append("no checkpoint filled the lazy layers: their weights are random")
+        notes.append("the lazy layers have random weights, since there is no checkpoint")
     if state is not None:
         notes += load_weights(model, state, str(checkpoint))
         notes += _unverified(spec, state, settings)
@@ -124,7 +125,9 @@ def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any])
             f"model.{next(iter(settings))} is for registered architectures, and {spec} is none"
         )
     if spec not in MODELS and Path(spec).is_dir():
-        raise ConfigError(f"{spec} is a folder; evaluate measures trained runs, this a network")
+        raise ConfigError(
+            f"{spec} is a folder; use evaluate for a trained run, evaluate-model for a network"
+        )
     if ":" not in spec and spec not in MODELS and Path(spec).suffix and not from_file:
         raise ConfigError(
             f"{spec!r} is not a model; write module:factory, a registered name, robustbench:ID or "
@@ -157,8 +160,8 @@ def _initialised(network: nn.Module, spec: str, shape: tuple[int, int, int]) -> 
     tensors = [*network.parameters(), *network.buffers()]
     if any(tensor.is_meta for tensor in tensors):
         raise ConfigError(
-            f"{spec} makes its weights on torch's meta device, where they have no values; make the "
-            "network on the CPU"
+            f"{spec} makes its weights on torch's meta device, where they have no values; change "
+            "it to make them on the CPU"
         )
     if not any(is_lazy(tensor) for tensor in tensors):
         return []
@@ -203,8 +206,8 @@ def _from_registry(
         elif name not in settings:
             values = [f"={value}" for value in _choices(field.annotation)] or ["=VALUE"]
             raise ConfigError(
-                f"the weights of {spec} do not tell its {name}, and another one is another "
-                f"network: add --set model.{name}{' or '.join(values)} (in a trained run, see "
+                f"the {name} of {spec} cannot be read from its weights, but the network depends on "
+                f"it: add --set model.{name}{' or '.join(values)} (in a trained run, see "
                 "config.json)"
             )
     config |= settings
@@ -217,7 +220,7 @@ def _from_registry(
 
 
 def _unverified(spec: str, state: StateDict, settings: Mapping[str, Any]) -> list[str]:
-    """A note if options of a registered architecture were given that no weight confirms."""
+    """A note if the user gave options of a registered architecture that weights cannot confirm."""
     if spec not in MODELS or recorded_options(state):
         return []
     architecture = MODELS.get(spec)
@@ -264,7 +267,7 @@ def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
     Raises:
         ConfigError: the zoo has no such data set, threat model or network.
-        CheckpointError: its file cannot be had, or not be read with weights_only.
+        CheckpointError: its file cannot be downloaded, or cannot be read with weights_only.
     """
     # Start-up time: pyautoattack takes a second.
     from benchmark.models.robustbench import import_robustbench  # noqa: PLC0415
@@ -290,12 +293,12 @@ def _from_robustbench(name: str, settings: Mapping[str, Any]) -> nn.Module:
     parts = isinstance(networks[name].get("gdrive_id"), list)
     file = Path("models", dataset, threat, f"{name}_m0.pt" if parts else f"{name}.pt")
     try:
-        # It prints, and stdout may be JSON.
+        # RobustBench prints to stdout, which may have to be JSON.
         with only_tensors(), contextlib.redirect_stdout(sys.stderr):
             model: nn.Module = robustbench.load_model(
                 name, model_dir="models", dataset=dataset, threat_model=threat
             )
-    except Exception as error:  # of the network, of the file or of the zoo's code
+    except Exception as error:  # the connection, the file or the zoo's code may fail
         remedy = f"{file} may be damaged" if file.exists() else f"put its weights at {file}"
         raise CheckpointError(
             f"cannot load robustbench:{name} ({reason(error)}); {remedy} in the working directory"

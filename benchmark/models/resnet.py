@@ -1,8 +1,8 @@
 """ResNets for small images: post-activation (1512.03385) and pre-activation (1603.05027).
 
 Submodules are named as in RobustBench's ``architectures/resnet.py``, so that checkpoints can be
-exchanged. Global average pooling replaces its fixed 4x4 pooling: equal at 32x32 pixels, and other
-image sizes work.
+exchanged. Global average pooling replaces its fixed 4x4 pooling: the result is equal at 32x32
+pixels, and other image sizes work too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def pooled(x: Tensor) -> Tensor:
 
 
 class BasicBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN, added to the (projected) input, then ReLU; or another activation."""
+    """conv-BN-ReLU-conv-BN, added to the (projected) input, then ReLU.
+
+    Another activation can replace ReLU.
+    """
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, activation: str = "relu"
@@ -71,9 +74,9 @@ class PreActBlock(nn.Module):
     """BN-ReLU-conv-BN-ReLU-conv, added to the (projected) input.
 
     Args:
-        activated_shortcut: a projection shortcut starts after the first BN-ReLU, as in the paper,
-            and not before it. Identity shortcuts always carry the raw input.
-        activation: in place of ReLU.
+        activated_shortcut: whether a projection shortcut starts after the first BN-ReLU, as in the
+            paper, or before it. Identity shortcuts always carry the raw input.
+        activation: used in place of ReLU.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class ResNet(Normalized):
         blocks: number of blocks per stage; every stage but the first halves the image.
         stem_stride: stride of the 3x3 stem.
         activation: in place of ReLU.
-        in_channels: of the images; 1 for grey.
+        in_channels: channels of the images; 1 for grey.
     """
 
     def __init__(
@@ -197,7 +200,7 @@ class PreActResNet(Normalized):
 
 
 class SmallResNetOptions(ActivationOptions):
-    """Options of ``small-resnet``, beside the activation.
+    """Options of ``small-resnet``, in addition to the activation.
 
     Attributes:
         width: channels of the first stage; 16 unless given.

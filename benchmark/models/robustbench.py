@@ -1,7 +1,7 @@
 """RobustBench 1.1.1 from PyPI, made importable.
 
-It imports a package ``autoattack`` that PyPI does not have: pyautoattack, which comes with it,
-has another name and another signature.
+It imports a package ``autoattack`` that is not on PyPI. The substitute, pyautoattack, has another
+name and another signature.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOGGER = "auto-attack"
 class AutoAttack(pyautoattack.AutoAttack):
     """pyautoattack under the signature of the original package, which RobustBench calls.
 
-    Departure: seed None means 0, not the time of day, so that a result can be had again.
+    Departure: seed None means 0, not the time of day, so that a result can be reproduced.
 
     Args:
         attacks_to_run: for ``version="custom"``.
@@ -75,12 +75,12 @@ class AutoAttack(pyautoattack.AutoAttack):
         """Adversarial examples [n, c, h, w] and, if asked, the labels [n] they are given.
 
         Raises:
-            ConfigError: a ``state_path``; neither library can go on from one.
+            ConfigError: a ``state_path`` is given; neither library can resume from it.
         """
         if state_path is not None:
             raise ConfigError(
-                "aa_state_path does not work in pyautoattack 0.2.0 and RobustBench 1.1.1; leave it "
-                "out (generalist-bench evaluate goes on after a kill)"
+                "aa_state_path does not work in pyautoattack 0.2.0 and RobustBench 1.1.1; remove "
+                "it (generalist-bench evaluate resumes after interruption)"
             )
         with _logged(self._log_path):
             x_adv, y_adv = super().run_standard_evaluation(x_orig, y_orig, batch_size=bs)
@@ -89,7 +89,7 @@ class AutoAttack(pyautoattack.AutoAttack):
 
 @contextmanager
 def _logged(path: str | Path | None) -> Iterator[None]:
-    """Everything that AutoAttack says goes to the file as well."""
+    """Inside, AutoAttack's messages are written to the file as well."""
     if path is None:
         yield
         return
@@ -106,7 +106,7 @@ def _logged(path: str | Path | None) -> Iterator[None]:
 
 
 def import_robustbench() -> ModuleType:
-    """The module ``robustbench``; an installed original ``autoattack`` is left alone.
+    """The module ``robustbench``. If the original ``autoattack`` is installed, it is used.
 
     Raises:
         BenchmarkError: not installed, not importable, or overwritten by another package.

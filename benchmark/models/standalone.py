@@ -1,8 +1,8 @@
-"""One Python file that holds a network's own source and needs torch alone.
+"""Writes one Python file that holds a network's source code and depends only on torch.
 
-The classes and functions that a constructor needs are taken from their modules, definition
-by definition, with the imports of torch and of the standard library that they use; nothing of the
-packages they came from is left.
+The classes and functions that a constructor needs are copied from their modules, definition by
+definition, with the imports of torch and of the standard library that they use. The file imports
+nothing from the packages that they came from.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TOLERANCE = 1e-4  # of logits; memory layouts round differently
 
 _BEGINNING = '''"""{title}
 
-Needs {needs} alone. ``load()`` gives the trained network, which maps images
+Depends only on {needs}. ``load()`` returns the trained network, which maps images
 [n, 3, h, w] with pixels in [0, 1] to logits [n, classes].
 """
 
@@ -57,14 +57,14 @@ def load(checkpoint: str = "checkpoint.pt") -> nn.Module:
 def standalone_source(model: nn.Module, title: str, images: Tensor) -> str:
     """The text of a Python file with ``build()`` and ``load(checkpoint="checkpoint.pt")``.
 
-    The constructor's arguments of a network of ``MODELS`` are those it was made with. Any other
-    class, such as an ensemble's, must keep each under its own name as an attribute. The text is run
-    once: its network takes the weights of ``model`` strictly and gives the same logits.
+    For a network of ``MODELS``, the constructor's arguments are known. Any other class, such as an
+    ensemble's, must keep each argument as an attribute of the same name. The text is run once as a
+    check: its network must load the weights of ``model`` strictly and give the same logits.
 
     Args:
         model: in eval mode, on the CPU.
         title: one line, for the file's docstring.
-        images: a batch [n, 3, h, w] in [0, 1] to compare on.
+        images: a batch [n, 3, h, w] in [0, 1], on which the logits are compared.
 
     Raises:
         ConfigError: the network cannot be rebuilt from source.
@@ -99,16 +99,16 @@ def _check(source: str, model: nn.Module, images: Tensor) -> None:
     except Exception as error:
         raise _cannot(f"its source fails on its own ({type(error).__name__}: {error})") from error
     if not torch.allclose(logits, model(images), rtol=_TOLERANCE, atol=_TOLERANCE):
-        raise _cannot("built anew with the same weights it gives other logits")
+        raise _cannot("rebuilt with the same weights, it gives other logits")
 
 
 class _Collector:
-    """Definitions in an order in which Python can run them, and the imports that they use.
+    """Collects definitions, in an order in which Python can run them, and the imports they use.
 
     Attributes:
-        definitions: source by (module, first line).
-        owners: where each defined or imported name comes from.
-        roots: packages that the imports are of.
+        definitions: source code by (module, first line).
+        owners: the module of each defined or imported name.
+        roots: the packages that are imported.
     """
 
     def __init__(self) -> None:
@@ -120,14 +120,14 @@ class _Collector:
         self._from: dict[str, set[str]] = {}
         self._begun: set[tuple[str, int]] = set()
         self._statements: dict[str, dict[str, ast.stmt]] = {}
-        # of the ending
+        # imports that _ENDING uses
         for line in ("import torch", "from torch import nn", "from pathlib import Path"):
             statement = ast.parse(line).body[0]
             assert isinstance(statement, ast.Import | ast.ImportFrom)
             self._import("", statement, statement.names[0])
 
     def expression(self, value: Any) -> str:
-        """Python source of a network, a plain value, or a sequence of these."""
+        """Python source for a network, a plain value, or a sequence of these."""
         if isinstance(value, list | tuple | nn.ModuleList):
             items = ", ".join(self.expression(item) for item in value)
             if isinstance(value, tuple):
@@ -163,7 +163,7 @@ class _Collector:
         return f"{name}({', '.join(arguments)})"
 
     def _require(self, module: str, name: str) -> None:
-        """Take over what ``name`` stands for in ``module``, after all that it uses."""
+        """Add the definition of ``name`` in ``module``, after everything that it uses."""
         statements = self._read(module)
         statement = statements.get(name)
         if statement is None:
@@ -194,7 +194,7 @@ class _Collector:
             try:
                 source = inspect.getsource(importlib.import_module(module))
             except (OSError, TypeError, ImportError) as error:
-                raise _cannot(f"the source of {module} is not there ({error})") from error
+                raise _cannot(f"the source of {module} cannot be read ({error})") from error
             self._statements[module] = {
                 name: statement
                 for statement in ast.parse(source).body
@@ -214,7 +214,7 @@ class _Collector:
             self._plain.add(f"import {base}" + (f" as {alias.asname}" if alias.asname else ""))
             self.roots.add(root)
         elif root not in self._inlined:
-            raise _cannot(f"{module} needs the package {root}, and the file only torch")
+            raise _cannot(f"{module} needs the package {root}, but the file may need only torch")
         elif isinstance(statement, ast.Import) or alias.asname:
             raise _cannot(
                 f"{module} imports {alias.name} as a module or under another name; import what it "
@@ -242,7 +242,7 @@ class _Collector:
 
 
 def _remembered(model: nn.Module) -> partial[nn.Module]:
-    """The call of the class of ``model`` with the arguments that it keeps as attributes."""
+    """The call of the class of ``model``, with the arguments that ``model`` keeps as attributes."""
     cls = type(model)
     arguments = {}
     for name, parameter in inspect.signature(cls).parameters.items():
@@ -280,7 +280,7 @@ def _bound_by(alias: ast.alias) -> str:
 
 
 def _origin(module: str, statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
-    """The full name of the module that is imported, or imported from."""
+    """The full name of the module in ``import module`` or ``from module import ...``."""
     if isinstance(statement, ast.Import):
         return alias.name
     package = module if hasattr(sys.modules.get(module), "__path__") else module.rpartition(".")[0]

@@ -1,5 +1,5 @@
-"""torchvision's ResNets as architectures. Importing torchvision takes a second, so their networks
-(``models.imagenet``) are imported when one is made."""
+"""torchvision's ResNets as architectures. Importing torchvision takes a second, so
+``models.imagenet``, which needs it, is imported only when a network is made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.models.architecture import Architecture, Call
 
 def _call(network: str) -> Callable[..., Call]:
     def call(num_classes: int, *, image_size: int, channels: int, mean: Any, std: Any) -> Call:
-        # Start-up time: torchvision takes a second, and every list of models imports this file.
+        # Start-up time: torchvision takes a second, and every listing of models imports this file.
         from benchmark.models.imagenet import torchvision_resnet  # noqa: PLC0415
 
         return partial(torchvision_resnet, network, num_classes, mean=mean, std=std)

@@ -1,4 +1,4 @@
-"""Weights in checkpoint files: found in the file, and brought under the names of the network."""
+"""Weights in checkpoint files: finds them in the file and matches their names to the network's."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from benchmark.core.errors import CheckpointError
 from benchmark.models.normalization import NORMALIZATION, Normalized
 
-# Tensors by name, and what modules keep as extra state.
+# Tensors by name, and the extra state of modules.
 StateDict = OrderedDict[str, Any]
 
-# Where training scripts put the weights, and those of an average.
+# Keys under which training scripts store weights and averaged weights.
 _PLAIN_KEYS = (
     "state_dict",
     "model_state_dict",
@@ -46,23 +46,23 @@ _AVERAGE_KEYS = (
     "shadow",
 )
 KEYS = _PLAIN_KEYS + _AVERAGE_KEYS
-# What wrappers put between the parts of a name: DataParallel, torch.compile, FSDP.
+# Parts that wrappers insert into a name: DataParallel, torch.compile, FSDP.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 # Counters of averaging (swa_utils, ema-pytorch) and of profilers (thop, ptflops).
 _COUNTERS = frozenset(
     {"n_averaged", "num_updates", "initted", "step", "total_ops", "total_params", "__flops__"}
 )
-# Optional in every checkpoint: torch fills the first in, the second is the network's own affair.
+# May be missing in a checkpoint: torch has a default for the first, the network for the second.
 _OPTIONAL = ("num_batches_tracked", "_extra_state")
 _CHOOSE = "--set model.checkpoint_key=NAME chooses"
-# What stands before the names when the network was an attribute of what was saved.
-# "0" is that of nn.Sequential(network).
+# First parts of names if the network was an attribute of the object that was saved; "0" comes from
+# nn.Sequential(network).
 _HOLDERS = frozenset({"model", "net", "network", "ema_model", "online_model", "0"})
-# Plain values beside weights that need a class of their own; none of them runs code.
+# Classes of harmless values that checkpoints hold beside weights; unpickling them runs no code.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
-    np.float64(0).__reduce__()[0],  # what makes a NumPy scalar again
+    np.float64(0).__reduce__()[0],  # the function that unpickles a NumPy scalar
     *{type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")},
 ]
 
@@ -70,10 +70,10 @@ _HARMLESS: list[Any] = [
 def read_state_dict(path: Path, key: str | None = None) -> StateDict:
     """The tensors by name in a checkpoint; no code in the file is run.
 
-    They are looked for bare and under ``KEYS``, nested ones too.
+    They are looked for at the top level and under ``KEYS``, also nested.
 
     Args:
-        key: where they are, for files with several state dicts: names of keys joined by dots, or
+        key: the place of the tensors in a file with several state dicts: keys joined by dots, or
             the beginning of the tensors' names.
 
     Returns:
@@ -111,11 +111,11 @@ def read_state_dict(path: Path, key: str | None = None) -> StateDict:
     if lists:
         raise CheckpointError(
             f"checkpoint {path} has no state dict but a list of them ({', '.join(lists)}); save "
-            "the one that belongs to this network alone"
+            "only the one that belongs to this network"
         )
     raise CheckpointError(
-        f"checkpoint {path} has no state dict, neither bare nor under {', '.join(KEYS)}; its keys: "
-        f"{_keys(content)}; {_CHOOSE} another"
+        f"checkpoint {path} has no state dict, neither at the top level nor under "
+        f"{', '.join(KEYS)}; its keys: {_keys(content)}; {_CHOOSE} another"
     )
 
 
@@ -130,10 +130,10 @@ def _read(path: Path) -> Any:
         if "GLOBAL" in str(error):
             raise CheckpointError(
                 f"checkpoint {path} holds Python objects that could run code, so it is not opened; "
-                "save model.state_dict() alone and use that file"
+                "save only model.state_dict() and use that file"
             ) from error
         raise CheckpointError(_damaged(path)) from error
-    # torch reports a damaged file by whatever its parser stumbles over.
+    # torch raises exceptions of any type for a damaged file.
     except Exception as error:
         if _is_program(path):
             raise CheckpointError(
@@ -175,7 +175,7 @@ def _state_dict(content: Any) -> StateDict | None:
 
 
 def _candidates(content: Any, depth: int = 3) -> Iterator[tuple[str, StateDict | None]]:
-    """State dicts under the usual keys by their path; None for a list of them."""
+    """State dicts under the usual keys, each with its path; None in place of a list of them."""
     if not isinstance(content, Mapping):
         return
     for key in KEYS:
@@ -190,7 +190,7 @@ def _candidates(content: Any, depth: int = 3) -> Iterator[tuple[str, StateDict |
 
 
 def _under(content: Any, key: str) -> StateDict | None:
-    """The state dict at a path of keys, or with names that begin so."""
+    """The state dict at a path of keys, or of the tensors whose names begin with ``key``."""
     here, rest = content, key
     while isinstance(here, Mapping) and rest:
         fitting = [k for k in here if rest == str(k) or rest.startswith(f"{k}.")]
@@ -229,8 +229,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def recorded_options(state: StateDict) -> dict[str, Any] | None:
-    """The architecture's options, if the network that the weights were saved from recorded them
-    (see ``zoo.options_of``)."""
+    """The architecture's options, if the weights were saved with them (see ``zoo.options_of``)."""
     found = [
         entry["architecture"]
         for entry in getattr(state, "_metadata", {}).values()
@@ -240,14 +239,14 @@ def recorded_options(state: StateDict) -> dict[str, Any] | None:
 
 
 def load_weights(model: nn.Module, state: StateDict, source: str) -> list[str]:
-    """Load ``state`` strictly, whatever wrappers put before and between the names on either side.
+    """Load ``state`` strictly, but ignore the parts of names that wrappers add on either side.
 
     Returns:
-        What was left out or missing without harm, in sentences.
+        Sentences on harmless differences: what was ignored or missing.
 
     Raises:
         CheckpointError: keys are missing or unexpected, shapes differ, the weights were saved from
-            a network with other options, or several tensors could be meant by one name.
+            a network with other options, or one name fits several tensors.
     """
     own = model.state_dict()
     bare = _bare if len({_bare(name) for name in own}) == len(own) else str
@@ -272,7 +271,7 @@ def load_weights(model: nn.Module, state: StateDict, source: str) -> list[str]:
         and own[name].shape != value.shape
     ]
     if differing:
-        raise CheckpointError(f"{source} is of another architecture: {few(differing)}")
+        raise CheckpointError(f"{source} is for another architecture: {few(differing)}")
     options = recorded_options(state)
     renamed._metadata = {"": {"architecture": options}} if options else {}  # type: ignore[attr-defined]
     try:
@@ -283,7 +282,7 @@ def load_weights(model: nn.Module, state: StateDict, source: str) -> list[str]:
             f"{source} does not fit the network: {lines[-1] if lines else type(error).__name__}"
         ) from error
     missing = [name for name in outcome.missing_keys if not name.endswith("_extra_state")]
-    # A registered network has them only where the file or the user states a normalisation.
+    # A registered network has these buffers only if the file or the user gives a normalisation.
     stated = [name for name in missing if isinstance(model, Normalized) and name in NORMALIZATION]
     missing = [name for name in missing if name not in stated]
     problems = []
@@ -292,14 +291,14 @@ def load_weights(model: nn.Module, state: StateDict, source: str) -> list[str]:
     if outcome.unexpected_keys:
         problems.append(f"unexpected {few(outcome.unexpected_keys)}")
     if problems:
-        raise CheckpointError(f"{source} is of another architecture: {'; '.join(problems)}")
+        raise CheckpointError(f"{source} is for another architecture: {'; '.join(problems)}")
     notes = []
     if prefix:
-        notes.append(f"names in the checkpoint begin with {prefix!r}, which is left out")
+        notes.append(f"names in the checkpoint begin with {prefix!r}, which is removed")
     if dropped:
-        notes.append(f"counters in the checkpoint are left out: {few(dropped)}")
+        notes.append(f"counters in the checkpoint are ignored: {few(dropped)}")
     if stated:
-        notes.append("the checkpoint has no normalisation; it is the one of model.normalization")
+        notes.append("the checkpoint has no normalisation; that of model.normalization is used")
     if len(missing) + len(stated) < len(outcome.missing_keys):
         notes.append("the checkpoint lacks extra state of the network, which keeps its own")
     return notes
@@ -311,10 +310,10 @@ def _bare(name: str) -> str:
 
 
 def _without_wrappers(state: StateDict, bare: Any, source: str) -> StateDict:
-    """The tensors under bare names.
+    """The tensors under names without the parts that wrappers add.
 
     Raises:
-        CheckpointError: two different tensors under one.
+        CheckpointError: two different tensors get the same name.
     """
     found: StateDict = OrderedDict()
     origin: dict[str, str] = {}
@@ -323,7 +322,7 @@ def _without_wrappers(state: StateDict, bare: Any, source: str) -> StateDict:
         if short in found and not _same(found[short], value):
             raise CheckpointError(
                 f"{source} holds two different values of {short}: {origin[short]} and {name}; save "
-                "the state dict of one network alone"
+                "the state dict of one network only"
             )
         if short not in found:
             found[short], origin[short] = value, name
@@ -331,10 +330,10 @@ def _without_wrappers(state: StateDict, bare: Any, source: str) -> StateDict:
 
 
 def _prefix(names: Mapping[str, str], file: StateDict, source: str) -> str:
-    """What stands before every name of the network in the file, such as ``model.``.
+    """The prefix that every name of the network has in the file, such as ``model.``.
 
     Raises:
-        CheckpointError: the whole network is there several times, with different values.
+        CheckpointError: the file holds the whole network several times, with different values.
     """
     needed = [name for name in names if name.rpartition(".")[2] not in _OPTIONAL]
     if not needed:
@@ -355,7 +354,7 @@ def _prefix(names: Mapping[str, str], file: StateDict, source: str) -> str:
             shown = " and ".join(f"{p}* " if p else "bare names " for p in (first, other))
             raise CheckpointError(
                 f"{source} holds the network twice with different values, as {shown.strip()}; save "
-                f"one alone, or {_CHOOSE} the beginning of the names"
+                f"only one, or {_CHOOSE} the beginning of the names"
             )
     return first
 

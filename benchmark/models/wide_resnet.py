@@ -20,7 +20,7 @@ from benchmark.models.resnet import conv, pooled
 class WideBlock(nn.Module):
     """BN-ReLU-conv-BN-ReLU-conv, added to the input; a projection starts after BN-ReLU.
 
-    ``activation`` stands in place of ReLU.
+    ``activation`` replaces ReLU.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class WideBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = conv(channels, channels)
         self.convShortcut: nn.Conv2d | None = None
-        # RobustBench projects where the number of channels changes, never for the stride alone.
+        # RobustBench projects only if the number of channels changes, not for a stride of 2.
         if in_channels != channels:
             self.convShortcut = conv(in_channels, channels, kernel=1, stride=stride)
 
@@ -50,9 +50,9 @@ class WideResNet(Normalized):
     The depth counts 6 * blocks + 4 layers: 28 has 4 blocks per stage and 34 has 5. Madry et al.
     (1706.06083) count 6 * blocks + 2, so their WRN-32-10 also has 5 blocks per stage.
 
-    The code of TRADES (1901.08573) builds a second, never used copy of the first stage, and part
-    of RobustBench's checkpoints hold its weights under ``sub_block1``. It is not built here;
-    loading ignores those keys, so both kinds of checkpoint pass a strict load.
+    The code of TRADES (1901.08573) builds a second copy of the first stage that it never uses, and
+    some of RobustBench's checkpoints hold its weights under ``sub_block1``. The copy is not built
+    here; loading ignores those keys, so both kinds of checkpoint pass a strict load.
     """
 
     def __init__(

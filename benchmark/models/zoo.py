@@ -1,4 +1,4 @@
-"""Networks by the name of their architecture, and what they were made with."""
+"""Makes networks by the name of their architecture, and remembers how they were made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.core.errors import ConfigError
 from benchmark.models.architecture import MODELS, Call
 from benchmark.models.config import ModelConfig
 
-# Attributes of a network that survive copies, which averages of networks are.
+# Attributes of a network that copies keep; averages of networks are copies.
 _MADE_BY = "made_by"
 _OPTIONS = "architecture_options"
 
@@ -29,13 +29,13 @@ def build_model(
     """The network of ``config``: images [n, c, h, w] in [0, 1] to logits [n, num_classes].
 
     Args:
-        channels: of the images, 3 or 1.
+        channels: channels of the images, 3 or 1.
         image_size: height and width of the images, in pixels.
         mean, std: statistics of the data set per channel, for ``normalization: dataset``.
 
     Raises:
-        ConfigError: a size that cannot be, ``normalization: dataset`` without statistics, or
-            another number of channels than the network takes.
+        ConfigError: an impossible size, ``normalization: dataset`` without statistics, or a number
+            of channels that the network does not take.
     """
     if num_classes < 2:
         raise ConfigError(f"a classifier needs at least 2 classes, not {num_classes}")
@@ -48,13 +48,13 @@ def build_model(
         if mean is None or std is None:
             raise ConfigError(
                 "normalization: dataset, but the data set states no mean and std; "
-                "write them out as normalization: {mean: [...], std: [...]}"
+                "give them as normalization: {mean: [...], std: [...]}"
             )
     else:
         mean, std = config.normalization.mean, config.normalization.std
     if mean is not None and len(mean) != channels:
         raise ConfigError(
-            f"the normalisation has {len(mean)} channels, but images have {channels}; write one "
+            f"the normalisation has {len(mean)} channels, but images have {channels}; give one "
             "mean and std per channel"
         )
     if channels != 3 and architecture.only_colour:
@@ -72,8 +72,8 @@ def build_model(
     )
     if not isinstance(call, partial):
         raise ConfigError(
-            f"model {config.name!r} is to give a functools.partial that makes the network, and "
-            f"gave a {type(call).__name__}"
+            f"model {config.name!r} must return a functools.partial that makes the network, but "
+            f"returned a {type(call).__name__}"
         )
     network: nn.Module = call()
     network.__dict__[_MADE_BY] = call
@@ -83,22 +83,22 @@ def build_model(
 
 
 def made_by(network: nn.Module) -> Call | None:
-    """The call by which ``build_model`` made ``network``, or the network it is a copy of."""
+    """The call by which ``build_model`` made ``network`` or the network that it is a copy of."""
     call: Call | None = network.__dict__.get(_MADE_BY)
     return call
 
 
 def options_of(network: nn.Module) -> dict[str, Any] | None:
-    """What ``network`` was made with, as plain values; None if ``build_model`` did not make it.
+    """The options of ``network``, as plain values; None if ``build_model`` did not make it.
 
-    The shapes of weights do not tell everything (the stride of a convolution, for one), so this
-    travels with the weights that we write (``recorded_state``), and loading them into a network
-    with other options is an error. The normalisation is left out: it is part of the state.
+    Not everything follows from the shapes of weights (the stride of a convolution does not), so the
+    options are saved with the weights (``recorded_state``), and loading the weights into a network
+    with other options is an error. The normalisation is not among them: it is part of the state.
     """
     call = made_by(network)
     if call is None:
         return None
-    # Where an option is also an argument, the argument counts: it is the value that was used.
+    # If an option is also an argument, the argument is taken: it is the value that was used.
     values = {
         **network.__dict__[_OPTIONS],
         **call.keywords,
@@ -113,8 +113,8 @@ def options_of(network: nn.Module) -> dict[str, Any] | None:
 
 
 def recorded_state(network: nn.Module) -> dict[str, Any]:
-    """The state dict of ``network``, with the options of every network of ``build_model`` in it in
-    torch's ``_metadata``, where ``torch.save`` keeps them. A file of it is an ordinary one."""
+    """The state dict of ``network``. Its ``_metadata``, which ``torch.save`` writes too, holds the
+    options of every network inside that ``build_model`` made. The file stays an ordinary one."""
     state: Any = network.state_dict()
     for name, module in network.named_modules():
         options = options_of(module)

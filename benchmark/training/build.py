@@ -1,4 +1,4 @@
-"""What a cell's training is made of: its length, its networks and method, its processes."""
+"""The parts of a cell's training: its length, its networks and method, its processes."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from benchmark.models.zoo import build_model
 from benchmark.training.trained import TrainedWeights, left_fresh
 from benchmark.training.views import TrainingPrecision
 
-# Clean training images for re-estimating BatchNorm statistics.
+# Number of clean training images for re-estimating BatchNorm statistics.
 _CALIBRATION_IMAGES = 4096
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is.
+    """The length of a training.
 
     Attributes:
-        steps: optimiser steps from the first to the last.
+        steps: optimiser steps of the whole training.
         steps_per_epoch: optimiser steps in one epoch.
-        images: training images over all steps; one that is seen in two epochs counts twice.
+        images: training images over all steps; an image that is used in two epochs counts twice.
     """
 
     steps: int
@@ -51,11 +51,11 @@ class Length:
 
 
 def training_length(train: TrainConfig, dataset: DatasetConfig, images: int) -> Length:
-    """The length of training by ``train`` on ``images`` training images.
+    """The length of training with the settings ``train`` on ``images`` training images.
 
     Raises:
-        ConfigError: less than a step, or batches larger than the data (allowed under ``limit``,
-            which is for smoke tests: the only batch of an epoch is then smaller); see
+        ConfigError: less than one step; a batch size above the number of images (except under
+            ``limit``, for smoke tests, where an epoch is then one smaller batch); see
             ``full_bounds``.
     """
     if train.batch_size > images and dataset.limit is None:
@@ -80,8 +80,8 @@ def training_length(train: TrainConfig, dataset: DatasetConfig, images: int) -> 
 
 
 def cell_length(config: CellConfig, images: int) -> Length:
-    """The length of a cell's training: as for ``training_length``, or a single step of a method
-    that is free of training."""
+    """The length of a cell's training: see ``training_length``; one step if the method is not
+    trained."""
     length = training_length(config.train, config.dataset, images)
     if config.recipe.training_free:
         return Length(1, length.steps_per_epoch, min(config.train.batch_size, images))
@@ -98,19 +98,20 @@ def build_method(
     mesh: Mesh | None = None,
     load: Callable[[nn.Module, Weights], None] = left_fresh,
 ) -> Method:
-    """The method of a cell, with initial weights that depend on the cell's seed alone.
+    """The method of a cell, with initial weights that depend only on the cell's seed.
 
     Args:
-        length: of training; None if the method is not trained, but built to load weights into it
-            or to look at its networks.
-        generators: sources of the random draws made while training, by number of the learner.
-        mesh: the processes that train together; None for this process alone.
-        load: puts trained weights into a network, for a method that begins with some or learns
-            from a network. Default: none does, for a method that is not trained.
+        length: length of the training; None if the method will not be trained here, because it is
+            built to load weights into it or to inspect its networks.
+        generators: generators of the random draws made while training, by number of the learner.
+        mesh: the processes that train together; None for one process.
+        load: puts trained weights into a network, for a method that starts from trained weights or
+            learns from a trained network. Default: nothing is loaded, which is enough for a method
+            that will not be trained here.
 
     Raises:
-        ConfigError: see ``TrainedWeights``; ``train.accumulate`` for a method that needs its batch
-            in one piece.
+        ConfigError: see ``TrainedWeights``; ``train.accumulate`` is set for a method whose batches
+            cannot be divided.
     """
     mesh = mesh or Mesh()
 
@@ -136,14 +137,14 @@ def build_method(
     )
     if config.train.accumulate > 1 and not (method.accumulates and method.cuttable):
         raise ConfigError(
-            f"train.accumulate = {config.train.accumulate}: {config.recipe.name} needs its batches "
-            "in one piece; leave it at 1, and lower train.batch_size if memory is short"
+            f"train.accumulate = {config.train.accumulate}: {config.recipe.name} cannot divide its "
+            "batches; set it to 1, and lower train.batch_size if memory is short"
         )
     return method
 
 
 def check_trained(config: CellConfig, data: Dataset) -> None:
-    """Look at the trained weights that a cell names by their files: they must fit.
+    """Check that the trained weights whose files a cell names fit its networks.
 
     Raises:
         ConfigError: see ``TrainedWeights``.
@@ -168,19 +169,19 @@ def _build_network(
     model: Mapping[str, Any] | None,
 ) -> nn.Module:
     """A network with fresh weights; for ``init`` and ``model`` see ``Setting.new_model``."""
-    # Weights that are loaded bring their own statistics, so a test split alone need not have any.
+    # Loaded weights contain their own statistics, so a data set without training images needs none.
     mean, std = (0.0,) * data.channels, (1.0,) * data.channels
     if len(data.train):
         mean, std = data.mean, data.std
     described = config.model if model is None else parse(ModelConfig, model, where="learner.model")
     if init and MODELS.get(described.name).one_start:
         raise ConfigError(
-            f"{config.recipe.name} starts networks from several initial weights, and the network "
-            "that was given has one; give a function that makes it"
+            f"{config.recipe.name} needs networks with different initial weights, but one network "
+            "was given; give a function that makes it"
         )
     with torch.random.fork_rng(devices=[]):
-        # The factor is far larger than the seeds people use. So further initialisations of one
-        # seed (init 1, 2, ...) do not repeat the first initialisation of another seed.
+        # The factor is far larger than usual seeds, so that further initialisations of one seed
+        # (init 1, 2, ...) do not repeat the first initialisation of another seed.
         torch.manual_seed(config.seed + 1_000_003 * init)
         network = build_model(
             described,
@@ -205,7 +206,7 @@ def calibration_batches(data: Dataset, batch_size: int, device: torch.device) ->
 def held_out_batches(
     data: Dataset, train: TrainConfig, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images that validation measures, and their labels."""
+    """The images on which validation measures accuracy, and their labels."""
     indices = sample(len(data.val), train.validation_images, seed=0)
     size = max(256, train.batch_size)
     for _, x, y in evaluation_batches(data.val, size, indices=indices, device=device):
@@ -215,10 +216,10 @@ def held_out_batches(
 def connect_processes(
     config: CellConfig, data: Dataset, device: torch.device, ranks: Ranks, groups: int | None
 ) -> Mesh:
-    """The processes that train a cell together, laid out as its method allows.
+    """The processes that train a cell together, in a layout that its method allows.
 
     Args:
-        groups: how many groups of processes share the learners; None for a fast layout.
+        groups: how many groups of processes share the learners; None chooses a fast layout.
 
     Raises:
         ConfigError: see ``core.mesh.layout``; ``groups`` given to a single process.
@@ -227,7 +228,7 @@ def connect_processes(
         if groups not in (None, 1):
             raise ConfigError("--learner-groups is for several processes: start with torchrun")
         return Mesh()
-    # What the layout depends on is known by the method only, so one is built to ask it.
+    # The layout depends on properties of the method, so a method is built to read them.
     method = build_method(config, data, torch.device("cpu"))
     grid = layout(
         ranks.world,

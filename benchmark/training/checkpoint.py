@@ -17,12 +17,12 @@ _REMEDY = "restore it from a copy, or delete the run's folder to train it from t
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before that at ``path`` is kept."""
+    """Where the checkpoint before the one at ``path`` is kept."""
     return path.with_name(f"{path.stem}-previous{path.suffix}")
 
 
 def rotate(path: Path) -> None:
-    """Keep what is at ``path`` as the previous checkpoint; a ``save`` should follow.
+    """Make the file at ``path`` the previous checkpoint; a ``save`` should follow.
 
     Raises:
         BenchmarkError: the folder cannot be written.
@@ -30,7 +30,8 @@ def rotate(path: Path) -> None:
     if not path.exists():
         return
     kept = previous(path)
-    # Digests of both contents first: whenever the process is killed, the one in place is known.
+    # The digests of both files are written first: whenever the process is killed, the file that is
+    # in place has its digest on record.
     known = [*_digests(digest_path(path)), *_digests(digest_path(kept))]
     write_text(digest_path(kept), "".join(f"{digest}\n" for digest in dict.fromkeys(known)))
     os.replace(path, kept)
@@ -38,13 +39,13 @@ def rotate(path: Path) -> None:
 
 
 def load_last_good(path: Path) -> tuple[dict[str, Any], str]:
-    """The checkpoint at ``path``, or the one before it if that is damaged or missing.
+    """The checkpoint at ``path``, or the previous one if that is damaged or missing.
 
     Returns:
-        The state, and what was wrong with the newer file ("" if nothing).
+        The state, and what is wrong with the newer file ("" if nothing).
 
     Raises:
-        CheckpointError: neither can be used.
+        CheckpointError: neither file can be used.
     """
     try:
         return load(path), ""
@@ -62,8 +63,8 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
     A state dict keeps torch's ``_metadata``, which records the architecture's options.
 
-    The new digest is added first and the older ones go last: whenever the process is killed, the
-    content in place has its digest on file.
+    The new digest is added before the file is written, and older digests are removed after it:
+    whenever the process is killed, the file that is in place has its digest on record.
 
     Raises:
         BenchmarkError: the disk is full or the folder cannot be written; ``path`` is unchanged.
@@ -84,13 +85,14 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint written by ``save``, on the CPU.
 
     Raises:
-        CheckpointError: missing, damaged (hash), or holding anything but tensors and plain values.
+        CheckpointError: the file is missing or damaged (wrong hash), or holds something that is
+            neither a tensor nor a plain value.
     """
     digests = digest_path(path)
     if not path.is_file() or not digests.is_file():
         missing = path if not path.is_file() else digests
         raise CheckpointError(f"checkpoint file {missing} is missing; {_REMEDY}")
-    # Several are valid: a kill can fall between writing the digest and the content.
+    # Several digests are valid, since a kill can come between writing the digest and the file.
     if file_digest(path) not in _digests(digests):
         raise CheckpointError(
             f"checkpoint {path} is damaged (its SHA-256 is not the recorded one); {_REMEDY}"

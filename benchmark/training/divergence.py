@@ -1,6 +1,6 @@
 """Stopping a training that has diverged, before a bad state replaces a good checkpoint.
 
-All processes call these functions at the same step, and all of them raise.
+All processes call these functions at the same step, and if one raises, all raise.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from benchmark.core.mesh import Mesh
 from benchmark.records.files import RunFiles
 from benchmark.training.state import TrainingState
 
-# Steps between two checks of the losses. A check waits for the accelerator, so not every step has
-# one; but a diverged run should not go on for long.
+# Steps between two checks of the losses. A check waits for the accelerator, which would be slow at
+# every step; but a diverged run should not go on for long.
 CHECK_EVERY = 20
 # A mean loss above this many times its first value (or above this, if the first was below 1) has
 # exploded. In the recorded studies no mean loss ever exceeds its first.

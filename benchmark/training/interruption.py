@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Interruption:
-    """Whether a signal has asked training to stop; true once one came.
+    """Whether a signal has asked training to stop: its truth value.
 
     Attributes:
-        number: the signal's; 0 while none has come.
+        number: the number of the signal; 0 if none has come yet.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Interruption:
 
 @contextmanager
 def interruptible(quiet: bool) -> Iterator[Interruption]:
-    """Inside, the first SIGINT or SIGTERM is noted only; the second acts as it would outside."""
+    """Inside, the first SIGINT or SIGTERM is only recorded; a second one acts as usual."""
     interruption = Interruption()
     previous: dict[signal.Signals, Any] = {}
 
@@ -37,14 +37,14 @@ def interruptible(quiet: bool) -> Iterator[Interruption]:
         interruption.number = number
         restore()
         if not quiet:
-            # os.write has no buffer. The signal may have come in the middle of a print, and
-            # printing again from here would fail.
+            # The signal may have come in the middle of a print, and then print would fail here.
+            # os.write has no buffer, so it works.
             os.write(2, b"\nstopping once a checkpoint is written; again to stop at once\n")
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, handle)
-    except ValueError:  # Python allows handlers in the main thread only; elsewhere do without
+    except ValueError:  # not the main thread, where alone Python allows handlers: run without one
         previous.clear()
     try:
         yield interruption

@@ -26,7 +26,7 @@ class Log:
     """The curves of a run: ``metrics.jsonl`` and, if asked for, files for TensorBoard.
 
     Args:
-        writes: whether this process writes; of those that train together, the first alone does.
+        writes: whether this process writes; of processes that train together, only the first does.
     """
 
     def __init__(self, directory: Path, *, tensorboard: bool, writes: bool) -> None:
@@ -61,8 +61,8 @@ class Log:
                 writer.add_scalar(name, value, int(line["step"]))
 
     def cut_back(self, step: int) -> list[dict[str, float]]:
-        """Drop the lines after ``step``, where training goes on, and a last line that is torn; the
-        lines that are left, none but on the process that writes."""
+        """Remove the lines after ``step``, where training resumes, and a last line that is
+        incomplete. Returns the remaining lines; an empty list if this process does not write."""
         if not self._writes or not self._path.exists():
             return []
         if step == 0:
@@ -82,8 +82,8 @@ class Log:
 
 
 def next_line(state: TrainingState) -> dict[str, float]:
-    """The line of the log that ends here: where training stands, and mean losses since the line
-    before. All processes call this; see ``LossSums``."""
+    """The next line of the log: the present step, and mean losses since the last line. All
+    processes call this; see ``LossSums``."""
     line = {
         "epoch": state.epoch,
         "progress": state.step / state.length.steps,
@@ -91,7 +91,7 @@ def next_line(state: TrainingState) -> dict[str, float]:
         "seconds": round(state.seconds, 3),
         "gradient_passes": state.passes,
         **state.losses.means(),
-        # Ratios and learning rates of the last step, which are those that led here.
+        # Ratios and learning rates of the last step, which produced the present weights.
         **state.method.diagnostics(state.last_progress),
     }
     state.losses.clear()
@@ -102,7 +102,8 @@ def validation_scores(
     model: nn.Module, data: Dataset, train: TrainConfig, device: torch.device
 ) -> dict[str, float]:
     """Accuracies in [0, 1] on held-out training images: ``val_clean``; ``val_pgd``, under
-    ``train.validation_threat``; ``val_fgsm``, under one step of its eps from the image itself."""
+    ``train.validation_threat``; ``val_fgsm``, under FGSM of the same eps: one step of size eps,
+    without a random start."""
     indices = sample(len(data.val), train.validation_images, seed=0)
     size = max(256, train.batch_size)
     clean = clean_outcomes(model, data.val, indices, batch_size=size, device=device)
@@ -134,9 +135,9 @@ def write_summary(
     """Write ``training.json`` into ``directory``: its existence means that training is over.
 
     Args:
-        model: the deployed one.
-        processes: how processes shared the training, as recorded.
-        warnings: that were raised, as recorded.
+        model: the deployed model.
+        processes: how processes shared the training, in the form of the record.
+        warnings: the warnings that were raised, in the form of the record.
 
     Raises:
         BenchmarkError: the disk is full, or the folder cannot be written.
@@ -149,8 +150,9 @@ def write_summary(
         floor = {"selection_floor": train.selection_floor, "floor_missed": missed}
         if missed:
             reporter.say(
-                f"  no checkpoint reached train.selection_floor = {train.selection_floor:g}, clean "
-                "accuracy on held-out images: best-sum took the largest clean + PGD of all"
+                f"  no checkpoint reached the clean accuracy on held-out images that "
+                f"train.selection_floor = {train.selection_floor:g} demands: best-sum took the "
+                "checkpoint with the largest sum of clean and PGD accuracy"
             )
     write_training(
         directory,

@@ -29,24 +29,24 @@ from benchmark.training.trained import TrainedWeights
 from benchmark.training.views import TrainingPrecision
 from benchmark.training.watch import Watch
 
-# Seconds between checkpoints (every validation writes one too): a kill costs no more than this.
+# Seconds between checkpoints, so a killed run loses no more. Every validation writes one too.
 _CHECKPOINT_SECONDS = 60.0
 
 
 class Trainer:
     """Trains one cell in ``directory``; call ``run``.
 
-    Several processes (``ranks``) train it together: each makes one of these with the same arguments
-    and runs it, and the first alone writes.
+    Several processes (``ranks``) may train it together: each makes a trainer with the same
+    arguments and runs it, and only the first writes files.
 
-    Writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume;
-    the one before it is kept, in case it is damaged), ``deployed.pt`` (state dict of the deployed
-    model at the selected checkpoint; ``deployed-RULE.pt`` for every further rule of selection)
-    and, last of all, ``training.json``, whose existence means that training is over.
+    It writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume;
+    the previous one is kept too, in case the newer is damaged), ``deployed.pt`` (state dict of the
+    deployed model at the selected checkpoint; ``deployed-RULE.pt`` for every further rule of
+    selection) and, at the end, ``training.json``, whose existence means that training is over.
 
     Args:
-        directory: the run's folder, beside those of the runs that its method learns from.
-        learner_groups: how many groups of processes share the learners; None for a fast layout.
+        directory: the run's folder. Runs that its method learns from are in folders next to it.
+        learner_groups: how many groups of processes share the learners; None chooses a fast layout.
 
     Raises:
         ConfigError: TF32 off CUDA; see ``training_length``, ``core.mesh.layout`` and
@@ -72,7 +72,7 @@ class Trainer:
         self._precision = TrainingPrecision(config.train.precision, device)
         self._ranks = ranks
         self._mesh = connect_processes(config, data, device, ranks, learner_groups)
-        # Seeds torch's global generator, so it comes before the method is built.
+        # It seeds torch's global generator, so it must come before the method is built.
         random = RandomState(config.seed, device, self._mesh.data)
         self._loader = train_loader(
             data.train,
@@ -106,11 +106,11 @@ class Trainer:
         """Train from the start, or from the last checkpoint, to the end.
 
         Raises:
-            DivergenceError: a loss that is not finite, or absurd.
+            DivergenceError: a loss that is not finite, or has exploded.
             DeviceMemoryError: a step does not fit into the device's memory.
             CheckpointError: a checkpoint that is damaged or belongs to another configuration.
-            KeyboardInterrupt: after SIGINT or SIGTERM, once a checkpoint is written; its argument
-                is the signal's number.
+            KeyboardInterrupt: after SIGINT or SIGTERM, once a checkpoint is written; the argument
+                is the number of the signal.
         """
         state = self.state
         resume(state, self.directory, self.config, self.data, self._mesh, self._reporter)
@@ -128,14 +128,14 @@ class Trainer:
                 if not validated and state.step % state.length.steps_per_epoch == 0:
                     self._log.write(next_line(state))
                 due = time.monotonic() - last_saved > _CHECKPOINT_SECONDS
-                # A signal or a slow clock may concern one process, but all must stop or save at
-                # the same step.
+                # One process may get a signal, or reach the time of a checkpoint, before the
+                # others; but all must stop or save at the same step.
                 stop, save_now = self._ranks.any(bool(interruption), validated or due)
                 if stop or save_now:
                     self._save()
                     last_saved = time.monotonic()
                 if stop:
-                    # Without a number of its own, the signal came to another process.
+                    # If this process has no signal number, another process got the signal.
                     raise KeyboardInterrupt(interruption.number or signal.SIGTERM)
                 task.advance(1, note)
         self._finish()
@@ -170,11 +170,11 @@ class Trainer:
         state.seconds += time.monotonic() - started
 
     def _validate(self) -> str:
-        """Measure the deployed model on held-out images; a line for the person watching."""
+        """Measure the deployed model on held-out images. Returns a text for the progress line."""
         check_weights(self.state, self.directory, self._mesh)
         self.method.share(self._mesh)
         model, train = self.method.deployed(), self.config.train
-        # The first process measures, and all select by its scores.
+        # Only the first process measures; all select by its scores.
         first = self._ranks.first
         measured = validation_scores(model, self.data, train, self.device) if first else {}
         scores = self._ranks.gather(measured)[0]
@@ -207,4 +207,4 @@ class Trainer:
                 self._watch.raised,
                 self._reporter,
             )
-        self._ranks.gather(None)  # no process goes on before the record is there
+        self._ranks.gather(None)  # no process continues before the record is written

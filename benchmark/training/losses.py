@@ -12,23 +12,25 @@ from benchmark.core.method import Method
 
 
 class LossSums:
-    """By name of the loss, its sum over the images since the last line of the log.
+    """The sum of each loss (by name) over the images since the last line of the log.
 
-    Each process sums over what it trains on, in tensors on the device, since reading a loss out
-    waits for the device. ``totals`` and ``means`` are over all processes: all must call them.
+    Each process sums over the images that it trains on. The sums are tensors on the device, because
+    reading a number waits for the device. ``totals`` and ``means`` are over all processes, so all
+    processes must call them.
     """
 
     def __init__(self, method: Method, mesh: Mesh, device: torch.device) -> None:
         self._method, self._mesh, self._device = method, mesh, device
         self._sums: dict[str, Tensor] = {}
-        # A learner may rest for some steps, so each loss has a number of images of its own.
+        # A learner may skip some steps, so the number of images is counted for each loss.
         self._images: dict[str, int] = {}
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Count the mean losses of the current batch."""
+        """Add the mean losses of the current batch."""
         data = self._mesh.data
-        # Weights of one loss sum to the number of images over the processes that have it: each has
-        # its share of a batch that is cut, or else all of them have the whole batch.
+        # Over the processes that compute a loss, the weights must sum to the number of images. If
+        # the batch is cut, each process counts its share; if not, each has the whole batch, and
+        # counts one part in ``data.size``.
         weight = data.total * data.share / (1 if data.cut else data.size)
         for name, loss in losses.items():
             total = self._sums.get(name)
@@ -42,8 +44,8 @@ class LossSums:
         for part in self._mesh.ranks.gather(own):
             for name, (value, images) in part.items():
                 total, known = totals.get(name, (0.0, 0))
-                # Processes that train a learner have counted the same images. After a resume,
-                # others know only the number at the checkpoint, so the largest number is right.
+                # All processes that train a learner have counted the same images. After a resume,
+                # other processes know only the number at the checkpoint, so the largest is right.
                 totals[name] = total + value, max(known, images)
         first = [f"loss/{name}" for name in self._method.learners]
         return {name: totals[name] for name in dict.fromkeys([*first, *totals]) if name in totals}
@@ -53,11 +55,11 @@ class LossSums:
         return {name: total / images for name, (total, images) in self.totals().items()}
 
     def clear(self) -> None:
-        """Begin again, after a line of the log."""
+        """Start from zero, after a line of the log."""
         self._sums, self._images = {}, {}
 
     def restore(self, totals: Mapping[str, tuple[float, int]]) -> None:
-        """Go on from ``totals``, whatever the number of processes was when they were saved."""
+        """Continue from ``totals``; the number of processes that saved them does not matter."""
         self._sums = {
             name: torch.tensor(total if self._continues(name) else 0.0, device=self._device)
             for name, (total, _) in totals.items()
@@ -65,7 +67,7 @@ class LossSums:
         self._images = {name: images for name, (_, images) in totals.items()}
 
     def _continues(self, name: str) -> bool:
-        """Whether this process takes over the restored sum of a loss; of all, exactly one does."""
+        """Whether this process takes over the restored sum of a loss; exactly one process does."""
         learner = self._method.learners.get(name.removeprefix("loss/"))
         if learner is None:
             return self._mesh.ranks.first

@@ -1,4 +1,4 @@
-"""What to do when a device's memory does not hold a step of training."""
+"""Advice when a device's memory is too small for a step of training."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _FEWEST = 2
 def update_within_memory(
     method: Method, batch: Batch, progress: float, *, mesh: Mesh, accumulate: int
 ) -> dict[str, Tensor]:
-    """``method.update``, whose lack of memory is answered with what would fit.
+    """``method.update``; if memory is too small, an error says which settings would fit.
 
-    To find that out, the step is tried with fewer images. So the method's state is of no use
-    afterwards.
+    To find them, the step is tried with fewer images, which changes the method's state: it must not
+    be used afterwards.
 
     Args:
-        accumulate: in how many turns the batch passes (``train.accumulate``).
+        accumulate: the number of parts of a batch, one after another (``train.accumulate``).
 
     Raises:
-        DeviceMemoryError: the memory does not suffice; says what to set.
+        DeviceMemoryError: the memory is too small; the message says what to set.
     """
     try:
         return method.update(batch, progress)
     except torch.OutOfMemoryError:
-        pass  # the exception holds the tensors of the step, so it must be gone before a try
+        pass  # the exception holds the tensors of the step; they are freed only after this block
 
     x, y = batch
     whole = mesh.data.total
@@ -49,7 +49,7 @@ def update_within_memory(
             return False
         return True
 
-    # Several processes must make every step together, so none can try on its own.
+    # Several processes must do every step together, so one process cannot try alone.
     most = None if mesh.ranks.world > 1 else largest(fits, whole - 1)
     raise DeviceMemoryError(_advice(method, x.device, whole, most, accumulate))
 
@@ -70,10 +70,10 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
 def _advice(
     method: Method, device: torch.device, whole: int, most: int | None, accumulate: int
 ) -> str:
-    turns = f" in {accumulate} turns" if accumulate > 1 else ""
-    found = f"the memory of {device} does not hold a step with {whole} images{turns}"
+    turns = f" in {accumulate} parts" if accumulate > 1 else ""
+    found = f"the memory of {device} is too small for a step with {whole} images{turns}"
     if most == 0:
-        return f"{found}, nor one with {_FEWEST}; choose a smaller model or a larger device"
+        return f"{found}, even with {_FEWEST}; choose a smaller model or a larger device"
     found += "" if most is None else f"; {most} is the largest batch that fits"
     smaller = f"train.batch_size={whole // 2 if most is None else most}"
     if not (method.accumulates and method.cuttable):
@@ -81,6 +81,6 @@ def _advice(
     at_once = whole / accumulate / 2 if most is None else max(1, most // accumulate)
     more = f"train.accumulate={-int(-whole // at_once)}"
     return (
-        f"{found}. Set {more} (--set {more}), which trains on the same batches in so many turns "
-        f"(BatchNorm sees a turn at a time), or {smaller}"
+        f"{found}. Set {more} (--set {more}), which trains on the same batches in so many parts, "
+        f"one after another (BatchNorm sees one part at a time), or {smaller}"
     )

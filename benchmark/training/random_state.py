@@ -1,4 +1,4 @@
-"""All random state of a run in one object, so that a killed run goes on bit by bit."""
+"""All random state of a run in one object, so that a resumed run is bit-identical."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from benchmark.data.batches import seed_of
 class RandomState:
     """Seeds, saves and restores every generator in use.
 
-    Training draws (random starts, noise) come from a generator of each learner; the global
-    generators are seeded and saved too, for code that uses them (dropout, plugins). The order and
-    augmentation of images needs no state: the loader derives it from seed, epoch and batch.
+    Each learner has its own generator for the random draws of training (random starts, noise). The
+    global generators are seeded and saved too, for code that uses them (dropout, plugins). The
+    order and augmentation of images need no state: the loader derives them from seed, epoch and
+    batch.
 
     Args:
-        data: the processes that share every batch: they draw the same numbers.
+        data: the processes that share every batch; they all draw the same numbers.
     """
 
     def __init__(self, seed: int, device: torch.device, data: DataAxis | None = None) -> None:
@@ -33,7 +34,7 @@ class RandomState:
         random.seed(seed)
 
     def generator(self, number: int = 0) -> WholeBatchGenerator:
-        """The generator of learner ``number``; the first has the run's seed itself."""
+        """The generator of learner ``number``; that of the first learner has the run's seed."""
         if number not in self._generators:
             generator = WholeBatchGenerator(device=self._device)
             generator.data = self._data
@@ -42,8 +43,8 @@ class RandomState:
         return self._generators[number]
 
     def share(self, mesh: Mesh, numbers: Collection[int]) -> None:
-        """Bring the generators of learners that other processes step (not ``numbers``) up to date;
-        all processes call this."""
+        """Update the generators of the learners that other processes train, that is, all but
+        ``numbers``. All processes call this."""
         own = {n: self._generators[n].get_state() for n in numbers if n in self._generators}
         for number, state in mesh.union(own).items():
             self.generator(number).set_state(state)
@@ -70,7 +71,7 @@ class RandomState:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` returned."""
         for number, saved in state["generators"].items():
             self.generator(number).set_state(saved.cpu())
         torch.set_rng_state(state["torch"].cpu())

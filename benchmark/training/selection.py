@@ -21,19 +21,19 @@ from benchmark.training import checkpoint
 from benchmark.training.build import build_method
 from benchmark.training.state import TrainingState
 
-# How names of mixing ratios begin in a method's ``diagnostics``.
+# The prefix of mixing ratios in a method's ``diagnostics``.
 _MIX = "mix/"
-# The scores that rules choose by and that are recorded of what they chose.
+# The scores by which rules choose a checkpoint; they are recorded for the chosen one.
 _SCORES = ("val_clean", "val_pgd")
 
 
 def select(
     train: TrainConfig, state: TrainingState, line: Mapping[str, float], scores: Mapping[str, float]
 ) -> list[Selection]:
-    """The rules of ``train`` that choose the present checkpoint; ``state`` takes note of it.
+    """The rules of ``train`` that choose the present checkpoint; the choice is stored in ``state``.
 
     Args:
-        line: the present line of the log; its mixing ratios are noted.
+        line: the present line of the log; its mixing ratios are stored too.
         scores: ``val_clean`` and ``val_pgd`` of the present checkpoint, in [0, 1].
     """
     noted = {"selected_epoch": state.epoch, **{key: scores[key] for key in _SCORES}}
@@ -50,13 +50,13 @@ def _is_better(
     """Whether the present checkpoint replaces the one that ``rule`` has chosen so far."""
     if rule == "last":
         return True
-    # Some methods deploy another method's model at first. If it is still so after the last step,
-    # the last checkpoint is chosen, since there must be one.
+    # Some methods have, at first, no model of their own to deploy. If that is still so after the
+    # last step, the last checkpoint is chosen, since one must be.
     only = state.ended and rule not in state.selected
     if not (only or state.method.selectable(state.last_progress)):
         return False
     clean, robust = scores["val_clean"], scores["val_pgd"]
-    # Compared from left to right: the first number decides unless it is equal.
+    # Lists are compared from left to right: the second number decides only if the first is equal.
     score = [robust, clean] if rule == "best" else [float(clean >= floor), clean + robust]
     if rule in state.best and score <= state.best[rule]:
         return False
@@ -65,7 +65,7 @@ def _is_better(
 
 
 def recorded(noted: Mapping[str, float]) -> dict[str, Any]:
-    """What ``training.json`` says of a selected checkpoint; with mixing ratios, if it has any."""
+    """What ``training.json`` records of a selected checkpoint, with mixing ratios if it has any."""
     mixing = {k.removeprefix(_MIX): v for k, v in noted.items() if k.startswith(_MIX)}
     record: dict[str, Any] = {k: v for k, v in noted.items() if not k.startswith(_MIX)}
     return record | ({"mixing": mixing} if mixing else {})
@@ -78,8 +78,9 @@ def weights_path(config: CellConfig, directory: Path, rule: Selection) -> Path:
 
 
 def record_directories(config: CellConfig, directory: Path) -> dict[Selection, Path]:
-    """By rule of selection, the folder for the evaluation of its checkpoint: the run's folder for
-    the first rule, ``deployed-RULE`` in it for the others, so that none replaces another's."""
+    """For each rule of selection, the folder for the evaluation of its checkpoint: the run's folder
+    for the first rule, ``deployed-RULE`` inside it for the others, so that no evaluation replaces
+    another."""
     first, *others = config.train.selection
     files = RunFiles(directory)
     return {first: directory} | {rule: files.chosen_by(rule) for rule in others}
@@ -110,10 +111,10 @@ def load_deployed(
     the training checkpoint, with a warning.
 
     Args:
-        rule: of selection; None for the first of the configuration.
+        rule: a rule of selection; None for the first of the configuration.
 
     Raises:
-        CheckpointError: missing or damaged, or not of this method's shape.
+        CheckpointError: the file is missing or damaged, or does not fit the method's network.
     """
     rule = rule or config.train.selection[0]
     path = weights_path(config, directory, rule)
@@ -138,7 +139,7 @@ def load_deployed(
 
 def _load_last_step(method: Method, directory: Path, rule: Selection) -> bool:
     """Load the state after the last step into ``method``, if ``rule`` chose that step and the
-    training checkpoint still has it; whether this was so."""
+    training checkpoint is still that of the last step. Returns whether it was loaded."""
     done = read_training(directory)
     chosen = done if rule == done["checkpoint_rule"] else done.get("also", {}).get(rule, {})
     if chosen.get("selected_epoch") != done["epochs"]:

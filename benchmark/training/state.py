@@ -1,4 +1,4 @@
-"""Where a training stands, and the checkpoint file that keeps it, so that a killed run goes on."""
+"""The state of a training, and the checkpoint file from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmark.training.random_state import RandomState
 
 
 class _PlainValues(Config):
-    """The part of a checkpoint that is numbers and names: checked for type and range when read."""
+    """The numbers and names in a checkpoint; their types and ranges are checked when it is read."""
 
     step: int = Field(ge=0)
     images: int = Field(ge=0)
@@ -41,17 +41,18 @@ class TrainingState:
     """Everything that changes while a cell is trained.
 
     Attributes:
-        method, random: networks, optimisers and averages; generators of random numbers.
-        losses: since the last line of the log.
-        length: of the whole training; it does not change.
-        trained: SHA-256 of the trained weights that it began with or learns from, by what the
-            configuration calls them.
-        step: optimiser steps done.
-        images, passes: training images met and gradient passes made in these steps.
-        seconds: spent in these steps; validation and checkpoints are not counted.
-        first: by loss, its mean when it was first checked.
-        best: by rule of selection, the score of the checkpoint chosen so far.
-        selected: by rule of selection, what is recorded of that checkpoint.
+        method: networks, optimisers and averages.
+        random: generators of random numbers.
+        losses: sums of losses since the last line of the log.
+        length: length of the whole training; it does not change.
+        trained: SHA-256 of the trained weights that it started from or learns from, by their name
+            in the configuration.
+        step: number of optimiser steps done.
+        images, passes: training images used and gradient passes made in these steps.
+        seconds: time spent in these steps, without validation and checkpoints.
+        first: for each loss, its mean at the first check.
+        best: for each rule of selection, the score of the checkpoint chosen so far.
+        selected: for each rule of selection, what is recorded of that checkpoint.
     """
 
     method: Method
@@ -79,7 +80,7 @@ class TrainingState:
 
     @property
     def last_progress(self) -> float:
-        """The progress at which the last step was made: that of its learning rates and ratios."""
+        """The progress at the last step, on which its learning rates and ratios depended."""
         return (self.step - 1) / self.length.steps
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,12 +100,12 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave. Raises exceptions of any kind if it is another's."""
+        """Restore what ``state_dict`` returned. Raises any exception if it is of another method."""
         self.method.load_state_dict(state["method"])
         self.random.load_state_dict(state["random"])
         values = parse(_PlainValues, {key: state.get(key) for key in _PlainValues.model_fields})
         if values.step > self.length.steps:
-            raise ValueError(f"it is of step {values.step} of {self.length.steps}")
+            raise ValueError(f"it is at step {values.step} of {self.length.steps}")
         self.step, self.images = values.step, values.images
         self.passes, self.seconds = values.passes, values.seconds
         self.losses.restore(values.losses)
@@ -114,7 +115,7 @@ class TrainingState:
 def save(
     state: TrainingState, directory: Path, config: CellConfig, data: Dataset, mesh: Mesh
 ) -> None:
-    """Write ``checkpoint.pt``, and keep the one before it. All processes call this.
+    """Write ``checkpoint.pt``, and keep the previous one. All processes call this.
 
     Raises:
         BenchmarkError: the disk is full, or the folder cannot be written.
@@ -142,17 +143,17 @@ def resume(
     mesh: Mesh,
     reporter: Progress,
 ) -> None:
-    """Bring ``state`` to the last good checkpoint, if there is one. All processes call this.
+    """Load the last good checkpoint into ``state``, if there is one. All processes call this.
 
     Raises:
-        CheckpointError: it is damaged, and so is the one before it; or it is of another
-            configuration, other images or another version.
+        CheckpointError: both the last and the previous checkpoint are damaged; or it was made with
+            another configuration, other images or another version.
     """
     path = RunFiles(directory).checkpoint
     if path.exists() or checkpoint.previous(path).exists():
         saved, damage = checkpoint.load_last_good(path)
         if damage:
-            reporter.say(f"  {damage}. Going on from the checkpoint before it")
+            reporter.say(f"  {damage}. Resuming from the checkpoint before it")
         _load(state, saved, path, config, data)
     mesh.ranks.gather(None)  # all have read before the first process writes
     if state.step > 0 and not state.ended:
@@ -171,17 +172,17 @@ def _load(
     _check_same_weights(saved.get("trained"), state.trained, path)
     try:
         state.load_state_dict(saved)
-    # A method may raise anything when it is given the state of another.
+    # A method may raise any exception when it is given the state of another method.
     except Exception as error:
         raise CheckpointError(
             f"{path} was made by another version or on another kind of device "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); go on there, or delete "
-            "the run's folder to train it from the start"
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); continue with those, or "
+            "delete the run's folder to train it from the start"
         ) from error
 
 
 def _check_same_weights(recorded: Any, now: Mapping[str, str], path: Path) -> None:
-    """Raise CheckpointError if what ``path`` holds was made with other trained weights."""
+    """Raise CheckpointError if the checkpoint ``path`` was made with other trained weights."""
     known = recorded if isinstance(recorded, Mapping) else {}
     for place, digest in now.items():
         if known.get(place) != digest:
@@ -193,7 +194,7 @@ def _check_same_weights(recorded: Any, now: Mapping[str, str], path: Path) -> No
 
 
 def check_same_data(recorded: str, data: Dataset, path: Path) -> None:
-    """Raise CheckpointError if what ``path`` records was not made with ``data``."""
+    """Raise CheckpointError if the record ``path`` was not made with ``data``."""
     if recorded != data.fingerprint:
         raise CheckpointError(
             f"{path} was made with other images ({recorded}) than those now found "

@@ -1,4 +1,4 @@
-"""Reading the trained weights that a cell's method begins with or learns from."""
+"""Reads the trained weights that a cell's method starts from or learns from."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TrainedWeights:
     """Puts trained weights into networks.
 
     Args:
-        needs: folders of the suite's runs, by what its rows are called.
-        runs: where these folders are.
+        needs: the folder of each run of the suite, by the name of its row.
+        runs: the folder that contains these folders.
 
     Attributes:
-        used: SHA-256 of every file that was read, by what the configuration calls it.
+        used: SHA-256 of every file that was read, by its name in the configuration.
     """
 
     def __init__(self, needs: Mapping[str, str], runs: Path) -> None:
@@ -35,8 +35,8 @@ class TrainedWeights:
         """Put ``weights`` into ``network``.
 
         Raises:
-            ConfigError: there is no such file, it is damaged or has changed since the configuration
-                was read, or it holds another network.
+            ConfigError: the file is missing or damaged, has changed since the configuration was
+                read, or holds another network.
         """
         path = self._file(weights)
         place = f"{weights.method} ({path})" if weights.method else str(path)
@@ -47,7 +47,7 @@ class TrainedWeights:
         if weights.sha256 not in (None, digest):
             raise ConfigError(
                 f"{place} has changed since the run was planned (SHA-256 {digest[:12]}..., not "
-                f"{str(weights.sha256)[:12]}...); restore it, or start again with the new one"
+                f"{str(weights.sha256)[:12]}...); restore it, or start a new run with it"
             )
         if weights.method and digest not in digest_path(path).read_text().split():
             raise ConfigError(f"{place} is damaged; delete that run's folder to train it again")
@@ -56,15 +56,15 @@ class TrainedWeights:
             load_weights(network, state, str(path))
         except CheckpointError as error:
             raise ConfigError(
-                f"the weights of {place} cannot be used here: {error}. They must be of one network "
-                "for the same classes; where its architecture is not the suite's, a teacher states "
-                "it as model: {name: ...}, a learner as its own model"
+                f"the weights of {place} cannot be used here: {error}. They must be those of one "
+                "network for the same classes; if its architecture is not the suite's, give it: "
+                "model: {name: ...} for a teacher, the learner's own model for a learner"
             ) from error
         own = set(NORMALIZATION) & network.state_dict().keys()
         if recorded_options(state) and not own <= state.keys():
             raise ConfigError(
-                f"the weights of {place} were trained without a normalisation, which the network "
-                "here has; set model.normalization to none, or name other weights"
+                f"the weights of {place} were trained without a normalisation, but this network "
+                "has one; set model.normalization to none, or name other weights"
             )
         self.used[weights.place] = digest
 
@@ -73,11 +73,11 @@ class TrainedWeights:
             return RunFiles(self._runs / self._needs[weights.method]).deployed
         if weights.path is None:
             raise ConfigError(
-                f"a record does not say where weights are (SHA-256 {weights.sha256}); start from "
-                "the suite that names their file"
+                f"the record does not contain the path of the weights (SHA-256 {weights.sha256}); "
+                "start from the suite that names their file"
             )
         return Path(weights.path)
 
 
 def left_fresh(network: nn.Module, weights: Weights) -> None:
-    """In place of ``TrainedWeights`` where a method is built for its form alone."""
+    """Loads nothing; used instead of ``TrainedWeights`` when only a method's form is needed."""

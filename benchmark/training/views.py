@@ -1,4 +1,4 @@
-"""The models that adversarial training images are crafted on."""
+"""The models on which adversarial training images are crafted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.core.setting import CraftingView, PlainView
 
 
 class _Folded:
-    """A folded copy, brought up to date on entry (see ``FoldedView`` for what it buys)."""
+    """A folded copy, updated on entry (see ``FoldedView`` for why it is faster)."""
 
     def __init__(self, model: nn.Module, bf16_on: str | None) -> None:
         self._view = FoldedView(model)
@@ -54,7 +54,8 @@ class TrainingPrecision:
 
     @contextmanager
     def kernels(self) -> Iterator[None]:
-        """A whole step, backward passes too. Evaluation, outside, stays exact fp32."""
+        """The context of a whole step, backward passes included. Evaluation happens outside of it
+        and stays in exact fp32."""
         if not self._tf32:
             yield
             return

@@ -1,4 +1,4 @@
-"""Live warnings: signatures of failure looked for at every validation, each said once."""
+"""Live warnings: every validation checks for signatures of failure; each is reported once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmark.diagnosis.signature import Line, Run, Unjudged
 
 
 class Watch:
-    """Looks at the lines of a run's log as they come; see ``diagnosis.live``.
+    """Checks the lines of a run's log as they are written; see ``diagnosis.live``.
 
     Attributes:
-        raised: name, epoch and text of the warnings so far, as recorded.
+        raised: name, epoch and text of the warnings so far, in the form of the record.
     """
 
     def __init__(self, train: TrainConfig, data: Dataset) -> None:
@@ -25,12 +25,12 @@ class Watch:
         self.raised: list[dict[str, Any]] = []
 
     def take_up(self, lines: Sequence[Line]) -> None:
-        """Lines of a training that goes on: their warnings have been said."""
+        """Take the lines of a training that is resumed: their warnings are already reported."""
         for line in lines:
             self.see(line)
 
     def see(self, line: Line) -> list[str]:
-        """What ``line`` newly warns of, in words."""
+        """The new warnings of ``line``, as sentences."""
         self._lines.append(line)
         if "val_pgd" not in line:
             return []

@@ -168,7 +168,7 @@ def test_one_radius_for_all_attacks(
         ({"metrics": "clean"}, ConfigError, "write ['clean']"),
         ({"n": 65}, ConfigError, "n 65: the test split of x has 64 images"),
         ({"n_aa": 4}, ConfigError, "n_aa 4 applies to none of the metrics clean"),
-        ({"x": "standard"}, DataError, "x: pixels go from -1 to 1, and must lie in [0, 1]; leave the normalisation"),
+        ({"x": "standard"}, DataError, "x: pixels go from -1 to 1, and must lie in [0, 1]; do not normalise"),
         ({"x": "bytes"}, DataError, "divide them by 255"),
         ({"x": "last"}, DataError, "write x.permute(0, 3, 1, 2)"),
         ({"x": "wide"}, DataError, "images are 16x8 pixels; only square ones"),

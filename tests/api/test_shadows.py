@@ -61,7 +61,7 @@ def test_the_library_says_which_folder_hides_it(folder: Path) -> None:
     done = started(folder, sys.executable, "-c", "import generalist_bench")
     last = done.stderr.splitlines()[-1]
     assert last.startswith(
-        f"ImportError: Python finds {folder.resolve() / 'benchmark'} in the place of "
+        f"ImportError: Python finds {folder.resolve() / 'benchmark'} instead of "
         "Generalist-Bench's package 'benchmark': rename it, or start Python in another folder"
     )
     other = folder / "elsewhere"

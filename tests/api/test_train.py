@@ -74,7 +74,7 @@ def test_everything_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     untested = gb.train("natural", images, make_net, epochs=1, settings=SHORT, quiet=True)
     with pytest.raises(
-        ConfigError, match=r"no test images were given; name them by train\(..., te"
+        ConfigError, match=r"no test images were given; give them to train\(..., te"
     ):
         untested.evaluate()
 
@@ -128,7 +128,7 @@ def test_a_study_of_several_methods(tmp_path: Path) -> None:
         (("natural", "digit", "small-resnet"), "unknown dataset 'digit'; did you mean 'digits'?"),
         (("natural", "digits", "small-restnet"), "unknown model 'small-restnet'; did you mean"),
         (("natural", "digits", 3), "network is a int; give a name, a torch.nn.Module or a function"),
-        (("natural", "digits", make_net(3)), "to [2, 3], and training takes logits [n, 10]"),
+        (("natural", "digits", make_net(3)), "to [2, 3], but training needs logits [n, 10]"),
         (("seed-ensemble", "digits", make_net()), "give a function that makes it"),
     ],
 )  # fmt: skip

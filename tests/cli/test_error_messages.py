@@ -101,7 +101,7 @@ def message(called: Called) -> str:
         ("evaluate-model a:b --step 1/255 --metric clean", "--step 1/255 applies to none"),
         ("evaluate-model a:b --dataset digits --n 5000", "has 449 images"),
         ("evaluate-model a:b --set train.epochs=1", "--set train has no place here"),
-        ("evaluate-model . --dataset digits", "evaluate measures trained runs"),
+        ("evaluate-model . --dataset digits", "use evaluate for a trained run"),
         ("evaluate-model a:b --eps 8", "did you mean 8/255?"),
         ("evaluate-model a:b --eps-l2 128", "--eps-l2 128: eps = 128 is too large for l2"),
         ("evaluate-model a:b --eps eight", "is not a number"),
@@ -247,7 +247,7 @@ def test_a_damaged_training_checkpoint(damage: Any, tmp_path: Path) -> None:
     called = cli(*arguments)
     assert called.status == 0
     assert "checkpoint.pt is " in called.err
-    assert "Going on from the checkpoint before it" in called.err
+    assert "Resuming from the checkpoint before it" in called.err
     again = torch.load(cell / "deployed.pt", weights_only=True)
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 

@@ -60,5 +60,5 @@ def test_the_next_start_says_which_cell_died(tmp_path: Path) -> None:
     (cell / NAME).write_text(json.dumps({"pid": 123, "stage": "training"}))
     again = cli("run", suite, "--out", out)
     assert again.status == 0
-    assert f"{cell.name}: process 123 died here without a word during training" in again.err
+    assert f"{cell.name}: process 123 ended without an error message during training" in again.err
     assert "died" not in cli("run", suite, "--out", out).err

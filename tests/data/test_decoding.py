@@ -77,7 +77,7 @@ def test_white_is_that_of_all_images_and_of_the_user(tmp_path: Path) -> None:
     data = read(tmp_path, val_size=2)
     assert isinstance(data.test, Split)
     assert data.test.images[:, 0, 0, 0].tolist() == [4, 4, 16, 16]  # of 65535, though below 4096
-    with pytest.raises(DataError, match="white is taken to be 4095; set dataset.white"):
+    with pytest.raises(DataError, match="dataset.white is 4095; set it to"):
         read(tmp_path, white=4095)
     data = read(tmp_path, white=60000)
     assert isinstance(data.train, Split)
@@ -222,7 +222,7 @@ def test_scales(kind: str, low: float, high: float, white: float) -> None:
         ("f", -2.1, 2.6, "undo the normalisation"),
         ("f", 0, 256, "undo"),
         ("i", -1, 255, "whole numbers"),
-        ("u", 0, 300, "cannot be told"),
+        ("u", 0, 300, "it is not clear whether white is 255"),
         ("u", 0, 70000, "65535"),
     ],
 )

@@ -302,7 +302,7 @@ def test_kaggle(tmp_path: Path) -> None:
     assert [label_of(data.test, image) for image in held_out] == [2, 0]
     whole = {image.numpy().tobytes() for s in (data.train, data.val) for image in s.images}  # type: ignore[union-attr]
     assert whole == {image.transpose(2, 0, 1).tobytes() for image in images}
-    assert "test has no labels and is left out" in data.notes
+    assert "test has no labels and is not read" in data.notes
 
 
 def test_one_table_for_all(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     data = read(tmp_path, val_size=1)
     assert data.classes == ("n01", "n02")
     assert [label_of(data.test, image) for image in images] == [1, 0]
-    assert "test has no labels and is left out" in data.notes
+    assert "test has no labels and is not read" in data.notes
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_npz_of_keras_and_of_a_test_split(tmp_path: Path) -> None:
     for path in ("test.npz", "plain.npz"):
         data = read(tmp_path, name="npz", path=path, training=False)
         assert [len(data.train), len(data.test), data.num_classes] == [0, 12, 3]
-        refused(tmp_path, "a test split alone", name="npz", path=path)
+        refused(tmp_path, "only a test split", name="npz", path=path)
         order = ["a", "b", "c", "d"]
         data = read(tmp_path, name="npz", path=path, training=False, class_order=order)
         assert data.num_classes == 4
@@ -543,7 +543,7 @@ def test_streamed_images_are_known_by_their_contents(
     monkeypatch.setattr(dataset, "WHOLE_BYTES", 0)
     monkeypatch.setattr(dataset, "SAMPLED_FILES", 3)
     sampled = read(first, size=72)
-    assert any("by the contents of 3 files" in note for note in sampled.notes)
+    assert any("covers the contents of 3 evenly spaced files" in note for note in sampled.notes)
     assert sampled.fingerprint != seen[-1]
 
 

@@ -124,7 +124,7 @@ def test_a_run_is_measured_once_and_from_records_when_the_weights_are_gone(
     assert cli("diagnose", run, "-q").out == first.out
     assert contents(run) == {k: v for k, v in before.items() if not k.startswith("checkpoint")}
     (run / "diagnosis.json").unlink()
-    assert "(it takes the weights, and no checkpoint is there)" in cli("diagnose", run, "-q").out
+    assert "(it needs the weights, but there is no checkpoint)" in cli("diagnose", run, "-q").out
 
 
 def test_stale_statistics_are_found(provoked: Path, tmp_path: Path) -> None:

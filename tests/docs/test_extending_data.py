@@ -113,7 +113,7 @@ def test_a_run_and_its_checkpoint_are_evaluated(suite: Path, tmp_path: Path) -> 
     (of_run,), (of_file,) = again.values(), found.values()
     assert of_file["clean"]["mean"] == of_run["clean"]["mean"]
     other = cli(*alone, "--out", tmp_path / "other", "--set", "model.depth=3")
-    assert (other.status, "of another architecture" in other.err) == (2, True), other.err
+    assert (other.status, "for another architecture" in other.err) == (2, True), other.err
 
 
 @pytest.mark.parametrize(

@@ -311,5 +311,5 @@ def test_how_far_learners_are_apart() -> None:
 
 
 def test_a_warm_up_longer_than_training_is_pointed_out() -> None:
-    with pytest.warns(UserWarning, match="outlasts training"):
+    with pytest.warns(UserWarning, match="is longer than training"):
         build(20, steps_per_epoch=2, warmup=75, every=5)

@@ -235,7 +235,7 @@ class NeedsEven(Net):
     [
         (Ambiguous, r"several tensors \[n, classes\] \(0, 1\).*return that one alone"),
         (NoLogits, "returns dict, not a tensor of logits"),
-        (NeedsTwo, r"fails on images of shape \[1, 3, 16, 16\].*each must be classified by itself"),
+        (NeedsTwo, r"fails on images of shape \[1, 3, 16, 16\].*make it classify a single image too"),
         (NeedsEven, r"fails on images of shape \[7, 3, 16, 16\]"),
     ],
 )  # fmt: skip
@@ -276,11 +276,11 @@ def test_lazy_layers_get_their_shapes_before_the_weights(users: str, tmp_path: P
     x = torch.rand(3, 3, 16, 16)
     assert torch.allclose(model(x), source(x), atol=1e-6)
     alone = load_external(f"{users}:lazy", None, 10, image_size=16)
-    assert any("weights are random" in note for note in notes_of(alone))
+    assert any("have random weights" in note for note in notes_of(alone))
 
 
 def test_weights_without_values_are_refused(users: str) -> None:
-    with pytest.raises(ConfigError, match="meta device.*make the network on the CPU"):
+    with pytest.raises(ConfigError, match="meta device.*make them on the CPU"):
         load_external(f"{users}:meta", None, 10, image_size=16)
 
 

@@ -173,7 +173,7 @@ def test_a_whole_network_of_deepmind_is_evaluated_by_name(
         10,
         settings={"normalization": normalization},
     )
-    assert any("the one of model.normalization" in note for note in notes_of(ours))
+    assert any("that of model.normalization is used" in note for note in notes_of(ours))
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)

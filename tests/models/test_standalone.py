@@ -218,5 +218,5 @@ def test_what_cannot_be_rebuilt_is_refused(
 def test_a_class_without_source_is_refused(images: Tensor) -> None:
     namespace = ModuleType("typed_at_a_prompt")
     exec(NETS.split("class Lost")[0].replace("from .", "import math  # "), namespace.__dict__)
-    with pytest.raises(ConfigError, match="source of typed_at_a_prompt is not there"):
+    with pytest.raises(ConfigError, match="source of typed_at_a_prompt cannot be read"):
         standalone_source(namespace.Kept(network("small-resnet"), 1.0).eval(), "T.", images)

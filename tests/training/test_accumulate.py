@@ -206,7 +206,7 @@ def test_a_method_that_needs_its_batch_in_one_piece_is_refused(tmp_path: Path) -
     train = {"accumulate": 2}
     for name in ("mixup", "fat", "hat"):
         cell = tiny_cell(methods=[name], train=train)
-        with pytest.raises(ConfigError, match="in one piece"):
+        with pytest.raises(ConfigError, match="cannot divide its batches"):
             build_method(cell.config, tiny_data(), CPU)
     cell = tiny_cell(methods=["pgd-at"], train=train | {"epochs": 0.5})
     Trainer(cell.config, tiny_data(), tmp_path, device=CPU).run()

@@ -41,7 +41,7 @@ def failure(tmp_path: Path, method: Any, **train: Any) -> str:
         (13, 1, ("13 is the largest batch", "train.accumulate=2", "train.batch_size=13")),
         (6, 1, ("6 is the largest batch", "train.accumulate=4", "train.batch_size=6")),
         (3, 2, ("20 images in 2 turns", "6 is the largest", "train.accumulate=7")),
-        (1, 1, ("nor one with 2; choose a smaller model",)),
+        (1, 1, ("even with 2; choose a smaller model",)),
     ],
 )
 def test_the_largest_batch_and_the_options(

@@ -169,10 +169,10 @@ FAULTS = {
     "damaged run": "is damaged: the SHA-256 of deployed.pt is not the one in",
     "damaged file": "w.pt is damaged or not a PyTorch file",
     "other classes": "[7, 64] in the file",
-    "other architecture": "is of another architecture",
-    "other normalisation": "were trained without a normalisation, which the network here has",
+    "other architecture": "is for another architecture",
+    "other normalisation": "were trained without a normalisation, but this network has one",
     "other file": "is another file than the one asked for",
-    "two places": "leave one of them out",
+    "two places": "remove one of them",
     "no such row": "needs the run of a row 'naturl', which the suite does not have",
     "itself": "kd-swa needs kd-swa",
 }
@@ -314,7 +314,7 @@ def test_a_file_that_changed_since_the_plan_is_refused(trained: Path, tmp_path: 
     write_configuration(tmp_path, cell_record(chosen.cells()[0], "tiny"))
     config = read_cell_config(tmp_path)[1]
     assert config.hash == chosen.cells()[0].config.hash
-    with pytest.raises(ConfigError, match="a record does not say where weights are"):
+    with pytest.raises(ConfigError, match="does not contain the path of the weights"):
         Trainer(config, tiny_data(), tmp_path, device=CPU)
 
 
