@@ -91,6 +91,9 @@ class TrainConfig(Config):
             weights stay fp32.
         validations: how often the deployed model is validated, evenly spread, last at the end.
         validation_images: at most this many held-out images, a seeded sample.
+        training_images: on how many training images, a seeded sample without augmentation, the
+            same accuracies are recorded at each validation; their lead over the held-out ones is
+            robust overfitting (2002.11569). 0: none.
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
         selection: the checkpoint that is deployed, chosen at the validations: ``last``; ``best``,
             by PGD accuracy on held-out training images (clean accuracy breaks ties); ``best-sum``,
@@ -113,6 +116,7 @@ class TrainConfig(Config):
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     validations: int = Field(default=10, ge=1)
     validation_images: int = Field(default=500, ge=1)
+    training_images: int = Field(default=0, ge=0)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
     selection: tuple[Selection, ...] = Field(default=("last",), min_length=1)
     selection_floor: float = Field(default=0.88, ge=0, le=1)
@@ -127,6 +131,8 @@ class TrainConfig(Config):
             data.pop("batchnorm", None)
         if self.accumulate == 1:
             data.pop("accumulate", None)
+        if not self.training_images:
+            data.pop("training_images", None)
         if len(self.selection) == 1:
             data["selection"] = self.selection[0]
         if "best-sum" not in self.selection:

@@ -16,8 +16,9 @@ CAPTIONS = {
     "counts if it is right under every attack. Bars are 95 % intervals.",
     "cost": "Robust accuracy against the gradient passes of training, per training image and "
     "relative to natural training. Bars are 95 % intervals.",
-    "curves": "Accuracy on held-out validation images during training: mean over seeds, band from "
-    "lowest to highest seed.",
+    "curves": "Accuracy on held-out validation images during training, and where it was recorded "
+    "how far the accuracy on training images is ahead of it: mean over seeds, band from lowest to "
+    "highest seed.",
     "mixing": "Weight of each learner in the mix, and its L2 distance from the global learner; "
     "mean over seeds, band from lowest to highest.",
     "radii": "Accuracy against the radius of the attack, which begins at eps 0 with clean "

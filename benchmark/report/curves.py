@@ -10,6 +10,8 @@ from benchmark.records.study import CellRecord, SuiteRecord
 from benchmark.report.study_model import Curve
 
 VALIDATION = ("val_clean", "val_pgd")
+# Robust overfitting (2002.11569): PGD accuracy on training images less that on held-out ones.
+GAP = ("gap_pgd", "train_pgd", "val_pgd")
 # In the records ``mix/LEARNER``: weight in the mix; ``distance/LEARNER``: from the global learner.
 MIXING = ("mix", "distance")
 
@@ -40,6 +42,10 @@ def curve_of(suite: SuiteRecord, method: str, key: str) -> Curve | None:
 
 def _curve(cell: CellRecord, key: str) -> pd.Series | None:
     """A run's values by epoch, the last of an epoch; None if it has none."""
+    gap, more, less = GAP
+    if key == gap:
+        parts = [_curve(cell, part) for part in (more, less)]
+        return None if parts[0] is None or parts[1] is None else (parts[0] - parts[1]).dropna()
     if not {key, "epoch"} <= set(cell.curves.columns):
         return None
     curve = cell.curves.set_index("epoch")[key].dropna()
@@ -51,10 +57,11 @@ def _floats(values: pd.Series | pd.Index) -> tuple[float, ...]:
 
 
 def validation_curves(suite: SuiteRecord) -> Mapping[str, Mapping[str, Curve]]:
-    """Key of ``VALIDATION`` to the curves of the methods that have it."""
+    """Keys of ``VALIDATION``, and of the gap to training images, to the curves of the methods that
+    have them."""
     found = {
         key: {m: curve for m in suite.methods if (curve := curve_of(suite, m, key))}
-        for key in VALIDATION
+        for key in (*VALIDATION, GAP[0])
     }
     return {key: curves for key, curves in found.items() if curves}
 

@@ -548,7 +548,8 @@ class Study:
         limit_warning: a sentence about ``limit``; "" for a whole run.
         planned, evaluated: numbers of runs.
         notes: how to read the table, one statement per line.
-        curves: "val_clean" and "val_pgd" to method to curve; those that no run has are absent.
+        curves: "val_clean", "val_pgd" and "gap_pgd" (PGD on training images less "val_pgd")
+            to method to curve; those that no run has are absent.
         mixing: method to "mix" and "distance" to learner to curve; methods that mix alone.
     """
 
