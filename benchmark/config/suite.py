@@ -179,7 +179,7 @@ class CellConfig(Config):
     @property
     def hash(self) -> str:
         """Ten hexadecimal digits over everything that training depends on."""
-        aside = {"download": False, "test_limit": None}
+        aside = {"download": False, "test_limit": None, "test_list": None}
         return config_hash(
             self.model_copy(update={"dataset": self.dataset.model_copy(update=aside)})
         )
