@@ -3,14 +3,29 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 project = "Generalist-Bench"
 html_title = project
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+]
 html_theme = "furo"
+smartquotes = False  # they would change quotes in commands
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+# MathJax from an installed package, copied into the site, so that the site works offline. This one
+# file is enough; the package's own extension would copy 24 MB.
+_MATHJAX = "sphinx-mathjax-offline/static/mathjax/tex-svg.js"
+html_static_path = ["_static", str(distribution("sphinx-mathjax-offline").locate_file(_MATHJAX))]
+html_css_files = ["site.css"]
+mathjax_path = "tex-svg.js"
 # attributes are in the docstrings' sections
 napoleon_use_ivar = True
 autodoc_default_options = {

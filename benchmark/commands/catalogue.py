@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,15 @@ from benchmark.training.trained import left_fresh
 
 # Fields that every method has, or that are settings of the suite rather than of the method.
 _SHARED = {"name", "batchnorm"}
+# The first line of an entry in a docstring: of its attributes, and of a list.
+_ATTRIBUTE, _ITEM = re.compile(r"    (\w+(?:, \w+)*): (.*)"), re.compile(r"\* (.*)")
 # A method that has no default of its own, with what it needs.
 _NEEDED = {"generalist": {"learners": [{"name": "natural", "objective": "natural"},
                                        {"name": "linf", "objective": "pgd-at"}]}}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedMethod:
     """One registered method.
 
     Attributes:
@@ -71,14 +74,14 @@ class Entry:
         )
 
 
-def methods() -> list[Entry]:
+def methods() -> list[ListedMethod]:
     """All registered methods, in order of name."""
     return [_entry(name, cls) for name, cls in METHODS.items()]
 
 
-def _entry(name: str, cls: Any) -> Entry:
+def _entry(name: str, cls: Any) -> ListedMethod:
     method = _build(name)
-    return Entry(
+    return ListedMethod(
         name=name,
         doc=inspect.getdoc(cls) or "",
         module=cls.__module__,
@@ -148,8 +151,9 @@ _HEAD = """# Methods
 Generated from the docstrings: `generalist-bench list methods --markdown > docs/methods.md`.
 
 x: images in [0, 1]; x': adversarial images; f(x): logits; p(x): probabilities; CE: cross-entropy;
-KL(a : b) = sum a log(a / b). All attacks are crafted in eval mode unless said. Cost is counted in
-gradient passes (forward and backward) per image and optimiser step, with attacks of 10 steps.
+KL(a : b) = sum a log(a / b). Attacks are crafted in eval mode unless an entry says otherwise. Cost
+is counted in gradient passes (forward and backward) per image and optimiser step, with attacks of
+10 steps.
 
 """
 
@@ -165,7 +169,7 @@ def methods_page() -> str:
             f"| [{entry.name}](#{entry.name}) | {cost} | {entry.inference_passes} | {kind} |\n"
         )
     for entry in entries:
-        lines.append(f"\n## {entry.name}\n\n```text\n{entry.doc}\n```\n\n")
+        lines.append(f"\n## {entry.name}\n\n{_as_markdown(entry.doc)}\n\n")
         if entry.defaults:
             shown = ", ".join(f"`{key}` {value}" for key, value in entry.defaults.items())
             lines.append(f"Defaults: {shown}.\n\n")
@@ -173,3 +177,35 @@ def methods_page() -> str:
             lines.append(f"Authors' recipe (`recipe: authors`): {entry.authors}.\n\n")
         lines.append(f"Cost: {entry.cost()}. Code: `{entry.module}`.\n")
     return "".join(lines)
+
+
+def _as_markdown(doc: str) -> str:
+    """A docstring as Markdown: title and equation, paragraphs, lists, attributes as a list."""
+    title, *blocks = doc.replace("``", "`").split("\n\n")
+    name, _, rest = " ".join(title.split()).partition(": ")
+    if any(sign in rest for sign in ("E[", "<-", " = ", "log[", "min_", "sum_")):
+        rest = f"`{rest}`"
+    parts = [f"**{name}**: {rest}" if rest else f"**{name}**"]
+    for block in blocks:
+        lines = block.splitlines()
+        if lines[0] == "Attributes:":
+            parts.append(_listed(lines[1:], _ATTRIBUTE, "- `{}`: {}"))
+        elif lines[0].startswith("* "):
+            parts.append(_listed(lines, _ITEM, "- {}"))
+        elif lines[0].startswith("    "):  # an equation
+            shown = [re.sub(r" {4,}", "    ", line.strip()) for line in lines]
+            parts.append("\n".join(["```text", *shown, "```"]))
+        else:
+            parts.append(" ".join(lines))
+    return "\n\n".join(parts)
+
+
+def _listed(lines: list[str], first: re.Pattern[str], form: str) -> str:
+    """The entries of a list, one per line. ``first`` matches the first line of an entry."""
+    entries: list[str] = []
+    for line in lines:
+        if found := first.fullmatch(line):
+            entries.append(form.format(*found.groups()))
+        else:
+            entries[-1] += f" {line.strip()}"
+    return "\n".join(entries)

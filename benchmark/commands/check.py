@@ -22,8 +22,8 @@ from benchmark.data import sources
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.gate.baseline import (
     Baseline,
-    Probe,
-    Run,
+    GateRun,
+    ReferenceNetwork,
     Scope,
     read_baseline,
     run_of,
@@ -129,7 +129,7 @@ def _train(
         raise BenchmarkError(f"training diverged, so there is nothing to compare: {diverged[0]}")
 
 
-def _runs(out: Path, scope: Scope) -> list[Run]:
+def _runs(out: Path, scope: Scope) -> list[GateRun]:
     """The runs in ``out`` that the gate is about."""
     wanted = set(scope.methods)
     cells = [c for c in read_suite(out).cells if not wanted or {c.label, c.method} & wanted]
@@ -150,7 +150,8 @@ def _check_weights(path: Path, digest: str) -> None:
 
 @dataclass(frozen=True)
 class _Reference:
-    """The network beside the baseline in ``path``; ``of`` and ``weights`` as in ``Probe``."""
+    """The network next to the baseline ``path``; for ``of`` and ``weights`` see
+    ``ReferenceNetwork``."""
 
     path: Path
     of: str
@@ -163,7 +164,7 @@ class _Reference:
         data_root: Path,
         device: torch.device,
         progress: Progress,
-    ) -> Probe:
+    ) -> ReferenceNetwork:
         """What the code as it is makes of it.
 
         Raises:

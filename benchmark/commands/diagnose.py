@@ -24,7 +24,7 @@ from benchmark.diagnosis.diagnose import Diagnosis
 from benchmark.diagnosis.diagnose import diagnose as judge
 from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.records.files import RunFiles
-from benchmark.records.schema import Barrier, Measured, Paired, write_measured
+from benchmark.records.schema import Barrier, NetworkMeasurements, PairedAccuracies, write_measured
 from benchmark.records.study import CellRecord, read_cell, read_suite
 from benchmark.training import checkpoint
 from benchmark.training.build import build_method, calibration_batches, held_out_batches
@@ -67,7 +67,7 @@ def _is_measured(cell: CellRecord) -> bool:
     return cell.measured is not None and cell.measured.step == cell.training["steps"]
 
 
-def measure(cell: CellRecord, data_root: Path, device: torch.device) -> Measured:
+def measure(cell: CellRecord, data_root: Path, device: torch.device) -> NetworkMeasurements:
     """Measure the networks at the last step of a run on the images of its validations.
 
     Raises:
@@ -86,7 +86,7 @@ def measure(cell: CellRecord, data_root: Path, device: torch.device) -> Measured
     mixes = any(str(name).startswith("mix/") for name in cell.curves.columns)
     step = _parted(method, state, path) if mixes else None
     robust, over_robust = (None, {}) if step is None else _over_robust(method, look)
-    return Measured(
+    return NetworkMeasurements(
         step=state["step"],
         images=len(look.indices),
         classes=data.num_classes,
@@ -156,10 +156,10 @@ class _Look:
         return list(calibration_batches(self._data, self._config.train.batch_size, self._device))
 
 
-def _paired(first: Outcomes, second: Outcomes) -> dict[Literal["clean", "pgd"], Paired]:
+def _paired(first: Outcomes, second: Outcomes) -> dict[Literal["clean", "pgd"], PairedAccuracies]:
     """By kind, both accuracies and the standard error of their difference over images."""
     return {
-        kind: Paired(
+        kind: PairedAccuracies(
             first=float(first[kind].double().mean()),
             second=float(second[kind].double().mean()),
             error=_error(second[kind].double() - first[kind].double()),
@@ -175,7 +175,7 @@ def _error(values: Tensor) -> float:
 
 def _reestimated(
     deployed: nn.Module, now: Outcomes, look: _Look
-) -> dict[Literal["clean", "pgd"], Paired]:
+) -> dict[Literal["clean", "pgd"], PairedAccuracies]:
     if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in deployed.modules()):
         return {}
     fresh = copy.deepcopy(deployed)
@@ -185,7 +185,7 @@ def _reestimated(
 
 def _over_robust(
     method: Method, look: _Look
-) -> tuple[str | None, dict[Literal["clean", "pgd"], Paired]]:
+) -> tuple[str | None, dict[Literal["clean", "pgd"], PairedAccuracies]]:
     """The base learner with the highest PGD accuracy, and the deployed network against it."""
     deployed = method.deployed()
     learners = {

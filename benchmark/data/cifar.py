@@ -20,7 +20,7 @@ from benchmark.data.folders import read_class_folders
 from benchmark.data.layout import find_parts, foreign_format, is_hidden
 from benchmark.data.parquet import Rows, find_shards, read_rows
 from benchmark.data.raw import Raw
-from benchmark.data.source import Board, DatasetConfig, Published, Source
+from benchmark.data.source import Board, DatasetConfig, PublishedSizes, Source
 
 TRAIN_IMAGES, TEST_IMAGES, SIZE = 50_000, 10_000, 32
 
@@ -262,7 +262,7 @@ _FORMS = "torchvision batches, Hugging Face parquet or class folders"
 CIFAR10 = Source(
     f"CIFAR-10: {_FORMS}",
     partial(_read, _TEN),
-    published=Published(TRAIN_IMAGES, TEST_IMAGES, len(CIFAR10_CLASSES), SIZE),
+    published=PublishedSizes(TRAIN_IMAGES, TEST_IMAGES, len(CIFAR10_CLASSES), SIZE),
     boards={
         "linf": Board(TEST_IMAGES, SIZE, ("8/255",)),
         "l2": Board(TEST_IMAGES, SIZE, ("0.5", "128/255")),
@@ -273,7 +273,7 @@ CIFAR10 = Source(
 CIFAR100 = Source(
     f"CIFAR-100: {_FORMS}",
     partial(_read, _HUNDRED),
-    published=Published(TRAIN_IMAGES, TEST_IMAGES, len(CIFAR100_CLASSES), SIZE),
+    published=PublishedSizes(TRAIN_IMAGES, TEST_IMAGES, len(CIFAR100_CLASSES), SIZE),
     boards={
         "linf": Board(TEST_IMAGES, SIZE, ("8/255",)),
         "corruptions": Board(TEST_IMAGES, SIZE),

@@ -29,7 +29,7 @@ from benchmark.data.decode import (
     printable,
 )
 from benchmark.data.labelled import (
-    Table,
+    LabelTable,
     by_split,
     find_files,
     find_table,
@@ -38,7 +38,7 @@ from benchmark.data.labelled import (
 )
 from benchmark.data.layout import Skipped, find_parts, foreign_format, is_hidden
 from benchmark.data.raw import Raw
-from benchmark.data.source import Board, DatasetConfig, Published, Source
+from benchmark.data.source import Board, DatasetConfig, PublishedSizes, Source
 
 # Formats that Pillow decodes without another program. torchvision's ImageFolder reads the first
 # nine.
@@ -245,7 +245,9 @@ def _from_tables(folder: Path, tables: Mapping[str, Path]) -> dict[str, _Files]:
     }
 
 
-def _from_table(table: Table, root: Path, word: str, rows: Sequence[int] | None = None) -> _Files:
+def _from_table(
+    table: LabelTable, root: Path, word: str, rows: Sequence[int] | None = None
+) -> _Files:
     skipped = Skipped()
     present = [file for file in _walk(root, root, skipped) if _is_image(file, skipped)]
     skipped.names.pop(f"ending in {table.path.suffix}", None)  # the table itself
@@ -497,7 +499,7 @@ IMAGENET = Source(
     takes_class_order=True,
     takes_test_list=True,
     size=STREAMED_SIZE,
-    published=Published(1_281_167, 50_000, 1000, STREAMED_SIZE),
+    published=PublishedSizes(1_281_167, 50_000, 1000, STREAMED_SIZE),
     # those of the full training set, which public networks expect
     statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     radii={"linf": "4/255", "l2": "3.0"},

@@ -26,7 +26,7 @@ _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold")
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """Rows of a labels file: image files, labels, and splits if given, all as written there."""
 
     path: Path
@@ -93,7 +93,7 @@ def _tables_in(folder: Path) -> list[Path]:
     )
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> LabelTable:
     """The rows of a labels file.
 
     The file has a header with a column for image files (``filename``, ``image_id``, ...) and one
@@ -169,7 +169,9 @@ def _column(names: Sequence[str], wanted: Sequence[str]) -> int | None:
     return next((names.index(name) for name in wanted if name in names), None)
 
 
-def _checked(path: Path, files: list[str], labels: list[str], splits: list[str] | None) -> Table:
+def _checked(
+    path: Path, files: list[str], labels: list[str], splits: list[str] | None
+) -> LabelTable:
     if not files:
         raise DataError(f"{path.name} names no image; write one row per image")
     empty = [
@@ -183,10 +185,10 @@ def _checked(path: Path, files: list[str], labels: list[str], splits: list[str] 
     # a column of whole numbers that had gaps is written as 3.0 by pandas
     if all(re.fullmatch(r"-?\d+\.0+", label) for label in labels):
         labels = [label.partition(".")[0] for label in labels]
-    return Table(path, files, labels, splits)
+    return LabelTable(path, files, labels, splits)
 
 
-def by_split(table: Table) -> dict[str, list[int]] | None:
+def by_split(table: LabelTable) -> dict[str, list[int]] | None:
     """The rows of each split, of a table that covers all splits. The split is named by a column,
     or by the first folder in each file's path; None if neither does.
 
@@ -209,7 +211,7 @@ def by_split(table: Table) -> dict[str, list[int]] | None:
 
 
 def find_files(
-    table: Table, rows: Sequence[int], present: Sequence[str], entry: str = ""
+    table: LabelTable, rows: Sequence[int], present: Sequence[str], entry: str = ""
 ) -> list[str]:
     """The path of each row's image among ``present``, which are relative to one folder.
 

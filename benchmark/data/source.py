@@ -24,7 +24,7 @@ from benchmark.data.raw import Raw
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSizes:
     """The sizes of a published data set, whose images are the same for everybody.
 
     Attributes:
@@ -96,7 +96,7 @@ class Source:
     sizes: tuple[int, ...] = ()
     flip: bool = True
     crops: Mapping[int, int] = field(default_factory=dict)
-    published: Published | None = None
+    published: PublishedSizes | None = None
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     radii: Mapping[str, str] = field(default_factory=dict)
     boards: Mapping[str, Board] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import pandas as pd
 from benchmark.core.threat import Pixels
 from benchmark.diagnosis.finished import FINISHED
 from benchmark.diagnosis.live import LIVE
-from benchmark.diagnosis.signature import Attacked, Ball, Run, Signature, Unjudged
+from benchmark.diagnosis.signature import Attacked, Ball, RunHistory, Signature, Unjudged
 from benchmark.records.study import CellRecord, nested
 
 SIGNATURES: tuple[Signature, ...] = (*LIVE, *FINISHED)
@@ -57,11 +57,11 @@ def diagnose(cell: CellRecord) -> Diagnosis:
     return Diagnosis(found, absent, unjudged)
 
 
-def run_of(cell: CellRecord) -> Run:
+def run_of(cell: CellRecord) -> RunHistory:
     """The data on a run that its record holds."""
     validated = nested(cell.config, "train", "validation_threat")
     classes = len(nested(cell.evaluation, "dataset", "classes") or ())
-    return Run(
+    return RunHistory(
         lines=[
             {str(key): float(value) for key, value in row.items() if pd.notna(value)}
             for row in cell.curves.to_dict(orient="records")

@@ -11,12 +11,12 @@ from benchmark.diagnosis.signature import (
     Attacked,
     Ball,
     Line,
-    Run,
+    RunHistory,
     Signature,
     Unjudged,
     percent,
 )
-from benchmark.records.schema import Barrier, Measured, Paired
+from benchmark.records.schema import Barrier, NetworkMeasurements, PairedAccuracies
 
 
 class OneTask(Signature):
@@ -32,7 +32,7 @@ class OneTask(Signature):
         "redistribute more often, so that the learners stay closer to each other"
     )
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         run.check_mixes()
         norms = {ball.norm if ball else None for ball in run.tasks.values()}
@@ -62,12 +62,12 @@ class Instability(Signature):
 
     _ABOVE, _FALL = 1.2, 0.4
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         found = [*self._losses(run), *self._falls(run)]
         return "; ".join(found) or None
 
-    def _losses(self, run: Run) -> list[str]:
+    def _losses(self, run: RunHistory) -> list[str]:
         first: dict[str, float] = {}
         worst: dict[str, Line] = {}
         for line in run.lines:
@@ -85,7 +85,7 @@ class Instability(Signature):
             if line[name] > self._ABOVE * first[name] > 0
         ]
 
-    def _falls(self, run: Run) -> list[str]:
+    def _falls(self, run: RunHistory) -> list[str]:
         worst: tuple[float, str] = (0.0, "")
         for before, after in pairwise(run.validations):
             high, low = before["val_clean"], after["val_clean"]
@@ -107,7 +107,7 @@ class NoTransfer(Signature):
         "norms (max, avg, msd, e-at)"
     )
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         run.check_mixes()
         balls = list(dict.fromkeys(ball for ball in run.tasks.values() if ball))
@@ -143,7 +143,7 @@ class LossBarrier(Signature):
 
     _SHARE = 0.05
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         run.check_mixes()
         measured = run.checkpoint
@@ -172,7 +172,7 @@ class StaleBatchNorm(Signature):
 
     _POINTS = 0.03
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         measured = run.checkpoint
         if not measured.reestimated:
@@ -204,7 +204,7 @@ class NoBetterThanLearner(Signature):
 
     _NOISE = 0.03
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         run.check_mixes()
         measured = run.checkpoint
@@ -231,12 +231,12 @@ FINISHED: tuple[Signature, ...] = (
 )
 
 
-def _check_parted(measured: Measured) -> None:
+def _check_parted(measured: NetworkMeasurements) -> None:
     if measured.learners_step is None:
         raise Unjudged("in the checkpoints, all base learners are the same network")
 
 
-def _against(pair: Paired) -> str:
+def _against(pair: PairedAccuracies) -> str:
     return f"{percent(pair.second)} against {percent(pair.first)}"
 
 
@@ -245,7 +245,7 @@ def _ratios(line: Line) -> str:
     return ", ".join(f"{name.removeprefix('mix/')} {value:.2g}" for name, value in ratios.items())
 
 
-def _figure(run: Run, ball: Ball) -> Attacked:
+def _figure(run: RunHistory, ball: Ball) -> Attacked:
     """The accuracy in a ball that was measured on the most images; of several, the lowest.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmark.diagnosis.signature import ERRORS, Line, Run, Signature, Unjudged, percent
+from benchmark.diagnosis.signature import ERRORS, Line, RunHistory, Signature, Unjudged, percent
 
 
 class CatastrophicOverfitting(Signature):
@@ -25,7 +25,7 @@ class CatastrophicOverfitting(Signature):
 
     _LEFT = 0.5
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         points = run.validations
         if any("val_fgsm" not in line for line in points):
@@ -65,7 +65,7 @@ class RobustOverfitting(Signature):
 
     _EPOCHS = 5
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         points = run.validations
         best, now = _best(points), points[-1]
@@ -106,7 +106,7 @@ class NeverPart(Signature):
 
     _APART = 0.01
 
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """See ``Signature``."""
         values = [line["apart"] for line in run.validations if "apart" in line]
         if len(values) < 2:
@@ -128,7 +128,7 @@ def _best(points: Sequence[Line]) -> Line:
     return max(points, key=lambda line: line["val_pgd"])
 
 
-def _collapsed(run: Run) -> bool:
+def _collapsed(run: RunHistory) -> bool:
     try:
         return CatastrophicOverfitting().judge(run) is not None
     except Unjudged:

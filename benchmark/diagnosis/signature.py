@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from benchmark.records.schema import Measured
+from benchmark.records.schema import NetworkMeasurements
 
 Line = Mapping[str, float]
 
@@ -42,7 +42,7 @@ class Attacked:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunHistory:
     """What is known about a run, finished or in training.
 
     Attributes:
@@ -63,7 +63,7 @@ class Run:
     tasks: Mapping[str, Ball | None] = field(default_factory=dict)
     validated: Ball | None = None
     attacked: Sequence[Attacked] = ()
-    measured: Measured | None = None
+    measured: NetworkMeasurements | None = None
 
     @property
     def validations(self) -> list[Line]:
@@ -103,7 +103,7 @@ class Run:
             raise Unjudged("the method does not mix base learners")
 
     @property
-    def checkpoint(self) -> Measured:
+    def checkpoint(self) -> NetworkMeasurements:
         """The measurements with the checkpoint's networks. Raises Unjudged if there are none."""
         if self.measured is None:
             raise Unjudged("it needs the weights, but there is no checkpoint")
@@ -122,7 +122,7 @@ class Signature(ABC):
     remedy: ClassVar[str]
 
     @abstractmethod
-    def judge(self, run: Run) -> str | None:
+    def judge(self, run: RunHistory) -> str | None:
         """The evidence in numbers if ``run`` fails in this way, else None.
 
         Raises:

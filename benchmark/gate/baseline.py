@@ -66,7 +66,7 @@ class BaselineFigure(Config):
         return np.unpackbits(packed, count=self.n).astype(bool)
 
 
-class Run(Config):
+class GateRun(Config):
     """One run: its outcomes, and what its training log says of how it was trained.
 
     Attributes:
@@ -85,7 +85,7 @@ class Run(Config):
     passes: float = 0.0
 
 
-class Probe(Config):
+class ReferenceNetwork(Config):
     """The reference network: outcomes, and margins under attack.
 
     Attributes:
@@ -114,8 +114,8 @@ class Baseline(Config):
     reason: str
     scope: Scope
     environment: dict[str, Any]
-    runs: tuple[Run, ...]
-    probe: Probe
+    runs: tuple[GateRun, ...]
+    probe: ReferenceNetwork
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -165,7 +165,7 @@ def weights_path(path: Path) -> Path:
     return path.with_suffix(".pt")
 
 
-def run_of(cell: CellRecord, metrics: tuple[str, ...]) -> Run:
+def run_of(cell: CellRecord, metrics: tuple[str, ...]) -> GateRun:
     """What a baseline keeps of a run.
 
     Raises:
@@ -186,7 +186,7 @@ def run_of(cell: CellRecord, metrics: tuple[str, ...]) -> Run:
             if name.startswith(kind)
         }
 
-    return Run(
+    return GateRun(
         label=cell.label,
         seed=cell.seed,
         hash=cell.config_hash,

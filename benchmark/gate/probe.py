@@ -14,7 +14,7 @@ from benchmark.core.crafting import crafting
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.evaluation.evaluator import Evaluator
-from benchmark.gate.baseline import Probe, measured
+from benchmark.gate.baseline import ReferenceNetwork, measured
 from benchmark.metrics.metric import Metric
 from benchmark.metrics.outcomes import sample
 from benchmark.records.files import RunFiles
@@ -34,14 +34,14 @@ def probe(
     weights: str,
     seed: int = 0,
     evaluator: Evaluator,
-) -> Probe:
+) -> ReferenceNetwork:
     """Outcomes of ``metrics`` on the test split, and margins under its PGD attacks.
 
     A robust accuracy moves only where an image falls or stands; margins show an attack that got
     weaker on every image.
 
     Args:
-        of, weights: see ``Probe``.
+        of, weights: see ``ReferenceNetwork``.
         seed: added to the attacks' own.
     """
     names = tuple(metric.name for metric in metrics)
@@ -49,7 +49,7 @@ def probe(
         evaluator.evaluate(model, metrics, Path(folder))
         record = read_evaluation(Path(folder))
         outcomes = read_outcomes(RunFiles(Path(folder)).outcomes, record["metrics"])
-    return Probe(
+    return ReferenceNetwork(
         of=of,
         weights=weights,
         metrics=measured(record["metrics"], outcomes, names),

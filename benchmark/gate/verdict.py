@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.gate.baseline import Baseline, Probe, Run
+from benchmark.gate.baseline import Baseline, GateRun, ReferenceNetwork
 from benchmark.records.statistics import holm, mcnemar_exact
 
 # The chance of an alarm, over all comparisons of a check, where nothing changed.
@@ -70,7 +70,7 @@ class Verdict:
         return [item for item in self.comparisons if item.moved]
 
 
-def judge(baseline: Baseline, runs: Sequence[Run], probe: Probe | None) -> Verdict:
+def judge(baseline: Baseline, runs: Sequence[GateRun], probe: ReferenceNetwork | None) -> Verdict:
     """Compare ``runs``, of whatever seeds, and the reference network with ``baseline``.
 
     Raises:
@@ -86,7 +86,7 @@ def judge(baseline: Baseline, runs: Sequence[Run], probe: Probe | None) -> Verdi
     return Verdict(tuple(found), tuple(_causes([item for item in found if item.moved])))
 
 
-def _probed(before: Probe, now: Probe) -> Iterable[Comparison]:
+def _probed(before: ReferenceNetwork, now: ReferenceNetwork) -> Iterable[Comparison]:
     subject = f"reference network ({before.of})"
     for name, old in before.metrics.items():
         new = now.metrics[name]
@@ -128,7 +128,7 @@ def _probed(before: Probe, now: Probe) -> Iterable[Comparison]:
         )
 
 
-def _neighbours(before: Probe, now: Probe) -> Comparison:
+def _neighbours(before: ReferenceNetwork, now: ReferenceNetwork) -> Comparison:
     same = now.neighbours < max(10 * before.neighbours, _ROUNDING)
     return Comparison(
         "probe-neighbours",
@@ -143,7 +143,7 @@ def _neighbours(before: Probe, now: Probe) -> Comparison:
     )
 
 
-def _trained(baseline: Baseline, runs: Sequence[Run]) -> list[Comparison]:
+def _trained(baseline: Baseline, runs: Sequence[GateRun]) -> list[Comparison]:
     """Accuracies on the same images, and training losses: seeds are what varies.
 
     A two-sample t test of the seeds' figures with the spread pooled over methods (a method's own
@@ -174,7 +174,7 @@ def _trained(baseline: Baseline, runs: Sequence[Run]) -> list[Comparison]:
     return found
 
 
-def _by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def _by_label(runs: Sequence[GateRun]) -> dict[str, list[GateRun]]:
     labels = dict.fromkeys(run.label for run in runs)
     return {label: [run for run in runs if run.label == label] for label in labels}
 
@@ -225,17 +225,17 @@ def _of_seeds(
     )
 
 
-def _accuracies(runs: Sequence[Run], metric: str) -> list[float]:
+def _accuracies(runs: Sequence[GateRun], metric: str) -> list[float]:
     return [100 * float(run.metrics[metric].outcomes.mean()) for run in runs]
 
 
-def _identical(old: Sequence[Run], new: Sequence[Run], metric: str) -> bool:
+def _identical(old: Sequence[GateRun], new: Sequence[GateRun], metric: str) -> bool:
     """Whether every new run is, image by image, the baseline's run of its seed."""
     before = {run.seed: run.metrics[metric].bits for run in old}
     return all(before.get(run.seed) == run.metrics[metric].bits for run in new)
 
 
-def _check_same(old: Run, new: Run) -> None:
+def _check_same(old: GateRun, new: GateRun) -> None:
     if old.data != new.data:
         raise _changed("the data set")
     for name, measured in old.metrics.items():
@@ -257,7 +257,7 @@ def _changed(what: str) -> BenchmarkError:
     )
 
 
-def _exact(baseline: Baseline, runs: Sequence[Run]) -> list[Comparison]:
+def _exact(baseline: Baseline, runs: Sequence[GateRun]) -> list[Comparison]:
     """What is the same for every seed: mixing ratios, cost, and the configuration itself."""
     found = []
     first = {run.label: run for run in reversed(baseline.runs)}

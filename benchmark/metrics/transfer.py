@@ -24,7 +24,7 @@ from benchmark.metrics.metric import FORWARD, Context, Measured, Metric, Setup
 from benchmark.records.files import RunFiles
 
 
-class Source(Config):
+class TransferSource(Config):
     """The network that images are crafted on: a path, or ``{method: LABEL}``.
 
     Attributes:
@@ -45,7 +45,7 @@ class Source(Config):
         return {"path": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
-    def _check(self) -> Source:
+    def _check(self) -> TransferSource:
         if bool(self.path) == bool(self.method):
             raise ValueError(
                 "write the path of a trained run or of a checkpoint, or {method: LABEL} for a run "
@@ -77,7 +77,7 @@ class Transfer(Metric):
     """
 
     kind: Literal["transfer"] = "transfer"
-    source: Source
+    source: TransferSource
     threat: ThreatModel
 
     count_option = "--n-pgd"

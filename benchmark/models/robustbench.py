@@ -27,7 +27,7 @@ _INSTALL = "pip install 'generalist-bench[robustbench]'"
 _LOGGER = "auto-attack"
 
 
-class AutoAttack(pyautoattack.AutoAttack):
+class AutoAttackShim(pyautoattack.AutoAttack):
     """pyautoattack under the signature of the original package, which RobustBench calls.
 
     Departure: seed None means 0, not the time of day, so that a result can be reproduced.
@@ -114,8 +114,8 @@ def import_robustbench() -> ModuleType:
     if importlib.util.find_spec("robustbench") is None:
         raise BenchmarkError(f"robustbench is not installed; {_INSTALL}")
     if "autoattack" not in sys.modules and importlib.util.find_spec("autoattack") is None:
-        module = ModuleType("autoattack", AutoAttack.__doc__)
-        module.AutoAttack = AutoAttack  # type: ignore[attr-defined]
+        module = ModuleType("autoattack", AutoAttackShim.__doc__)
+        module.AutoAttack = AutoAttackShim  # type: ignore[attr-defined]
         module.state = pyautoattack.state  # type: ignore[attr-defined]
         sys.modules |= {"autoattack": module, "autoattack.state": pyautoattack.state}
     try:

@@ -274,7 +274,7 @@ class Training(_Chosen):
     val_images: Count
 
 
-class Paired(_Strict):
+class PairedAccuracies(_Strict):
     """Accuracies of two networks on the same images; ``error``: standard error of the gain."""
 
     first: Share
@@ -306,7 +306,7 @@ class Barrier(_Strict):
     ends: Annotated[list[Share], Field(min_length=2, max_length=2)]
 
 
-class Measured(_Strict):
+class NetworkMeasurements(_Strict):
     """``diagnosis.json``: what ``diagnose`` measured with the networks of a run's checkpoint, on
     held-out training images.
 
@@ -326,10 +326,10 @@ class Measured(_Strict):
     step: Count
     images: Annotated[int, Field(ge=1)]
     classes: Annotated[int, Field(ge=2)]
-    reestimated: dict[Literal["clean", "pgd"], Paired]
+    reestimated: dict[Literal["clean", "pgd"], PairedAccuracies]
     learners_step: Count | None
     robust: str | None
-    over_robust: dict[Literal["clean", "pgd"], Paired]
+    over_robust: dict[Literal["clean", "pgd"], PairedAccuracies]
     barriers: list[Barrier]
 
 
@@ -484,15 +484,19 @@ def write_training(directory: Path, content: Content) -> None:
     write_record(RunFiles(directory).training, Training, content)
 
 
-def read_measured(directory: Path) -> Measured:
+def read_measured(directory: Path) -> NetworkMeasurements:
     """A run's ``diagnosis.json``. Raises BenchmarkError: see ``read_record``."""
     remedy = "delete it and diagnose again"
-    return Measured.model_validate(read_record(RunFiles(directory).diagnosis, Measured, remedy))
+    return NetworkMeasurements.model_validate(
+        read_record(RunFiles(directory).diagnosis, NetworkMeasurements, remedy)
+    )
 
 
-def write_measured(directory: Path, measured: Measured) -> None:
+def write_measured(directory: Path, measured: NetworkMeasurements) -> None:
     """Write it. Raises BenchmarkError: see ``write_record``."""
-    write_record(RunFiles(directory).diagnosis, Measured, measured.model_dump(mode="json"))
+    write_record(
+        RunFiles(directory).diagnosis, NetworkMeasurements, measured.model_dump(mode="json")
+    )
 
 
 def read_model(directory: Path) -> dict[str, Any]:

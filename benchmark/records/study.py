@@ -18,7 +18,7 @@ from benchmark.records.keys import images_of, is_current
 from benchmark.records.outcomes import columns_of, read_outcomes
 from benchmark.records.schema import (
     Figures,
-    Measured,
+    NetworkMeasurements,
     read_configuration,
     read_environment,
     read_evaluation,
@@ -55,7 +55,7 @@ class CellRecord:
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     outcomes: pd.DataFrame | None = None
-    measured: Measured | None = None
+    measured: NetworkMeasurements | None = None
 
     @property
     def slug(self) -> str:

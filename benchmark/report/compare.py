@@ -34,11 +34,11 @@ class ComparedMetric:
         n: images that both runs were measured on.
         first, second: accuracies on those, in [0, 1].
         difference, low, high: first minus second with its 95 % bootstrap interval over images.
-        only_first, only_second: images that one run alone has right.
+        only_first, only_second: numbers of images that only one run classifies correctly.
             These and the interval are None for a metric without one outcome per test image.
-        p: exact McNemar test, adjusted after Holm over the metrics of the comparison; None for a
-            row that repeats another on fewer images, to be read beside the next one.
-        verdict: in words, with the n that a difference of this size would need.
+        p: exact McNemar test, adjusted (Holm) over the metrics of the comparison; None for a
+            row that repeats another on fewer images, for comparison with the next row.
+        verdict: a sentence, with the n that a difference of this size would need.
         limit: the fewest images that a trial run was restricted to; None if neither was.
     """
 
@@ -111,12 +111,12 @@ def compare(first: Path, second: Path) -> list[ComparedMetric]:
 
 
 def _judges_once(cell: CellRecord, metric: str) -> bool:
-    """Whether each test image has one outcome, so that another run's can be paired with it."""
+    """Whether each test image has one outcome, so that it can be paired with another run's."""
     return cell.outcomes is not None and metric in cell.outcomes
 
 
 def _untested(a: CellRecord, b: CellRecord, metric: str, limit: int | None) -> ComparedMetric:
-    """Two figures that no test over images can tell apart."""
+    """Two figures that cannot be compared by a test over images."""
     one, other = a.metrics[metric], b.metrics[metric]
     better = "larger" if one["higher_is_better"] else "smaller"
     return ComparedMetric(
@@ -184,7 +184,7 @@ def _row(
 
 
 def _undertrained(a: CellRecord, b: CellRecord) -> list[tuple[str, str]]:
-    """("first", why), ("second", why) of runs from which nothing is concluded."""
+    """("first", why), ("second", why) for runs from which no conclusion is drawn."""
     found = (("first", undertrained([a])), ("second", undertrained([b])))
     return [(place, why) for place, why in found if why]
 
@@ -196,8 +196,8 @@ def limit_of(cell: CellRecord) -> int | None:
 
 
 def warnings(first: Path, second: Path) -> list[str]:
-    """What a reader of the comparison must know of each run: trial runs, other training data,
-    under-trained ones, and findings of the reliability checks."""
+    """What a reader of the comparison must know about each run: whether it is a trial run, had
+    other training data or is under-trained, and findings of the reliability checks."""
     lines = []
     for path in dict.fromkeys((first, second)):
         cell = read_run(path)
@@ -212,7 +212,7 @@ def warnings(first: Path, second: Path) -> list[str]:
 
 
 def _settings(cell: CellRecord, metric: str) -> dict[str, Any]:
-    """All but which images were chosen: the shared ones are compared."""
+    """All settings except the choice of images, since only shared images are compared."""
     settings = cell.metrics[metric]["settings"]
     return {key: value for key, value in settings.items() if key not in ("n", "seed", "name")}
 

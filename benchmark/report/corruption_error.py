@@ -1,7 +1,8 @@
 """Mean corruption error: errors under corruption relative to those of a reference network.
 
-Hendrycks & Dietterich, 1903.12261, section 4.3. The reference (AlexNet in the paper) is the user's:
-without its errors there is no mCE. All errors are fractions; published mCE are percent.
+Hendrycks & Dietterich, 1903.12261, section 4.3. The user gives the errors of the reference network
+(AlexNet in the paper); without them there is no mCE. All errors are fractions, while published mCE
+are in per cent.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def mean_corruption_error(errors: Errors, reference: Reference) -> float:
 def relative_corruption_errors(
     errors: Errors, clean: float, reference: Reference
 ) -> dict[str, float]:
-    """CE_c of the rises above the clean error: sum_s (E_{s,c} - E_clean), likewise divided.
+    """CE_c of the increases over the clean error: sum_s (E_{s,c} - E_clean), divided by the same
+    sum of the reference.
 
     Args:
         clean: the model's error on clean images.
@@ -69,7 +71,7 @@ def relative_corruption_errors(
         if known <= 0:
             raise DataError(
                 f"{name} does not raise the reference's error above its {reference.clean:g} on "
-                "clean images, so there is nothing to be relative to; correct the reference file"
+                "clean images, so no relative error can be computed; correct the reference file"
             )
         rises[name] = (_sum(errors[name]) - len(LEVELS) * clean) / known
     return rises

@@ -26,7 +26,7 @@ def corruption_tables(
     """A table for each metric whose records hold accuracies corruption by corruption.
 
     Args:
-        undertrained: method to reason, for methods of which nothing is concluded.
+        undertrained: method to reason, for methods from which no conclusion is drawn.
         reference: CSV of a reference network's errors, see ``corruption_error``.
 
     Raises:
@@ -72,14 +72,14 @@ def _table(
         + (f"; corrupted images {' and '.join(sources)}." if sources else ".")
     ]
     errors: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    # The reference's errors are those of images that nobody attacked.
+    # The reference's errors are on images that were not attacked.
     if reference is not None and not any(d.get("threat") for d in details):
         errors = _error_rows(suite, metric, methods, reference)
         notes.append(
-            f"mCE (1903.12261, section 4.3): error relative to the network of {reference.name}, in "
-            "per cent; lower is better."
+            f"mCE (1903.12261, section 4.3): error relative to the reference network in "
+            f"{reference.name}, in per cent; lower is better."
             + (
-                " Its errors should be on images corrupted likewise."
+                " Its errors should be on images that were corrupted in the same way."
                 if "generated" in sources
                 else ""
             )

@@ -1,22 +1,24 @@
 """Fronts: settings of a method that trade clean for robust accuracy, compared as a whole.
 
-A single setting says little about a method with a knob: another setting of a rival may be better on
-both axes. So a suite names *fronts* (``SuiteConfig.fronts``), each with the labels of its settings.
+A single setting says little about a method with a hyper-parameter for the trade-off: another
+setting of a rival may be better on both axes. So a suite names *fronts* (``SuiteConfig.fronts``),
+each with the labels of its settings.
 
-**The hull.** Between two networks every mixture of their accuracies can be had, by choosing one of
-the two at random for each image (an attack that fools a mixture has to fool at least one of them,
-so the robust accuracy is no lower than the mixture of the two). A front therefore is the upper
-concave hull of its points.
+**The hull.** Every mixture of the accuracies of two networks can be reached by choosing one of the
+two at random for each image (an attack that fools a mixture has to fool at least one of them, so
+the robust accuracy is no lower than the mixture of the two). Therefore a front is the upper concave
+hull of its points.
 
-**Distance of a point from a front**: Euclidean, to the nearest point of the hull; positive outside
-of what the front attains. Interval and p are those of a paired contrast over images and seeds
-(``statistics.paired_contrast``), the hull's facet taken as given (delta method). Hulls are maxima
-of noisy figures, so a rival's lies a little too high: the error is against the method that is
-tested.
+**Distance of a point from a front**: Euclidean, to the nearest point of the hull; positive if the
+front does not reach the point. Interval and p are those of a paired contrast over images and seeds
+(``statistics.paired_contrast``), with the hull's facet taken as fixed (delta method). Hulls are
+maxima of noisy figures, so the hull of a rival is a little too high; this error works against the
+method that is tested.
 
 **Hypervolume**: the area that a front's own points dominate above a reference point (moocore; no
-hull). Its interval, and that of a difference of two, is a paired bootstrap over images and seeds.
-k seeds are drawn k - 1 times, which makes up for the spread that a bootstrap of few lacks.
+hull). Its interval, and that of a difference of two, comes from a paired bootstrap over images and
+seeds. Of k seeds, k - 1 are drawn each time, which corrects for the fact that a bootstrap of few
+seeds underestimates their spread.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ Plane = tuple[float, float]
 
 
 def front_planes(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[FrontPlane, ...]:
-    """The fronts of a suite under each main attack; methods in ``undertrained`` are left out."""
+    """The fronts of a suite under each main attack, without methods in ``undertrained``."""
     planes = (_plane(suite, metric, undertrained) for metric in main_attacks(suite))
     return tuple(plane for plane in planes if plane is not None)
 
@@ -117,7 +119,7 @@ def _plane(suite: SuiteRecord, metric: str, undertrained: Collection[str]) -> Fr
     by_seed = measured.accuracies()
     at = {label: i for i, label in enumerate(labels)}
     means = by_seed.mean(axis=2)
-    # Below the worst of all points, in whole per cent, so that every point counts.
+    # Below the worst of all points, in whole per cent, so that every point dominates some area.
     reference = (
         math.floor(100 * float(means[:, 0].min()) - 1e-9) / 100,
         math.floor(100 * float(means[:, 1].min()) - 1e-9) / 100,
@@ -175,8 +177,8 @@ def _ends(draws: np.ndarray, value: float) -> Plane:
 def hull(found: Sequence[Plane]) -> list[int]:
     """Indices of the upper concave hull of points, by rising clean accuracy.
 
-    From the point with the highest robust accuracy to that with the highest clean accuracy; what a
-    mixture of two others dominates is left out.
+    It goes from the point with the highest robust accuracy to that with the highest clean accuracy,
+    without points that a mixture of two others dominates.
     """
     kept: list[int] = []
     for i in pareto(found):
@@ -197,7 +199,7 @@ class Nearest:
 
     Attributes:
         normal: unit vector to the upper right, along which the distance is taken.
-        beyond: the point lies beyond an end of the hull, where there is nothing to compare with.
+        beyond: the point is beyond an end of the hull, where it cannot be compared.
     """
 
     distance: float
@@ -233,7 +235,7 @@ def nearest(point: Plane, vertices: Sequence[Plane]) -> Nearest:
 def _distances(
     own: Sequence[Front], rivals: Sequence[Front], measured: _Measured, at: Mapping[str, int]
 ) -> Mapping[tuple[str, str], FrontCell]:
-    """(label of a Generalist, rival front) to its distance, p adjusted after Holm over all."""
+    """(label of a Generalist, rival front) to its distance; p is adjusted (Holm) over all."""
     results: dict[tuple[str, str], Paired | None] = {}
     for front in own:
         for label, point in front.points:
@@ -268,7 +270,7 @@ def _distance(
 def _differences(
     own: Sequence[Front], rivals: Sequence[Front], volumes: Mapping[str, np.ndarray]
 ) -> Mapping[tuple[str, str], FrontCell]:
-    """(Generalist front, rival front) to the difference of hypervolumes, p after Holm."""
+    """(Generalist front, rival front) to the difference of hypervolumes; p is adjusted (Holm)."""
     found: dict[tuple[str, str], tuple[Interval, float]] = {}
     for front in own:
         for rival in rivals:
@@ -285,7 +287,7 @@ def _differences(
 
 
 def front_sentences(planes: Sequence[FrontPlane]) -> list[str]:
-    """Per plane and Generalist front, how it stands against the best rival front."""
+    """For each plane and Generalist front, a comparison with the best rival front."""
     sentences = []
     for plane in planes:
         rivals = [front for front in plane.fronts if front.family != GENERALIST]
@@ -299,7 +301,7 @@ def front_sentences(planes: Sequence[FrontPlane]) -> list[str]:
             ends = f"[{area(cell.interval.low)}, {area(cell.interval.high)}]"
             sentences.append(
                 f"{front.name}, clean/{plane.title}: its front {verdict} the best rival front, "
-                f"{best.name} (hypervolume {area(front.hypervolume.value)} against "
+                f"{best.name} (hypervolume {area(front.hypervolume.value)} and "
                 f"{area(best.hypervolume.value)}, difference {area(cell.interval.value)} {ends}, "
                 f"{p_text(cell.p)}). {_counts(plane, front, best)} ({plane.where})."
             )
@@ -307,25 +309,26 @@ def front_sentences(planes: Sequence[FrontPlane]) -> list[str]:
 
 
 def told(cell: FrontCell) -> bool:
-    """Whether a difference is more than noise, and would be seen in print."""
+    """Whether a difference is more than noise, and visible in the printed digits."""
     return cell.interval is not None and cell.p <= ALPHA and abs(cell.interval.value) >= VISIBLE
 
 
 def _larger_or_smaller(cell: FrontCell) -> str:
     assert cell.interval is not None
     if cell.p > ALPHA:
-        return "is not told apart from"
-    return "dominates more than" if cell.interval.value > 0 else "dominates less than"
+        return "does not differ detectably from"
+    larger = "more" if cell.interval.value > 0 else "less"
+    return f"dominates {larger} area than"
 
 
 def _counts(plane: FrontPlane, front: Front, rival: Front) -> str:
-    """How many of the points lie above, below and near the rival's front."""
+    """How many of the points are above, below and near the rival's front."""
     cells = [plane.distances[label, rival.name] for label, _ in front.points]
     values = [c.interval.value for c in cells if c.interval is not None and told(c)]
     above, below = sum(d > 0 for d in values), sum(d < 0 for d in values)
     beyond = sum(c.interval is None for c in cells)
     parts = [f"{above} above that front", f"{below} below it"]
-    parts.append(f"{len(cells) - above - below - beyond} not told apart from it")
+    parts.append(f"{len(cells) - above - below - beyond} not detectably different from it")
     if beyond:
         parts.append(f"{beyond} beyond its ends")
     return f"Of its {len(cells)} settings, {', '.join(parts[:-1])} and {parts[-1]}"

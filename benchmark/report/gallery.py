@@ -1,4 +1,4 @@
-"""The images that an evaluation left to look at."""
+"""The gallery: a few images of an evaluation, to look at."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmark.report.texts import NORMS
 
 def gallery_of(suite: SuiteRecord) -> Gallery | None:
     """The galleries of each method's first seed that has one; None if no record has one."""
-    found: dict[str, tuple[CellRecord, Images]] = {}
+    found: dict[str, tuple[CellRecord, GalleryImages]] = {}
     for method in suite.methods:
         for cell in suite.evaluated(method):
             if (one := read_images(cell)) is not None:
@@ -61,20 +61,20 @@ def gallery_of(suite: SuiteRecord) -> Gallery | None:
     )
 
 
-def _gallery_caption(one: Images, seeds: set[int]) -> str:
+def _gallery_caption(one: GalleryImages, seeds: set[int]) -> str:
     (norm, eps), stride = one.about["ball"], int(one.about["stride"])
     return (
-        f"The first test image of each class shown, whatever became of it; seed "
+        f"The first test image of each class shown, independent of its outcome; seed "
         f"{' or '.join(map(str, sorted(seeds)))}, {one.about['title']} "
         f"({NORMS.get(norm, norm)}, eps {eps}). Below each "
-        "image what the model says, before → after the attack where that differs. In a "
-        "perturbation grey is no change, and the largest change has full contrast."
+        "image is the model's prediction, before → after the attack if they differ. In a "
+        "perturbation, grey means no change, and the largest change has full contrast."
         + (f" Every {stride}th pixel is shown." if stride > 1 else "")
     )
 
 
 @dataclass(frozen=True)
-class Images:
+class GalleryImages:
     """The images of a run; see ``benchmark.evaluation.gallery``.
 
     Attributes:
@@ -92,13 +92,14 @@ class Images:
 
     @property
     def perturbation(self) -> np.ndarray:
-        """Grey is no change; the largest of each image has full contrast. uint8 [n, 3, s, s]."""
+        """Perturbations, uint8 [n, 3, s, s]: grey means no change, and the largest change of each
+        image has full contrast."""
         difference = self.adversarial.astype(float) - self.clean
         largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
         return np.asarray(128 + 127 * difference / np.maximum(largest, 1)).round().astype(np.uint8)
 
 
-def read_images(cell: CellRecord) -> Images | None:
+def read_images(cell: CellRecord) -> GalleryImages | None:
     """The gallery of the cell's evaluated weights; None if there is none.
 
     Raises:
@@ -110,9 +111,9 @@ def read_images(cell: CellRecord) -> Images | None:
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = {key: np.asarray(found[key]) for key in found.files}
-        images = Images(json.loads(str(arrays.pop("about"))), **arrays)
+        images = GalleryImages(json.loads(str(arrays.pop("about"))), **arrays)
         current = images.about["model"] in weights(cell.evaluation)
-    # numpy and zipfile have errors of their own for every way in which a file can be damaged
+    # numpy and zipfile raise exceptions of several classes for a damaged file
     except Exception as error:
         raise BenchmarkError(
             f"{path} is damaged ({type(error).__name__}); delete it and evaluate again"

@@ -1,10 +1,10 @@
-"""Names beside points and lines, where they cover nothing.
+"""Writes names beside points and lines, where they do not cover anything.
 
 Two libraries were tried on the trade-off plots of the recorded studies. adjustText 1.4 writes names
-over each other where points are close, and beyond the axes. textalloc 1.2 takes an error bar for as
-much of an obstacle as a marker: with the bars given, names land far from their points behind long
-crossing lines, and without them names cover other points' bars and leave the axes. What is
-here keeps all names apart and in the axes, and avoids error bars where that costs no distance.
+over each other where points are close, and outside of the axes. textalloc 1.2 treats an error bar
+as an obstacle like a marker: if it is given the bars, it puts names far from their points, with
+long crossing lines; if not, names cover other points' bars and leave the axes. The code here keeps
+all names separate and inside the axes, and avoids error bars if that does not increase distances.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def place_labels(
     lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
     size: float = 6,
 ) -> None:
-    """Write each text beside its point where it covers no text, marker or error bar.
+    """Write each text beside its point, where it covers no text, marker or error bar.
 
-    Greedy: points with the most neighbours first; places are tried on growing rings, and the one
-    with the least overlap wins. A text off its point's side gets a thin leader.
+    The algorithm is greedy: it starts with the points that have the most neighbours, tries places
+    on growing rings around each point, and takes the place with the least overlap. A text that is
+    not next to its point gets a thin line to it.
 
     Args:
         bars: (x low, x high, y low, y high) of each point's error bars, in data units.
@@ -169,7 +170,8 @@ def end_labels(
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Values moved to lie ``gap`` apart within [low, high] if they fit there, order kept."""
+    """The values, moved so that they are at least ``gap`` apart within [low, high] if they fit
+    there, in the same order."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     blocks: list[tuple[float, int]] = []  # (centre, count): neighbours too close are pooled
     for i in order:

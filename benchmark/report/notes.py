@@ -1,4 +1,4 @@
-"""How to read a report: what was measured how, what is missing, and what is doubtful."""
+"""How to read a report: how figures were measured, what is missing, and what is doubtful."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
         + (" ± is the sample standard deviation over seeds." if several else ""),
         "Brackets: 95 % interval; "
         + (
-            "several seeds: for new seeds and new images, one seed: Wilson (new images only, says "
-            "nothing about other seeds)."
+            "with several seeds for new seeds and new images; with one seed (Wilson) for new "
+            "images only: it says nothing about other seeds."
             if several
-            else "one seed, so Wilson: for new images, nothing about other seeds."
+            else "with one seed (Wilson), for new images only: it says nothing about other seeds."
         ),
-        "Bold: highest of its column, its interval overlapped by no other. Italic: highest, but "
-        "overlapped by at least one other.",
+        "Bold: best of its column, and its interval overlaps no other. Italic: best, but its "
+        "interval overlaps at least one other.",
     ]
     if any(s.partial for s in table.summaries):
         lines.append(
-            "In brackets in a cell: how many of the method's runs have the figure, and of how many "
-            "images it is, where that is less than elsewhere."
+            "In brackets in a cell: how many of the method's runs have the figure, and on how many "
+            "images it was measured, if that is fewer than in the rest of the row or column."
         )
     data = dict.fromkeys(
         note for c in done for note in nested(c.evaluation, "dataset", "notes") or ()
@@ -50,13 +50,13 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
         if column.on_images_of:
             weaker, attack = (title(suite, name) for name in column.on_images_of)
             lines.append(
-                f"{column.title}: {weaker} on the images of {attack}; compare {attack} with this."
+                f"{column.title}: {weaker} on only the images of {attack}, to be compared with it."
             )
     if any(s.these is not None for s in table.summaries):
         lines.append(
-            "Estimate: first the interval for new images, which holds the choice of the test "
-            "images and of the sample among them; then, after a semicolon, the one for these test "
-            "images, which holds the sample alone."
+            "Estimate: first the interval for new images, over the choice of the test images and "
+            "of the sample among them; then, after a semicolon, the interval for these test "
+            "images, over the choice of the sample only."
         )
     for metric in suite.metrics():
         cells = [c for c in done if c.accuracy(metric) is not None]
@@ -73,8 +73,8 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
     )
     if authors:
         lines.append(
-            f"Recipe: optimiser and schedule of the method's authors for {', '.join(authors)}; the "
-            "suite's common ones for the others."
+            f"Recipe: {', '.join(authors)} with the optimiser and schedule of the method's "
+            "authors; the others with the suite's common ones."
         )
     lines += _checkpoint_lines(done)
     precisions = _values(done, lambda c: nested(c.config, "train", "precision"))
@@ -87,8 +87,8 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
         begun = dict.fromkeys(c.label for c in done if c.training.get("trained"))
         if begun:
             lines.append(
-                f"{', '.join(begun)}: begun from or taught by trained networks, whose training is "
-                "not in Grad. passes."
+                f"{', '.join(begun)}: started from, or learned from, trained networks, whose "
+                "training is not included in Grad. passes."
             )
     lines += reliability_lines(suite)
     lines += undertrained_lines({r.method: r.undertrained for r in table.rows if r.undertrained})
@@ -99,7 +99,7 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
 
 
 def _checkpoint_lines(done: Sequence[CellRecord]) -> list[str]:
-    """How the evaluated checkpoints were chosen, and what a chosen one had not reached."""
+    """How the evaluated checkpoints were chosen, and whether one missed the rule's floor."""
     rules = _values(done, lambda c: c.training.get("checkpoint_rule"))
     floors = " or ".join(_values(done, lambda c: c.training.get("selection_floor")))
     meaning = {rule: text.format(floor=floors) for rule, text in RULES.items()}
@@ -111,7 +111,7 @@ def _checkpoint_lines(done: Sequence[CellRecord]) -> list[str]:
     missed = [f"{c.label} seed {c.seed}" for c in done if c.training.get("floor_missed")]
     if missed:
         lines.append(
-            f"No checkpoint was at least {floors} clean, so best-sum chose among all: "
+            f"No checkpoint had a clean accuracy of {floors} or more, so best-sum chose among all: "
             f"{', '.join(missed)}."
         )
     return lines
@@ -138,12 +138,12 @@ def limit_warning(suite: SuiteRecord) -> str:
         return ""
     return (
         f"WARNING: limit = {suite.limit} was used: only a part of {suite.dataset or 'the data set'}"
-        " was loaded. A trial run, not a result."
+        " was used. This is a trial run, not a result."
     )
 
 
 def missing_line(suite: SuiteRecord) -> str:
-    """Which planned cells have no result, and how far they are; or nothing."""
+    """Which planned cells have no result, and their state; or nothing."""
     cells = suite.missing()
     if not cells:
         return ""
@@ -160,5 +160,5 @@ _PROGRESS = {
 
 
 def _values(cells: Iterable[CellRecord], read: Callable[[CellRecord], Any]) -> list[str]:
-    """Distinct values over the cells as text, in order of appearance, unknown ones left out."""
+    """Distinct values over the cells as text, in order of appearance, without unknown ones."""
     return list(dict.fromkeys(str(v) for c in cells if (v := read(c)) is not None))

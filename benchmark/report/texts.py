@@ -1,4 +1,4 @@
-"""How figures are written, alike in all renderers, and sentences that two of them have."""
+"""How figures are written in all renderers, and sentences that several renderers use."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from benchmark.report.study_model import Cost, Findings, Summary
 NOTHING = "No cell has been evaluated yet."
 LINE_TITLE = "Generalist against the trade-off line"
 LINE_HEAD = (
-    "In brackets: distance from the line at right angles in "
-    "percentage points, positive = better, with its 95 % interval, and p adjusted after Holm over "
-    "these tests."
+    "Perpendicular distance from the line in "
+    "percentage points, positive = better, with its 95 % interval, and p adjusted by Holm's method "
+    "over these tests."
 )
 FRONTS_TITLE = "Fronts of Generalist against those of other methods"
 FRONTS_HEAD = (
-    "Hypervolumes are areas in squared percentage points, with 95 % intervals; p is adjusted after "
-    "Holm. Every distance is in fronts.md."
+    "Hypervolumes are areas in squared percentage points, with 95 % intervals; p is adjusted by "
+    "Holm's method. All distances are in fronts.md."
 )
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
 

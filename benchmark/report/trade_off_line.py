@@ -27,9 +27,9 @@ class LineTest:
     """A method against the straight line through two others in the clean-versus-robust plane.
 
     Attributes:
-        distance: right-angled distance in accuracy, positive on the better (upper right) side.
+        distance: perpendicular distance in accuracy, positive on the better (upper right) side.
         share: where the foot of the perpendicular lies; 0 at the first anchor, 1 at the second.
-        where: images and seeds in words.
+        where: numbers of images and seeds, as text.
     """
 
     method: str
@@ -41,7 +41,7 @@ class LineTest:
 
 
 def find_method(suite: SuiteRecord, name: str) -> str | None:
-    """The label equal to ``name``, else the first label of the method of that name."""
+    """The label equal to ``name``, else the first label of a row with the method ``name``."""
     if name in suite.methods:
         return name
     return next((c.label for c in suite.cells if c.method == name), None)
@@ -58,7 +58,7 @@ def line_test(
     (delta method); the errors of all three points are in it.
 
     Returns:
-        The test, or the reason why there is none.
+        The test, or the reason why no test is possible.
     """
     first, second = anchors
     columns = [
@@ -69,7 +69,7 @@ def line_test(
     found = shared_outcomes(suite, columns)
     if found is None:
         return "per-image outcomes are absent or come from different test sets"
-    # all three points on the same images, although an attack may have met fewer than there are
+    # all three points on the same images, since an attack may have been run on fewer than there are
     a, j, g = np.array([part.mean() for part in found]).reshape(3, 2)
     along = j - a
     if along[0] * along[1] >= 0:
@@ -112,8 +112,8 @@ def line_sentences(suite: SuiteRecord, undertrained: Collection[str]) -> list[st
             elif not 0 <= result.share <= 1:
                 end = result.anchors[result.share > 1]
                 failures.append(
-                    f"{plane}: lies beyond the end of {_line(result)} at {end}, where there is "
-                    f"nothing to compare with ({result.where})."
+                    f"{plane}: beyond the end of {_line(result)} at {end}, so it cannot be "
+                    f"compared with the line ({result.where})."
                 )
             else:
                 tests.append(result)
@@ -130,7 +130,8 @@ def line_sentences(suite: SuiteRecord, undertrained: Collection[str]) -> list[st
 def _first_line(
     suite: SuiteRecord, method: str, base: str, anchors: Sequence[str], metric: str
 ) -> LineTest | str:
-    """The test against the line to the first of ``anchors`` that makes one, or why none does."""
+    """The test against the line to the first of ``anchors`` with which one is possible, or the
+    reasons why none is."""
     reasons = []
     for anchor in anchors:
         result = line_test(suite, method, (base, anchor), metric)
@@ -159,5 +160,9 @@ def _line_sentence(suite: SuiteRecord, test: LineTest, p: float) -> str:
     plane = f"{test.method}, clean/{title(suite, test.metric)}"
     if p <= ALPHA and abs(d.value) >= VISIBLE:
         side = "above" if d.value >= 0 else "below"
-        return f"{plane}: lies {side} {_line(test)} ({figures}; {test.where})."
-    return f"{plane}: no difference detected from {_line(test)} at {test.where} ({figures})."
+        away = f"{points(abs(d.value))} points {side} {_line(test)}"
+        return f"{plane}: {away} (perpendicular distance {figures}; {test.where})."
+    return (
+        f"{plane}: no difference from {_line(test)} detected (perpendicular distance {figures}; "
+        f"{test.where})."
+    )

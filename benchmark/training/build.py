@@ -29,7 +29,7 @@ from benchmark.models.architecture import MODELS
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
 from benchmark.training.trained import TrainedWeights, left_fresh
-from benchmark.training.views import TrainingPrecision
+from benchmark.training.views import ModelPrecision
 
 # Number of clean training images for re-estimating BatchNorm statistics.
 _CALIBRATION_IMAGES = 4096
@@ -118,7 +118,7 @@ def build_method(
     def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
         return _build_network(config, data, device, mesh, init, model)
 
-    precision = TrainingPrecision(config.train.precision, device)
+    precision = ModelPrecision(config.train.precision, device)
     method = config.recipe.build(
         Setting(
             new_model=new_model,

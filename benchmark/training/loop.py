@@ -26,7 +26,7 @@ from benchmark.training.random_state import RandomState
 from benchmark.training.selection import save_deployed, select, weights_path
 from benchmark.training.state import TrainingState, resume, save
 from benchmark.training.trained import TrainedWeights
-from benchmark.training.views import TrainingPrecision
+from benchmark.training.views import ModelPrecision
 from benchmark.training.watch import Watch
 
 # Seconds between checkpoints, so a killed run loses no more. Every validation writes one too.
@@ -69,7 +69,7 @@ class Trainer:
             raise ConfigError(f"train.precision = tf32 is for CUDA devices, not for {device.type}")
         self.config, self.data, self.directory, self.device = config, data, directory, device
         self._reporter = progress or Progress(quiet=True)
-        self._precision = TrainingPrecision(config.train.precision, device)
+        self._precision = ModelPrecision(config.train.precision, device)
         self._ranks = ranks
         self._mesh = connect_processes(config, data, device, ranks, learner_groups)
         # It seeds torch's global generator, so it must come before the method is built.

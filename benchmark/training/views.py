@@ -37,7 +37,7 @@ class _PlainAutocast(PlainView):
         return Autocast(super().__enter__(), self._device_type)
 
 
-class TrainingPrecision:
+class ModelPrecision:
     """How training runs its networks: fp32, TF32 kernels, or bf16 autocast with fp32 weights."""
 
     def __init__(self, name: str, device: torch.device) -> None:

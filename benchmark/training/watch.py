@@ -8,7 +8,7 @@ from typing import Any
 from benchmark.config.suite import TrainConfig
 from benchmark.data.dataset import Dataset
 from benchmark.diagnosis.live import LIVE
-from benchmark.diagnosis.signature import Line, Run, Unjudged
+from benchmark.diagnosis.signature import Line, RunHistory, Unjudged
 
 
 class Watch:
@@ -34,7 +34,7 @@ class Watch:
         self._lines.append(line)
         if "val_pgd" not in line:
             return []
-        run = Run(self._lines, self._images, self._classes)
+        run = RunHistory(self._lines, self._images, self._classes)
         known = {warning["name"] for warning in self.raised}
         new = []
         for signature in LIVE:

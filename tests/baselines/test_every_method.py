@@ -26,7 +26,7 @@ from benchmark.core.config import config_hash
 from benchmark.core.method import Method, Recipe, family_of, make_recipe
 from benchmark.core.objective import METHODS, is_objective
 from benchmark.core.setting import Setting
-from benchmark.training.views import TrainingPrecision
+from benchmark.training.views import ModelPrecision
 
 LEARNERS = [
     {"name": "a", "objective": "natural"},
@@ -140,7 +140,7 @@ def run(method: Method, start: int, stop: int) -> list[dict[str, Tensor]]:
     return [method.update(data[step], step / STEPS) for step in range(start, stop)]
 
 
-@pytest.mark.parametrize("view", [None, TrainingPrecision("fp32", torch.device("cpu")).view])
+@pytest.mark.parametrize("view", [None, ModelPrecision("fp32", torch.device("cpu")).view])
 @pytest.mark.parametrize("name", NAMES)
 def test_kill_and_resume_is_bit_identical(name: str, view: Any) -> None:
     """A run continued from its state equals one that never stopped, redistribution included."""

@@ -17,10 +17,10 @@ from benchmark.core.learner import Learner
 from benchmark.core.method import SingleLearner
 from benchmark.core.setting import PlainView
 from benchmark.core.threat import DEFAULT_THREATS
-from benchmark.training.views import TrainingPrecision
+from benchmark.training.views import ModelPrecision
 
 MODES: tuple[BatchNormMode, ...] = ("eval", "batch")
-FP32 = TrainingPrecision("fp32", torch.device("cpu"))
+FP32 = ModelPrecision("fp32", torch.device("cpu"))
 
 
 def mixed_net() -> nn.Module:

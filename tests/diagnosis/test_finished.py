@@ -11,8 +11,14 @@ from tiny_suites import cli, contents, write_suite
 
 from benchmark.diagnosis.finished import FINISHED, LossBarrier, NoBetterThanLearner, StaleBatchNorm
 from benchmark.diagnosis.live import LIVE
-from benchmark.diagnosis.signature import Run, Unjudged
-from benchmark.records.schema import Barrier, Measured, Paired, read_training, write_training
+from benchmark.diagnosis.signature import RunHistory, Unjudged
+from benchmark.records.schema import (
+    Barrier,
+    NetworkMeasurements,
+    PairedAccuracies,
+    read_training,
+    write_training,
+)
 from benchmark.records.study import read_suite
 from benchmark.report.failures import failure_lines
 from benchmark.training import checkpoint
@@ -195,15 +201,17 @@ def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     assert "holds neither a suite" in called.err
 
 
-def measured(**changes: Any) -> Run:
+def measured(**changes: Any) -> RunHistory:
     """A run of ten classes, of whose checkpoint these were measured."""
-    same = Paired(first=0.5, second=0.5, error=0.0)
+    same = PairedAccuracies(first=0.5, second=0.5, error=0.0)
     values: dict[str, Any] = {
         "step": 10, "images": 500, "classes": 10, "reestimated": {"clean": same, "pgd": same},
         "learners_step": 9, "robust": "linf", "over_robust": {"clean": same, "pgd": same},
         "barriers": [],
     }  # fmt: skip
-    return Run([{"mix/a": 0.5}], 500, 10, measured=Measured(**{**values, **changes}))
+    return RunHistory(
+        [{"mix/a": 0.5}], 500, 10, measured=NetworkMeasurements(**{**values, **changes})
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,14 +219,14 @@ def measured(**changes: Any) -> Run:
 )
 def test_a_mixture_must_be_above_its_learner(gain: float, error: float, found: bool) -> None:
     pairs = {
-        "clean": Paired(first=0.5, second=0.5 + gain, error=error),
-        "pgd": Paired(first=0.3, second=0.2, error=0.01),
+        "clean": PairedAccuracies(first=0.5, second=0.5 + gain, error=error),
+        "pgd": PairedAccuracies(first=0.3, second=0.2, error=0.01),
     }
     assert bool(NoBetterThanLearner().judge(measured(over_robust=pairs))) == found
 
 
 def test_too_few_images_tell_nothing() -> None:
-    wide = Paired(first=0.5, second=0.51, error=0.02)
+    wide = PairedAccuracies(first=0.5, second=0.51, error=0.02)
     with pytest.raises(Unjudged, match="500 validation images are too few"):
         NoBetterThanLearner().judge(measured(over_robust={"clean": wide, "pgd": wide}))
 
@@ -236,7 +244,7 @@ def test_a_barrier_is_high_and_sure(excess: float, error: float, found: bool) ->
 
 def test_statistics_are_stale_if_new_ones_help() -> None:
     for second, found in ((0.6, True), (0.52, False), (0.4, False)):
-        pair = Paired(first=0.5, second=second, error=0.01)
+        pair = PairedAccuracies(first=0.5, second=second, error=0.01)
         assert bool(StaleBatchNorm().judge(measured(reestimated={"clean": pair}))) == found
 
 

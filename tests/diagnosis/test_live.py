@@ -20,7 +20,7 @@ from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.diagnosis.diagnose import diagnose
 from benchmark.diagnosis.live import CatastrophicOverfitting, NeverPart, RobustOverfitting
-from benchmark.diagnosis.signature import Run, Unjudged
+from benchmark.diagnosis.signature import RunHistory, Unjudged
 from benchmark.records.schema import read_training
 from benchmark.records.study import read_suite
 from benchmark.training import loop
@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 HEALTHY = ("quick", "cifar10-cpu", "cifar10-cpu-norms")
 
 
-def history(*scores: tuple[float, ...], epochs: int = 8, **more: Sequence[float]) -> Run:
+def history(*scores: tuple[float, ...], epochs: int = 8, **more: Sequence[float]) -> RunHistory:
     """A run of ten classes with 500 validation images: PGD accuracy, and FGSM accuracy if given,
     every so many epochs."""
     lines = []
@@ -39,7 +39,7 @@ def history(*scores: tuple[float, ...], epochs: int = 8, **more: Sequence[float]
         line = {"epoch": float(epochs * (number + 1)), "val_clean": 0.5}
         line |= dict(zip(("val_pgd", "val_fgsm"), values, strict=False))
         lines.append(line | {name: values[number] for name, values in more.items()})
-    return Run(lines, images=500, classes=10)
+    return RunHistory(lines, images=500, classes=10)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_robust_overfitting(scores: list[float], epochs: int, found: bool) -> No
 def test_a_training_that_broke_has_not_overfitted() -> None:
     lines = [{"epoch": 8.0 * n, "val_clean": c, "val_pgd": p}
              for n, c, p in ((1, 0.5, 0.3), (2, 0.1, 0.1))]  # fmt: skip
-    assert RobustOverfitting().judge(Run(lines, 500, 10)) is None
+    assert RobustOverfitting().judge(RunHistory(lines, 500, 10)) is None
 
 
 def test_a_moving_mixture_is_named_as_a_cause() -> None:
@@ -105,9 +105,9 @@ def test_what_was_not_recorded_is_not_judged() -> None:
         with pytest.raises(Unjudged):
             signature.judge(history((0.3,), (0.1,)))
     with pytest.raises(Unjudged, match="no validation"):
-        RobustOverfitting().judge(Run([{"epoch": 1.0}], 500, 10))
+        RobustOverfitting().judge(RunHistory([{"epoch": 1.0}], 500, 10))
     with pytest.raises(Unjudged, match="number of classes"):
-        RobustOverfitting().judge(Run(history((0.3,), (0.1,)).lines, 500, 0))
+        RobustOverfitting().judge(RunHistory(history((0.3,), (0.1,)).lines, 500, 0))
 
 
 def test_healthy_recorded_runs_raise_no_warning() -> None:

@@ -111,6 +111,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     # the build writes the page of commands beside its sources
     source, site = tmp_path / "docs", tmp_path / "site"
     shutil.copytree(ROOT / "docs", source)
+    (tmp_path / "reports").symlink_to(ROOT / "reports")  # pages show figures from there
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", source, site],
         capture_output=True, text=True, check=False,

@@ -12,7 +12,14 @@ from tiny_suites import cli, write_suite
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.gate import summary
-from benchmark.gate.baseline import Baseline, BaselineFigure, Probe, Run, Scope, read_baseline
+from benchmark.gate.baseline import (
+    Baseline,
+    BaselineFigure,
+    GateRun,
+    ReferenceNetwork,
+    Scope,
+    read_baseline,
+)
 from benchmark.gate.verdict import Verdict, judge
 
 N = 400
@@ -24,7 +31,7 @@ def outcomes(right: int, seed: int = 0) -> BaselineFigure:
     return BaselineFigure.of("settings", order < right)
 
 
-def run(seed: int, right: int, **more: Any) -> Run:
+def run(seed: int, right: int, **more: Any) -> GateRun:
     given: dict[str, Any] = {
         "label": "trades",
         "seed": seed,
@@ -35,10 +42,10 @@ def run(seed: int, right: int, **more: Any) -> Run:
         "losses": {"trades": 0.5 + 0.001 * seed},
         "passes": 3.0,
     }
-    return Run.model_validate(given | more)
+    return GateRun.model_validate(given | more)
 
 
-def probe(shift: float = 0.0, seed: int = 0, **more: Any) -> Probe:
+def probe(shift: float = 0.0, seed: int = 0, **more: Any) -> ReferenceNetwork:
     noise = np.random.default_rng(seed).normal(0, 0.01, N)
     margins = np.linspace(-3, 3, N) + noise + shift
     given: dict[str, Any] = {
@@ -48,7 +55,7 @@ def probe(shift: float = 0.0, seed: int = 0, **more: Any) -> Probe:
         "margins": {"pgd": tuple(margins)},
         "neighbours": 1e-6,
     }
-    return Probe.model_validate(given | more)
+    return ReferenceNetwork.model_validate(given | more)
 
 
 BASELINE = Baseline(
@@ -108,7 +115,7 @@ def test_the_same_figures_are_no_change() -> None:
     ],
 )
 def test_what_moved_is_named_with_a_likely_cause(
-    runs: list[Run], now: Probe, names: list[str], cause: str
+    runs: list[GateRun], now: ReferenceNetwork, names: list[str], cause: str
 ) -> None:
     """A shift of margins by a hundredth of their spread is seen, since it is on the same images."""
     verdict = judge(BASELINE, runs, now)

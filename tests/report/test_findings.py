@@ -51,7 +51,7 @@ def _line(suite: SuiteRecord) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("clean", "pgd", "says"), [(0.90, 0.50, "lies above"), (0.80, 0.38, "lies below")]
+    ("clean", "pgd", "says"), [(0.90, 0.50, "points above"), (0.80, 0.38, "points below")]
 )
 def test_a_method_clearly_off_the_line(tmp_path: Path, clean: float, pgd: float, says: str) -> None:
     figures = ("generalist-d", clean, pgd, pgd - 0.05, 12.0)
@@ -82,7 +82,7 @@ def test_lines_are_not_extrapolated(tmp_path: Path) -> None:
     """Protects: a verdict about a method where there is no line, beyond an end point."""
     suite = _suite(tmp_path, BASE | {"generalist-d": ("generalist-d", 0.76, 0.51, 0.46, 12)})
     sentence = _line(suite)[0]
-    assert "lies beyond the end of the line through pgd-at and joint at pgd-at" in sentence
+    assert "beyond the end of the line through pgd-at and joint at pgd-at" in sentence
     assert "p = " not in sentence
     suite = _suite(tmp_path / "b", BASE | {"generalist-d": ("generalist-d", 0.94, 0.36, 0.3, 12)})
     assert "beyond the end of the line through pgd-at and joint at joint" in (_line(suite)[0])

@@ -135,7 +135,9 @@ def test_words_files_and_plot(tmp_path: Path) -> None:
     words = findings_md(study.findings)
     assert "Fronts of Generalist against those of other methods" in words
     assert "the best rival front, TRADES" in words
-    assert "Of its 2 settings, 1 above that front, 1 below it and 0 not told apart" in words
+    assert (
+        "Of its 2 settings, 1 above that front, 1 below it and 0 not detectably different" in words
+    )
     assert "trade-off line" not in words
     text = fronts_md(study)
     assert "| g-6" in text

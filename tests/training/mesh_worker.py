@@ -24,7 +24,7 @@ from benchmark.core.method import Method, make_recipe
 from benchmark.core.ranks import ALONE, Ranks, ranks
 from benchmark.core.setting import Setting
 from benchmark.training.random_state import RandomState
-from benchmark.training.views import TrainingPrecision
+from benchmark.training.views import ModelPrecision
 
 CPU = torch.device("cpu")
 # Uneven parts, and batches too small for four processes or two: those are not cut.
@@ -54,7 +54,7 @@ def build(
             generators=generators,
             calibration=lambda: calibration(torch.float64),
             held_out=lambda: held_out(torch.float64),
-            crafting_view=TrainingPrecision("fp32", CPU).view,
+            crafting_view=ModelPrecision("fp32", CPU).view,
             load=load_teacher,
             mesh=mesh,
             accumulate=accumulate,

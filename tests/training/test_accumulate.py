@@ -29,7 +29,7 @@ from benchmark.core.setting import Setting
 from benchmark.training.build import build_method
 from benchmark.training.loop import Trainer
 from benchmark.training.random_state import RandomState
-from benchmark.training.views import TrainingPrecision
+from benchmark.training.views import ModelPrecision
 
 CPU = torch.device("cpu")
 SIZES = (16, 13, 3, 16)  # uneven turns, and a batch too small for as many turns
@@ -64,7 +64,7 @@ def trained(
             steps_per_epoch=2,
             generator=random.generator(0),
             generators=random.generator,
-            crafting_view=TrainingPrecision("fp32", CPU).view,
+            crafting_view=ModelPrecision("fp32", CPU).view,
             mesh=mesh,
             accumulate=accumulate,
         )

@@ -11,20 +11,20 @@ from tiny_suites import tiny_cell, tiny_data
 from benchmark.core.errors import ConfigError
 from benchmark.training.build import build_method
 from benchmark.training.loop import Trainer
-from benchmark.training.views import TrainingPrecision
+from benchmark.training.views import ModelPrecision
 
 
 def test_tf32_is_on_inside_a_step_only() -> None:
     """Also when the step fails; fp32 and bf16 leave the switches alone."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
-    with pytest.raises(RuntimeError), TrainingPrecision("tf32", torch.device("cuda")).kernels():
+    with pytest.raises(RuntimeError), ModelPrecision("tf32", torch.device("cuda")).kernels():
         assert matmul.allow_tf32
         assert cudnn.allow_tf32
         raise RuntimeError
     assert (matmul.allow_tf32, cudnn.allow_tf32) == before
     for name in ("fp32", "bf16"):
-        with TrainingPrecision(name, torch.device("cuda")).kernels():
+        with ModelPrecision(name, torch.device("cuda")).kernels():
             assert (matmul.allow_tf32, cudnn.allow_tf32) == before
 
 
