@@ -162,6 +162,9 @@ class DatasetConfig(Config):
             imbalance^(-c / (C - 1)) of what the first class keeps (1901.05555), chosen by
             ``split_seed``. Validation images are carved before that and ``train_limit`` applies
             after it. 10, 50 and 100 are usual.
+        without: the training image of this number, counted from 0 once all limits applied, is left
+            out; in its place stands the next image of its class a second time. So batches hold the
+            same images otherwise, in the same order, and two runs differ in one image (``theory``).
         extra: images beside the training split, see ``ExtraConfig``.
 
     Raises:
@@ -185,13 +188,15 @@ class DatasetConfig(Config):
     background: Literal["white", "black", "drop"] = "white"
     white: float | None = Field(default=None, gt=0)
     imbalance: float | None = Field(default=None, gt=1)
+    without: int | None = Field(default=None, ge=0)
     extra: ExtraConfig | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """An option that came later and is off does not change the hashes of earlier records."""
         data = default(self)
-        for name in ("class_order", "channels", "background", "white", "imbalance", "extra"):
+        later = ("class_order", "channels", "background", "white", "imbalance", "without", "extra")
+        for name in later:
             if getattr(self, name) == type(self).model_fields[name].default:
                 data.pop(name, None)
         return data

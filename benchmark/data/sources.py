@@ -14,14 +14,15 @@ from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fing
 from benchmark.data.decode import resize_square
 from benchmark.data.extra import read_extra
 from benchmark.data.source import DATASETS, DatasetConfig
-from benchmark.data.splits import carve, long_tailed, stratified
+from benchmark.data.splits import carve, long_tailed, stratified, without
 
 
 def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True) -> Dataset:
     """Read, check and split the data set that ``config`` describes.
 
     The validation split is carved, stratified, from the training images unless the source has
-    one; ``imbalance`` and then ``train_limit`` thin what is left. Test images depend on no seed.
+    one; ``imbalance`` and then ``train_limit`` thin what is left, and ``without`` takes one image
+    out of that. Test images depend on no seed.
 
     Args:
         training: whether training images must be there. Without, a test split alone will do, and
@@ -70,6 +71,13 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
             f"{raw.classes[0]} to {ends[1]:,} of {raw.classes[-1]}, {len(train):,} in all"
         )
     train = _thin(train, lowest(config.train_limit, config.limit), config.split_seed)
+    if config.without is not None and len(train):
+        kept = without(train.labels, config.without)
+        train = train.take(kept)
+        notes.append(
+            f"training image {config.without} is left out; image {int(kept[config.without])}, of "
+            "the same class, stands in its place a second time"
+        )
     val = _thin(val, config.limit, config.split_seed)
     test = raw.test
     first = lowest(config.test_limit, config.limit)
