@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,7 +22,7 @@ from benchmark.core.averaging import (
 )
 from benchmark.core.learner import LearnerConfig, learner_names
 from benchmark.core.mesh import NO_PEERS, Axis
-from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.method import Batch, Method, Mixture, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
 from generalist.distances import distances, farthest
@@ -281,6 +282,14 @@ class GeneralistMethod(Method):
         if self.recipe.batchnorm == "reestimate":
             self._reestimate()
         return self.global_learner
+
+    def mixture(self, progress: float, since: int) -> Mixture | None:
+        """By equation (2); None where a projection takes the place of the weighted mean."""
+        if self.recipe.project_onto is not None:
+            return None
+        average, total = self.recipe.average, self._setting.total_steps
+        decays = (average.at(step, total) for step in range(since, self.steps))
+        return Mixture(self._ratios(progress), math.prod(decays))
 
     def _ratios(self, progress: float) -> dict[str, float]:
         return ratios(self.recipe.mixing, list(self.learners), progress)

@@ -32,6 +32,7 @@ from benchmark.cli.run import run
 from benchmark.cli.signature import flat
 from benchmark.cli.speed import speed
 from benchmark.cli.submit import submit
+from benchmark.cli.theory import theory
 from benchmark.cli.train import train
 from benchmark.cli.tune import tune
 from benchmark.core.errors import BenchmarkError, ConfigError
@@ -80,6 +81,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "evaluate-model": evaluate_model,
         "diagnose": diagnose,
         "interpolate": interpolate,
+        "theory": theory,
         "submit": submit,
         "check": check,
         "record-baseline": record_baseline,

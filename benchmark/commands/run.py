@@ -92,7 +92,8 @@ def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
                 directory.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(directory / ".lock", timeout=patience)
                 stack.enter_context(lock)
-                for folder in (directory, *directory.glob("deployed-*/")):
+                snapshots = RunFiles(directory).snapshots
+                for folder in (directory, snapshots, *directory.glob("deployed-*/")):
                     remove_temporaries(folder)
             except Timeout as error:
                 raise RunLockedError(

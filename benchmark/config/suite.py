@@ -109,6 +109,10 @@ class TrainConfig(Config):
             small for all of it. The gradients are those of the mean loss of the whole batch, up to
             the order of sums; BatchNorm, however, normalises each turn by its own statistics, and
             moves its running averages at every turn.
+        snapshots: how many times the networks are kept while training, for ``theory``: in the
+            middle of each of so many equal parts, so that none of the papers' redistributions falls
+            on one (with a multiple of 24, each cycle is met in its middle), and after the last
+            step. Each takes the weights of every learner and of the deployed network on disk.
     """
 
     epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
@@ -122,6 +126,7 @@ class TrainConfig(Config):
     selection_floor: float = Field(default=0.88, ge=0, le=1)
     batchnorm: BatchStatistics = "synchronised"
     accumulate: int = Field(default=1, ge=1)
+    snapshots: int = Field(default=0, ge=0)
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -133,6 +138,8 @@ class TrainConfig(Config):
             data.pop("accumulate", None)
         if not self.training_images:
             data.pop("training_images", None)
+        if not self.snapshots:
+            data.pop("snapshots", None)
         if len(self.selection) == 1:
             data["selection"] = self.selection[0]
         if "best-sum" not in self.selection:

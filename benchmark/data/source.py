@@ -173,6 +173,9 @@ class DatasetConfig(Config):
             imbalance^(-c / (C - 1)) of what the first class keeps (1901.05555), chosen by
             ``split_seed``. The validation split is made before this step, and ``train_limit`` is
             applied after it. 10, 50 and 100 are usual.
+        without: leave out the training image of this number, counted from 0 after all limits. The
+            next image of its class takes its place, a second time, so that batches hold the same
+            images otherwise, in the same order, and two runs differ in one image (``theory``).
         extra: further training images, see ``ExtraConfig``.
 
     Raises:
@@ -197,21 +200,15 @@ class DatasetConfig(Config):
     background: Literal["white", "black", "drop"] = "white"
     white: float | None = Field(default=None, gt=0)
     imbalance: float | None = Field(default=None, gt=1)
+    without: int | None = Field(default=None, ge=0)
     extra: ExtraConfig | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later options that are off, so that hashes of earlier records stay the same."""
         data = default(self)
-        for name in (
-            "class_order",
-            "channels",
-            "background",
-            "white",
-            "imbalance",
-            "extra",
-            "test_list",
-        ):
+        later = ("class_order", "channels", "background", "white", "imbalance", "without", "extra")
+        for name in (*later, "test_list"):
             if getattr(self, name) == type(self).model_fields[name].default:
                 data.pop(name, None)
         return data

@@ -69,6 +69,15 @@ class RunFiles:
         return self.directory / "checkpoint.pt"
 
     @property
+    def snapshots(self) -> Path:
+        """The folder of networks that were kept while training."""
+        return self.directory / "snapshots"
+
+    def snapshot(self, step: int) -> Path:
+        """The networks after a step."""
+        return self.snapshots / f"step-{step}.pt"
+
+    @property
     def training(self) -> Path:
         """What the training cost and chose; written last: where it is, the training is over."""
         return self.directory / "training.json"
@@ -122,6 +131,11 @@ class RunFiles:
     def earlier(self) -> Path:
         """The folder of figures that others took the place of."""
         return self.directory / "earlier"
+
+    @property
+    def theory(self) -> Path:
+        """What was measured of the theorems along a trajectory."""
+        return self.directory / "theory.json"
 
     @property
     def path(self) -> Path:

@@ -180,12 +180,15 @@ class OwnModel(_Strict):
     Attributes:
         model: what the network was called; checkpoint: the file of its weights, if there is one.
         notes: what was done to the network to evaluate it.
+        family, seed: of a point of a ``WeightPath``, whose rows stand with those of runs.
     """
 
     model: str
     checkpoint: str | None
     dataset: _Dataset
     notes: list[str]
+    family: str | None = None
+    seed: Count | None = None
 
 
 class Environment(_Strict):
@@ -333,6 +336,86 @@ class NetworkMeasurements(_Strict):
     barriers: list[Barrier]
 
 
+class Inequality(_Strict):
+    """Both sides, of which the left should be no larger; ``error``: standard error over images of
+    their difference, 0 where it has none."""
+
+    left: float
+    right: float
+    error: Positive
+
+    @property
+    def slack(self) -> float:
+        """How much the right side has more."""
+        return self.right - self.left
+
+
+class Apart(_Strict):
+    """What one image changes in the networks of a point.
+
+    Attributes:
+        distances: l_2 between the parameters of the two runs, by network; norm: of the deployed
+            network's parameters.
+        mean, largest: over images, of absolute differences of losses, by network and task.
+        bounds: ``parameters``, ``mean loss`` and ``largest loss``.
+    """
+
+    distances: dict[str, Positive]
+    norm: Positive
+    mean: dict[str, dict[str, Positive]]
+    largest: dict[str, dict[str, Positive]]
+    bounds: dict[str, Inequality]
+
+
+class TheoryPoint(_Strict):
+    """The networks after a step.
+
+    Attributes:
+        ratios: gamma by learner; weights: of the learners in the moving average.
+        parted: whether any learner differs from the deployed network.
+        risks: by network and task.
+        bounds: by task, of all tasks, of own tasks.
+        stability: against the other run, if there is one.
+    """
+
+    step: Count
+    progress: Share
+    ratios: dict[str, float]
+    weights: dict[str, float]
+    parted: bool
+    risks: dict[str, dict[str, Positive]]
+    bounds: dict[str, Inequality]
+    stability: Apart | None = None
+
+
+class Regret(_Strict):
+    """Of a learner on its own task: mean and least risk of its path, and their difference."""
+
+    mean: Positive
+    best: Positive
+    regret: Positive
+
+
+class Theory(_Strict):
+    """``theory.json``: what was measured along the trajectory of a run, or of two that differ in
+    one training image.
+
+    Attributes:
+        run, other: label and seed; without: the training image that each leaves out.
+        images: held-out images that losses were measured on.
+        tasks: by learner, in words.
+        regrets: by learner.
+    """
+
+    run: str
+    other: str | None
+    without: list[Count | None]
+    images: Annotated[int, Field(ge=1)]
+    tasks: dict[str, str]
+    points: Annotated[list[TheoryPoint], Field(min_length=1)]
+    regrets: dict[str, Regret]
+
+
 class _Method(_Strict):
     name: str
     label: str
@@ -417,10 +500,19 @@ class Tuning(_Strict):
 
 
 class WeightPath(_Strict):
-    """``path.json``: label and seed of both ends of an interpolation."""
+    """``path.json``: what networks were mixed in weight space.
 
-    first: str
-    second: str
+    Attributes:
+        front: what reports call the points together.
+        ends: label and seed of each run, or the base learners of one.
+        step: that base learners are of; None for runs.
+        points: the points' folders, of which reports make a front.
+    """
+
+    front: str
+    ends: Annotated[list[str], Field(min_length=2)]
+    step: Count | None
+    points: list[Word]
     batchnorm: Literal["reestimated"]
 
 
@@ -517,6 +609,17 @@ def read_evaluation(directory: Path) -> dict[str, Any]:
 def write_evaluation(directory: Path, content: Content) -> None:
     """Write it. Raises BenchmarkError: see ``write_record``."""
     write_record(RunFiles(directory).evaluation, Evaluation, content)
+
+
+def read_theory(directory: Path) -> Theory:
+    """A ``theory.json``. Raises BenchmarkError: see ``read_record``."""
+    remedy = "delete it and measure again"
+    return Theory.model_validate(read_record(RunFiles(directory).theory, Theory, remedy))
+
+
+def write_theory(directory: Path, measured: Theory) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).theory, Theory, measured.model_dump(mode="json"))
 
 
 def read_path(directory: Path) -> dict[str, Any]:
