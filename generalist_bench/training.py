@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +125,7 @@ def train(
     out: str | Path | None = None,
     data_root: str | Path = "data",
     device: str = "auto",
+    log: str | Sequence[str] = (),
     quiet: bool = False,
 ) -> Run:
     """Train a network by a method, and give it back in eval mode.
@@ -150,6 +151,7 @@ def train(
         out: a folder for the study; without, the record lives as long as the run does.
         data_root: folder that holds data sets by name.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        log: ``tensorboard``, ``wandb`` or ``mlflow``, or several: the run is shown there too.
         quiet: show no progress.
 
     Raises:
@@ -188,6 +190,7 @@ def train(
             device=chosen,
             progress=progress,
             evaluate=False,
+            log=[log] if isinstance(log, str) else log,
         )
         if diverged:
             raise DivergenceError(diverged[0])

@@ -34,7 +34,7 @@ class Following:
             self._sent = read_logged(directory).loggers
 
     def begin(self) -> None:
-        """Open every logger, before there is anything to lose.
+        """Open every logger, before there is anything to lose, and send it what is on record.
 
         Raises:
             BenchmarkError: one of them cannot be opened.
@@ -60,18 +60,11 @@ class Following:
         Raises:
             BenchmarkError: a logger cannot be opened.
         """
-        lines = read_curves(RunFiles(self._directory).curves).to_dict("records")
         for name in list(self._names):
             known = self._sent.get(name)
-            last = -1 if known is None or known.step is None else known.step
-            rest = [line for line in lines if line["step"] > last]
             changed = figures if known is None or known.figures != figures else {}
-            if not rest and not changed:
-                continue
-            if name not in self._open:
+            if name not in self._open and (changed or self._rest(name)):
                 self._begin(name)
-            for line in rest:
-                self._send_line(name, {str(key): value for key, value in line.items()})
             if changed and name in self._open:
                 self._send_figures(name, step, changed)
 
@@ -114,11 +107,23 @@ class Following:
             ),
         )
         self._progress.say(f"  {name}: {logger.place}")
+        for line in self._rest(name):
+            self._send_line(name, line)
+
+    def _rest(self, name: str) -> list[dict[str, float]]:
+        """The lines of the curves that the logger was not sent."""
+        curves = read_curves(RunFiles(self._directory).curves).to_dict("records")
+        lines = [{str(key): value for key, value in line.items()} for line in curves]
+        return [line for line in lines if line["step"] > self._last(name)]
+
+    def _last(self, name: str) -> float:
+        """The step of the last line that the logger was sent."""
+        known = self._sent.get(name)
+        return -1 if known is None or known.step is None else known.step
 
     def _send_line(self, name: str, line: Mapping[str, float]) -> None:
-        known = self._sent.get(name)
         step = int(line["step"])
-        if name not in self._open or known is None or step <= (known.step or -1):
+        if name not in self._open or step <= self._last(name):
             return
         values = {
             key: float(value)
@@ -127,7 +132,7 @@ class Following:
         }
         try:
             self._open[name].line(step, values)
-            self._note(name, known.model_copy(update={"step": step}))
+            self._note(name, self._sent[name].model_copy(update={"step": step}))
         except Exception as error:  # of somebody else's code and network
             self._give_up(name, error)
 

@@ -21,7 +21,6 @@ from benchmark.records.schema import write_training
 from benchmark.training.selection import recorded
 from benchmark.training.state import TrainingState
 
-
 # Told of every line once it is written.
 Follow = Callable[[Mapping[str, float]], None]
 
