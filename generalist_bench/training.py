@@ -18,6 +18,7 @@ from benchmark.commands.panels import Eps
 from benchmark.commands.run import pick_device, run_suite
 from benchmark.commands.train import training_suite, with_earlier
 from benchmark.core.errors import ConfigError, DivergenceError
+from benchmark.core.files import data_folder
 from benchmark.core.generators import generators_kept
 from benchmark.core.objective import METHODS
 from benchmark.core.outside import pinned_to_source
@@ -123,7 +124,7 @@ def train(
     test: Any = None,
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    data_root: str | Path = "data",
+    data_root: str | Path | None = None,
     device: str = "auto",
     log: str | Sequence[str] = (),
     quiet: bool = False,
@@ -149,7 +150,8 @@ def train(
             by name are neither flipped nor, below 32 pixels, cropped, unless
             ``{"dataset": {"flip": True, "crop": 2}}`` says so.
         out: a folder for the study; without, the record lives as long as the run does.
-        data_root: folder that holds data sets by name.
+        data_root: folder that holds data sets by name; default: that of GENERALIST_BENCH_DATA, else
+            ``data``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         log: ``tensorboard``, ``wandb`` or ``mlflow``, or several: the run is shown there too.
         quiet: show no progress.
@@ -179,6 +181,7 @@ def train(
     net_name = lent.network[0] if lent.network else str(network)
     kept = tempfile.TemporaryDirectory() if out is None else None
     folder = Path(kept.name if kept else str(out))
+    root = data_folder(data_root)
     with in_python_words(), lent.known(), generators_kept():
         suite = training_suite(data_name, net_name, [named], [seed], (), extra)
         chosen = pick_device(device)
@@ -186,7 +189,7 @@ def train(
             suite,
             with_earlier(suite, folder),
             folder,
-            data_root=Path(data_root),
+            data_root=root,
             device=chosen,
             progress=progress,
             evaluate=False,
@@ -196,7 +199,7 @@ def train(
             raise DivergenceError(diverged[0])
         (cell,) = suite.cells()
         directory = SuiteFiles(folder).cell(cell.slug)
-        data = sources.load(cell.config.dataset, Path(data_root))
+        data = sources.load(cell.config.dataset, root)
         deployed = load_deployed(cell.config, data, directory, chosen)
     return Run(
         network=deployed,
@@ -208,7 +211,7 @@ def train(
         _lent=lent,
         _has_test=len(data.test) > 0,
         _dataset=data_name,
-        _data_root=Path(data_root),
+        _data_root=root,
         _device=chosen,
         _kept=kept,
     )
