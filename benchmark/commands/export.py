@@ -246,6 +246,7 @@ def _findings(run: _Run) -> list[str]:
 def _text(run: _Run) -> str:
     cell, training, seen = run.cell, run.training, run.test_set
     rows = "\n".join(_rows(run))
+    shape = f"{run.config.channels}, {run.config.image_size}, {run.config.image_size}"
     findings = "\n".join(_findings(run))
     license = (
         f"The weights are under the licence `{run.license}`."
@@ -258,8 +259,8 @@ def _text(run: _Run) -> str:
     return f"""# {run.name}
 
 An image classifier, trained by the method `{cell.recipe.name}` on `{cell.dataset.name}` and
-evaluated with Generalist-Bench. It maps images [n, {run.config.channels}, {run.config.image_size}, \
-{run.config.image_size}] with pixels in [0, 1] to logits [n, {len(run.config.classes)}].
+evaluated with Generalist-Bench. It maps images [n, {shape}] with pixels in [0, 1] to logits
+[n, {len(run.config.classes)}].
 
 ## Accuracy
 
@@ -267,8 +268,9 @@ evaluated with Generalist-Bench. It maps images [n, {run.config.channels}, {run.
 |---|---|---|---|---|
 {rows}
 
-One training (seed {cell.seed}), so the intervals are for new images and say nothing about other seeds. Test
-images: {seen["source"]}. Robust accuracy counts an image that is wrong when clean as not robust.
+One training (seed {cell.seed}): the intervals are for new images and say nothing about other seeds.
+Test images: {seen["source"]}. Robust accuracy counts an image that is wrong when clean as not
+robust.
 
 ## What was found
 

@@ -10,8 +10,8 @@ from benchmark.loggers.logger import End, LoggedRun, Logger
 
 
 class TensorBoard(Logger):
-    """Scalars, and the configuration as a text. ``tensorboard --logdir`` of a study's folder shows all
-    its runs, each by the name of its folder."""
+    """Scalars, and the configuration as a text. ``tensorboard --logdir`` of a study's folder shows
+    all its runs, each by the name of its folder."""
 
     package = "tensorboard"
     install = "generalist-bench[tensorboard]"
