@@ -14,16 +14,19 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from benchmark.cli.check import check
 from benchmark.cli.compare import compare
+from benchmark.cli.config import config
 from benchmark.cli.diagnose import diagnose
 from benchmark.cli.evaluate import evaluate
 from benchmark.cli.evaluate_model import evaluate_model
+from benchmark.cli.export import export
 from benchmark.cli.interpolate import interpolate
 from benchmark.cli.list import list_
 from benchmark.cli.record_baseline import record_baseline
@@ -64,8 +67,26 @@ app = typer.Typer(
     epilog="A first look, in minutes and without data: generalist-bench run quick",
     cls=_Suggesting,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"generalist-bench {version('generalist-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
 
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Start here": {
@@ -77,12 +98,14 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "More": {
         "train": train,
+        "config": config,
         "tune": tune,
         "evaluate-model": evaluate_model,
         "diagnose": diagnose,
         "interpolate": interpolate,
         "theory": theory,
         "submit": submit,
+        "export": export,
         "check": check,
         "record-baseline": record_baseline,
         "speed": speed,

@@ -76,10 +76,13 @@ class CellOptions:
     ] = False
     json_: AsJson = False
     quiet: Quiet = False
-    tensorboard: Annotated[
-        bool,
-        typer.Option("--tensorboard", help="Also write TensorBoard files.", rich_help_panel=OUTPUT),
-    ] = False
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also show the runs in tensorboard, wandb or mlflow; repeatable.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
 
     def extra(self) -> dict[str, Any]:
         """Settings of a suite that have an option of their own."""
@@ -122,14 +125,6 @@ def run_cells(
         metrics = chosen.evaluation if evaluate else ()
         print_plan(chosen, options, metrics)
         return
-    if options.tensorboard:
-        try:
-            import torch.utils.tensorboard  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "--tensorboard needs the tensorboard package: pip install "
-                "'generalist-bench[tensorboard]'"
-            ) from error
     with ranks() as together:
         if engine and (together.world > 1 or options.learner_groups):
             raise ConfigError("--engine ray starts its own processes; leave out torchrun's")
@@ -142,7 +137,7 @@ def run_cells(
             device=options.device if engine else pick_device(options.device),
             progress=Progress(options.quiet or not together.first),
             evaluate=evaluate,
-            tensorboard=options.tensorboard,
+            log=options.log or (),
             engine=engine or local_engine,
             ranks=together,
             learner_groups=options.learner_groups,

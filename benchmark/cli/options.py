@@ -9,12 +9,17 @@ from typing import Annotated
 
 import typer
 
+from benchmark.core.files import DATA_VARIABLE
+
 MEASURE = "What to measure"
 COMPUTING = "Data and computing"
 OUTPUT = "Output"
 
 DataRoot = Annotated[
-    Path, typer.Option(help="Folder that holds the data sets.", rich_help_panel=COMPUTING)
+    Path,
+    typer.Option(
+        help="Folder that holds the data sets.", envvar=DATA_VARIABLE, rich_help_panel=COMPUTING
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=COMPUTING)]
 Threads = Annotated[

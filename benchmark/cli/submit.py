@@ -34,7 +34,7 @@ def submit(
         Path | None, typer.Option(help="Default: RUN/submission.", rich_help_panel=OUTPUT)
     ] = None,
 ) -> None:
-    """Write a bundle for RobustBench: model, weights, figures and the issue to open."""
+    """Write a bundle for RobustBench, with the issue to open."""
     from benchmark.commands.submit import submit as write_bundle
 
     set_threads(threads, quiet=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.commands.figures import Figures, read_figures
+from benchmark.commands.hub import PREFIX
 from benchmark.commands.panels import (
     choose_metrics,
     find_panel,
@@ -57,7 +58,7 @@ class OtherTestSet:
 
     def config(self) -> DatasetConfig:
         """Raises ConfigError: an unknown set or key, or a setting of something else."""
-        return split_settings(self.name, self.limit, self.settings, ["dataset"])[0]
+        return split_settings({"name": self.name}, self.limit, self.settings, ["dataset"])[0]
 
 
 def evaluate_runs(
@@ -120,6 +121,8 @@ def evaluate_runs(
 
 
 def _runs_in(folder: Path) -> list[Path]:
+    if str(folder).startswith(PREFIX):
+        raise ConfigError(f"{folder} is a network and no run; measure it by evaluate-model")
     if RunFiles(folder).configuration.exists():
         runs = [folder]
     elif SuiteFiles(folder).plan.exists():

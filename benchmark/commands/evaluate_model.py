@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from benchmark.commands.figures import Figures, read_figures
+from benchmark.commands.hub import PREFIX, load_hub_model
 from benchmark.commands.panels import choose_metrics, panel_at
 from benchmark.commands.request import EvaluationRequest, split_settings
 from benchmark.config.panels import Radii
@@ -33,7 +34,7 @@ def evaluate_model(
     checkpoint: Path | None,
     request: EvaluationRequest,
     *,
-    dataset: str,
+    dataset: str | None,
     limit: int | None,
     out: Path | None,
     settings: Sequence[str] = (),
@@ -41,7 +42,8 @@ def evaluate_model(
     """Evaluate a user's own network on the test split of a data set.
 
     Args:
-        spec, checkpoint: see ``load_external``.
+        spec, checkpoint: see ``load_external``; or ``hf:PATH_OR_ID``, see ``load_hub_model``.
+        dataset: by name; None for that of an ``hf:`` network, else cifar10.
         limit: cap on the images that are read.
         settings: ``dataset.KEY=VALUE`` and, for a listed architecture or ``robustbench:ID``,
             ``model.KEY=VALUE``.
@@ -55,30 +57,44 @@ def evaluate_model(
         ConfigError, CheckpointError: a network or checkpoint that cannot be used.
         DataError: no such data.
     """
+    hub = load_hub_model(spec) if spec.startswith(PREFIX) else None
+    if hub and checkpoint:
+        raise ConfigError(f"{spec} brings its own weights; leave --checkpoint out")
+    # its images are as the network was trained on: of the same size, for one
+    described = hub.config.images if hub and not dataset else {"name": dataset or "cifar10"}
+    config, own_settings = split_settings(described, limit, settings, ["dataset", "model"])
     radii = request.radii(Radii())
-    panel = panel_at(request.panel or "standard", radii, dataset, request.data_root)
+    panel = panel_at(request.panel or "standard", radii, config.name, request.data_root)
     metrics = request.cheaper.replace(choose_metrics(panel, request.only, request.given))
     metrics = request.options.over(metrics)
-    config, own_settings = split_settings(dataset, limit, settings, ["dataset", "model"])
     if "name" in own_settings:
         raise ConfigError("--set model.name has no place here: MODEL names the network")
-    request.progress.say(f"reading {dataset}")
+    if hub and own_settings:
+        raise ConfigError(f"--set model.{next(iter(own_settings))}: {spec} states its architecture")
+    request.progress.say(f"reading {config.name}")
     data = sources.load(config, request.data_root, training=False)
     for note in data.notes:
         request.progress.say(f"  {note}")
     images = len(data.test)
     request.options.check_size(images, data.name)
     metrics = request.possible(metrics, data)
-    model = load_external(
-        spec,
-        checkpoint,
-        data.num_classes,
-        image_size=data.image_size,
-        channels=data.channels,
-        settings=own_settings,
-        device=request.device,
-        batch=min(request.batch_size, request.options.n or images, images),
-    )
+    batch = min(request.batch_size, request.options.n or images, images)
+    if hub:
+        shape = (data.channels, data.image_size, data.image_size)
+        batches = tuple(dict.fromkeys((*TRIED_BATCHES, batch)))
+        network = hub.network.to(request.device)
+        model = adapted(network, spec, data.num_classes, shape, batches, request.device)
+    else:
+        model = load_external(
+            spec,
+            checkpoint,
+            data.num_classes,
+            image_size=data.image_size,
+            channels=data.channels,
+            settings=own_settings,
+            device=request.device,
+            batch=batch,
+        )
     for note in notes_of(model):
         request.progress.say(f"{spec}: {note}")
     label = Path(spec).name  # of a file, without its folder

@@ -323,6 +323,17 @@ class SuiteConfig(Config):
                 cells.append(cell)
         return cells
 
+    def resolved(self) -> dict[str, Any]:
+        """Plain values of a suite file that states all settings, defaults too, and leads to the
+        same cells."""
+        data = self.model_dump(mode="json", exclude={"methods", "fronts"})
+        methods = [{"label": e.label, **e.recipe.model_dump(mode="json")} for e in self.methods]
+        # of a suite that is cut down (``only``), what is left
+        labels = {entry.label for entry in self.methods}
+        fronts = {name: [label for label in front if label in labels]
+                  for name, front in self.fronts.items() if labels & set(front)}  # fmt: skip
+        return {**data, "methods": methods, "fronts": fronts}
+
     def varied(
         self, entry: MethodEntry, settings: Mapping[str, Any], optimizer: Mapping[str, Any]
     ) -> MethodEntry:

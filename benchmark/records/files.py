@@ -64,6 +64,11 @@ class RunFiles:
         return self.directory / "metrics.jsonl"
 
     @property
+    def logged(self) -> Path:
+        """How far loggers have followed the record."""
+        return self.directory / "logged.json"
+
+    @property
     def checkpoint(self) -> Path:
         """The state of a training."""
         return self.directory / "checkpoint.pt"

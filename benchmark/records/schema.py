@@ -499,6 +499,26 @@ class Tuning(_Strict):
     trials: dict[str, list[_Trial]]
 
 
+class Followed(_Strict):
+    """How far a logger has followed a run's record.
+
+    Attributes:
+        id: by which the logger's service or files know the run; None where the logger needs none.
+        step: of the last line of the curves that was sent; None if none was.
+        figures: of the evaluation, as they were sent last.
+    """
+
+    id: str | None
+    step: Count | None
+    figures: dict[str, float]
+
+
+class Logged(_Strict):
+    """``logged.json``: by name of a logger, how far it is."""
+
+    loggers: dict[str, Followed]
+
+
 class WeightPath(_Strict):
     """``path.json``: what networks were mixed in weight space.
 
@@ -563,6 +583,17 @@ def read_environment(directory: Path) -> dict[str, Any]:
 def write_environment(directory: Path, content: Content) -> None:
     """Write it. Raises BenchmarkError: see ``write_record``."""
     write_record(RunFiles(directory).environment, Environment, content)
+
+
+def read_logged(directory: Path) -> Logged:
+    """A run's ``logged.json``. Raises BenchmarkError: see ``read_record``."""
+    remedy = "delete it to log the run anew"
+    return Logged.model_validate(read_record(RunFiles(directory).logged, Logged, remedy))
+
+
+def write_logged(directory: Path, logged: Logged) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).logged, Logged, logged.model_dump(mode="json"))
 
 
 def read_training(directory: Path) -> dict[str, Any]:

@@ -25,8 +25,10 @@ def differences(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[Diff
         return ()
     others = [method for method in methods if method != reference]
     found = {
-        what: {m: test for m in others if (test := _difference(suite, m, reference, weights))}
-        for what, weights in scores(suite).items()
+        score.words: {
+            m: test for m in others if (test := _difference(suite, m, reference, score.weights))
+        }
+        for score in scores(suite)
     }
     tests = [test for by_method in found.values() for test in by_method.values()]
     adjusted = iter(holm([test.p for test in tests]))

@@ -26,7 +26,7 @@ def mean_ranks(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[Ranks
     about other data. Under-trained methods are left out.
     """
     methods = [m for m in suite.methods if m not in undertrained]
-    found = (_ranks(suite, what, methods, weights) for what, weights in scores(suite).items())
+    found = (_ranks(suite, score.words, methods, score.weights) for score in scores(suite))
     return tuple(one for one in found if one is not None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,20 @@ from benchmark.records.schema import write_training
 from benchmark.training.selection import recorded
 from benchmark.training.state import TrainingState
 
+# Told of every line once it is written.
+Follow = Callable[[Mapping[str, float]], None]
+
 
 class Log:
-    """The curves of a run: ``metrics.jsonl`` and, if asked for, files for TensorBoard.
+    """The curves of a run, in ``metrics.jsonl``.
 
     Args:
         writes: whether this process writes; of processes that train together, only the first does.
+        follow: told of every line that this process writes.
     """
 
-    def __init__(self, directory: Path, *, tensorboard: bool, writes: bool) -> None:
-        self._directory, self._tensorboard, self._writes = directory, tensorboard, writes
+    def __init__(self, directory: Path, *, writes: bool, follow: Follow | None = None) -> None:
+        self._directory, self._writes, self._follow = directory, writes, follow
         self._path = RunFiles(directory).curves
 
     def write(self, line: Mapping[str, float]) -> None:
@@ -46,21 +50,13 @@ class Log:
         try:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            if self._tensorboard:
-                self._write_tensorboard(line)
         except OSError as error:
             raise BenchmarkError(
                 f"cannot write to {self._directory}: {error.strerror or error}; free some space, "
                 "then run the same command again to go on"
             ) from error
-
-    def _write_tensorboard(self, line: Mapping[str, float]) -> None:
-        # TensorBoard is an optional extra.
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
-
-        with SummaryWriter(str(self._directory / "tensorboard")) as writer:
-            for name, value in line.items():
-                writer.add_scalar(name, value, int(line["step"]))
+        if self._follow:
+            self._follow(line)
 
     def cut_back(self, step: int) -> list[dict[str, float]]:
         """Remove the lines after ``step``, where training resumes, and a last line that is

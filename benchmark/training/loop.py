@@ -19,7 +19,7 @@ from benchmark.data.loader import train_loader
 from benchmark.training.build import build_method, cell_length, connect_processes
 from benchmark.training.divergence import CHECK_EVERY, check_losses, check_weights
 from benchmark.training.interruption import interruptible
-from benchmark.training.log import Log, next_line, validation_scores, write_summary
+from benchmark.training.log import Follow, Log, next_line, validation_scores, write_summary
 from benchmark.training.losses import LossSums
 from benchmark.training.memory import update_within_memory
 from benchmark.training.random_state import RandomState
@@ -48,6 +48,7 @@ class Trainer:
 
     Args:
         directory: the run's folder. Runs that its method learns from are in folders next to it.
+        follow: told of every line of the log; of several processes, only in the first.
         learner_groups: how many groups of processes share the learners; None chooses a fast layout.
 
     Raises:
@@ -63,7 +64,7 @@ class Trainer:
         *,
         device: torch.device,
         progress: Progress | None = None,
-        tensorboard: bool = False,
+        follow: Follow | None = None,
         ranks: Ranks = ALONE,
         learner_groups: int | None = None,
     ) -> None:
@@ -99,7 +100,7 @@ class Trainer:
         )
         losses = LossSums(self.method, self._mesh, device)
         self.state = TrainingState(self.method, random, losses, length, load.used)
-        self._log = Log(directory, tensorboard=tensorboard, writes=ranks.first)
+        self._log = Log(directory, writes=ranks.first, follow=follow)
         self._watch = Watch(config.train, data)
         points = config.train.validations
         self._validate_at = {max(1, round(length.steps * i / points)) for i in range(1, points + 1)}
