@@ -14,6 +14,7 @@ from benchmark.report.heat_maps import across_norms, by_class, transfer
 from benchmark.report.notes import limit_warning, notes
 from benchmark.report.provenance import provenance_of
 from benchmark.report.published import published_on
+from benchmark.report.published_figures import layers_beside
 from benchmark.report.radii import radius_curves
 from benchmark.report.study_model import Study
 from benchmark.report.summary import table_of
@@ -32,7 +33,6 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
     """
     undertrained = all_undertrained(suite)
     table = table_of(suite, undertrained)
-    published = published_on(suite.dataset)
     fronts = front_planes(suite, undertrained)
     return Study(
         name=suite.name,
@@ -48,9 +48,7 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
         table=table,
         notes=notes(suite, table),
         findings=findings_of(suite, undertrained, fronts),
-        trade_offs=trade_offs_of(
-            suite, table, [layer.metric for layer in published.layers], undertrained
-        ),
+        trade_offs=trade_offs_of(suite, table, undertrained),
         fronts=fronts,
         curves=validation_curves(suite),
         mixing=mixing_curves(suite),
@@ -60,6 +58,7 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
         transfer=transfer(suite, table),
         by_class=by_class(suite),
         gallery=gallery_of(suite),
-        published=published,
+        published=published_on(suite.dataset),
+        layers=layers_beside(suite),
         provenance=provenance_of(suite),
     )

@@ -23,7 +23,7 @@ from benchmark.records.study import (
     measured_on,
 )
 from benchmark.report.families import family_of
-from benchmark.report.metric_roles import same_attack_ball, title
+from benchmark.report.metric_roles import is_main, same_attack_ball, title
 from benchmark.report.study_model import Column, Cost, Mark, Row, Summary, Table
 from benchmark.report.texts import percent
 
@@ -80,7 +80,8 @@ def columns_of(suite: SuiteRecord) -> tuple[Column, ...]:
             heading = f"{title(suite, weaker)} (n = {_fewest(suite, metric)})"
             found.append(Column(f"{weaker}_on_{metric}", heading, True, (weaker, metric)))
         higher = bool(suite.entry(metric).get("higher_is_better", True))
-        found.append(Column(metric, title(suite, metric), higher))
+        main = is_main(suite, metric)
+        found.append(Column(metric, title(suite, metric), higher, main=main))
     return tuple(found)
 
 
