@@ -148,6 +148,44 @@ class Table:
 
 # --- words ----------------------------------------------------------------------------------------
 
+# What a score measures: one metric of that role, or the sum of several.
+Score = Literal["clean", "attack", "union", "sum"]
+# Whether the leader is really ahead of the next. "sure": by a test; "unsure": it may be chance;
+# "level": equal in print; "withheld": one of the two is under-trained; "untested": no shared
+# outcomes to test on; "alone": there is no next.
+Certainty = Literal["sure", "unsure", "level", "withheld", "untested", "alone"]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Who has the highest score, and how far ahead of the next it is.
+
+    Attributes:
+        score: in words, e.g. "PGD-20 accuracy".
+        metrics: what the score is made of; the one metric, unless ``kind`` is "sum".
+        first, value: the leader and its score.
+        second: the next; "" if there is none.
+        margin: by how much the leader is ahead on the images and seeds that both have, with its
+            95 % interval, which is as wide as the choice of the leader among all methods demands;
+            None where nothing was tested.
+        n, seeds: that both have; 0 where nothing was tested.
+        withheld: which of the two are under-trained.
+        sentence: all of this in words, with the test.
+    """
+
+    score: str
+    kind: Score
+    metrics: tuple[str, ...]
+    first: str
+    value: float
+    second: str
+    certainty: Certainty
+    margin: Interval | None
+    n: int
+    seeds: int
+    withheld: tuple[str, ...]
+    sentence: str
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -155,17 +193,22 @@ class Findings:
 
     Attributes:
         warnings: what should stop a reader.
-        leaders: who is ahead in each score; empty if nothing has been evaluated.
+        leads: who is ahead in each score; empty if nothing has been evaluated.
         line: Generalist methods against the trade-off line, or their fronts against others'.
         caveats: how to read the tests.
         fronts: ``line`` is about fronts.
     """
 
     warnings: tuple[str, ...]
-    leaders: tuple[str, ...]
+    leads: tuple[Lead, ...]
     line: tuple[str, ...]
     caveats: tuple[str, ...]
     fronts: bool = False
+
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """The leads in words."""
+        return tuple(lead.sentence for lead in self.leads)
 
 
 # --- plots ----------------------------------------------------------------------------------------
