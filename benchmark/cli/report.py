@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,22 @@ def report(
             "--html", help="Also one interactive page, report.html.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    leaderboard: Annotated[
+        bool,
+        typer.Option(
+            "--leaderboard",
+            help="One page, leaderboard.html, over all folders OUT (studies, runs, networks of "
+            "your own, or folders that hold such) beside published figures; --out defaults to the "
+            "current folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
+    if leaderboard:
+        render_leaderboard(out, target or Path(), json_)
+        return
     render(out[0], target, json_, corruption_reference, html, out[1:])
 
 
@@ -76,3 +90,23 @@ def render(
     print(f"report: {files[0]}")
     if html:
         print(f"page: {next(path for path in files if path.suffix == '.html')}")
+
+
+def render_leaderboard(folders: Sequence[Path], target: Path, json_: bool) -> None:
+    """Write leaderboard.html to the folder ``target``.
+
+    Args:
+        json_: print the rows as data too.
+    """
+    from benchmark.core.files import write_text
+    from benchmark.report.leaderboard import leaderboard
+    from benchmark.report.leaderboard_page import leaderboard_html
+
+    entries = leaderboard(folders)
+    page = target / "leaderboard.html"
+    write_text(page, leaderboard_html(entries))
+    if json_:
+        print_json({"page": str(page), "rows": [asdict(entry) for entry in entries]})
+        return
+    ours = sum(entry.ours for entry in entries)
+    print(f"page: {page} ({ours} accuracies of ours, {len(entries) - ours} published)")

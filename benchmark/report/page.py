@@ -26,22 +26,17 @@ from benchmark.report.texts import (
     percent,
     score_text,
 )
+from benchmark.report.verdict import verdict
 
 
 def report_html(study: Study) -> str:
     """report.html."""
-    environment = Environment(
-        loader=PackageLoader("benchmark.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    scripts = [_asset(name) for name in ("d3.min.js", "plot.umd.min.js", "page.js")]
     columns, charts, heats = table_columns(study), chart_data(study), heat_maps(study)
-    text: str = environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
+        ("d3.min.js", "plot.umd.min.js", "table.js", "page.js"),
         study=study,
-        answer=_answer(study),
+        answer=verdict(study),
         seeds=seeds_text(study.seeds),
         several_seeds=len(study.seeds) > 1,
         warnings=[w for w in study.findings.warnings if w not in study.limit_warning],
@@ -57,18 +52,28 @@ def report_html(study: Study) -> str:
         fronts=[(p, front_tables(p), how_to_read_fronts(p)) for p in study.fronts],
         charts=charts,
         heats=heats,
+        licences=[_asset(name) for name in ("d3.LICENSE", "plot.LICENSE")],
+    )
+
+
+def rendered(template: str, script_files: Sequence[str], **values: object) -> str:
+    """A page of ``assets/`` with its scripts and style inside."""
+    environment = Environment(
+        loader=PackageLoader("benchmark.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = [_asset(name) for name in script_files]
+    text: str = environment.get_template(template).render(
         scripts=scripts,
         # What may run is what is written here: markup that slipped into a record may not.
         script_sources=" ".join(f"'sha256-{_sha256(script)}'" for script in scripts),
         style=_asset("page.css"),
-        licences=[_asset(name) for name in ("d3.LICENSE", "plot.LICENSE")],
+        **values,
     )
     return text
-
-
-def _answer(study: Study) -> str:
-    """The sentence that the page begins with."""
-    return next(iter(study.findings.leaders), NOTHING)
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
