@@ -36,6 +36,14 @@ def report(
             "--html", help="Also one interactive page, report.html.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    intervals_in_cells: Annotated[
+        bool,
+        typer.Option(
+            "--intervals-in-cells",
+            help="In table.tex, each interval below its figure and not in rows of their own.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     leaderboard: Annotated[
         bool,
         typer.Option(
@@ -52,7 +60,7 @@ def report(
     if leaderboard:
         render_leaderboard(out, target or Path(), json_)
         return
-    render(out[0], target, json_, corruption_reference, html, out[1:])
+    render(out[0], target, json_, corruption_reference, html, out[1:], intervals_in_cells)
 
 
 def render(
@@ -62,6 +70,7 @@ def render(
     reference: Path | None = None,
     html: bool = False,
     beside: Sequence[Path] = (),
+    intervals_in_cells: bool = False,
 ) -> None:
     """Write the report of ``out`` and print its table.
 
@@ -70,13 +79,14 @@ def render(
         json_: print data in place of the table.
         reference: errors of a reference network under corruptions, CSV.
         beside: folders whose rows stand with the suite's.
+        intervals_in_cells: of table.tex.
     """
     from benchmark.records.study import read_suite
     from benchmark.report import render as write_report
     from benchmark.report.summarise import summarise
     from benchmark.report.tables import tidy
 
-    files = write_report(out, target, reference, html, beside)
+    files = write_report(out, target, reference, html, beside, intervals_in_cells)
     if json_:
         # null for what is missing; NaN is no JSON
         rows = (

@@ -69,6 +69,7 @@ class Column:
         title: its heading.
         on_images_of: for a weaker attack on the images of a reference attack, the names of the
             two; None for a metric as it was measured.
+        ball: norm and radius of the attack, as they are written; None for no attack.
         main: clean accuracy, an attack in the ball of the study's first one, or a union: what is
             shown where there is no room for all columns.
     """
@@ -78,6 +79,7 @@ class Column:
     higher_is_better: bool
     on_images_of: tuple[str, str] | None = None
     main: bool = False
+    ball: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
