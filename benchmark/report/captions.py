@@ -28,17 +28,3 @@ CAPTIONS = {
     "[corruptions.md](corruptions.md).",
     "published": "Published figures and ours, on separate axes. See [published.md](published.md).",
 }
-
-# How to read fronts.md.
-FRONTS_HOW = (
-    "- All figures are on the same images and seeds: {where}. Intervals cover the choice of both.\n"
-    "- A front is the upper concave hull of its settings: what lies between two of them can be had "
-    "by choosing one of the two networks at random for each image.\n"
-    "- Distances are to the nearest point of the other front, in percentage points; positive is "
-    'better. "Beyond its end": better on one axis than any setting of that front, and no better on '
-    "the other, so there is nothing to compare with.\n"
-    "- Hypervolume: the area that the settings dominate above clean / robust = {reference} %, in "
-    "squared percentage points (no hull). More settings, and more extreme ones, dominate more.\n"
-    "- *: p of at most 0.05, adjusted after Holm over all figures of the table.\n"
-    "- The best of several settings was found on these images, so each front is a little too high."
-)

@@ -69,12 +69,17 @@ class Column:
         title: its heading.
         on_images_of: for a weaker attack on the images of a reference attack, the names of the
             two; None for a metric as it was measured.
+        ball: norm and radius of the attack, as they are written; None for no attack.
+        main: clean accuracy, an attack in the ball of the study's first one, or a union: what is
+            shown where there is no room for all columns.
     """
 
     key: str
     title: str
     higher_is_better: bool
     on_images_of: tuple[str, str] | None = None
+    main: bool = False
+    ball: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -261,7 +266,7 @@ class TradeOffs:
     """All trade-offs.
 
     Attributes:
-        of: by metric; those of metrics that published figures alone have come last, without points.
+        of: by metric.
         first: the metric that a page shows first; None if there is none.
         beside_published: the metric whose trade-off stands beside published l_inf figures.
     """
@@ -532,10 +537,11 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class PublishedLayer:
-    """Published points of one kind, on one data set, under one attack.
+    """Published points of one source, on the study's data set, under an attack of the study.
 
     Attributes:
-        metric: ours that measures the same, e.g. ``aa_linf``.
+        threat: norm and radius of that attack, e.g. "linf, eps 8/255"; "" for corruptions.
+        metric: the study's, which measures the same.
         points: clean and robust accuracy in per cent, a name, and what a reader must know.
     """
 
@@ -552,13 +558,11 @@ class Published:
 
     Attributes:
         tables: of the study's data set.
-        layers: of any data set, those on the study's first.
         points: (clean, AutoAttack, "yes", "no" or "unstated" for extra data) under l_inf 8/255 on
             the study's data set, in per cent, each model once.
     """
 
     tables: tuple[PublishedTable, ...]
-    layers: tuple[PublishedLayer, ...]
     points: tuple[tuple[float, float, str], ...]
 
 
@@ -594,6 +598,7 @@ class Study:
         curves: "val_clean", "val_pgd" and "gap_pgd" (PGD on training images less "val_pgd")
             to method to curve; those that no run has are absent.
         mixing: method to "mix" and "distance" to learner to curve; methods that mix alone.
+        layers: published points on the study's data set under the same attacks.
     """
 
     name: str
@@ -623,6 +628,7 @@ class Study:
     by_class: tuple[HeatMap, ...]
     gallery: Gallery | None
     published: Published
+    layers: tuple[PublishedLayer, ...]
     provenance: Provenance
 
     @property

@@ -50,13 +50,19 @@ PLOTS: dict[str, Callable[[Study], Figure | None]] = {
 }
 
 
-def write_report(study: Study, target: Path, html: bool = False) -> list[Path]:
+def write_report(
+    study: Study, target: Path, html: bool = False, intervals_in_cells: bool = False
+) -> list[Path]:
     """Write all files of the report to ``target``; returns them, the index first.
 
     What is not written is removed, if it is there from an earlier report.
+
+    Args:
+        intervals_in_cells: table.tex has each interval below its figure.
     """
     written = []
-    for name, text_of in TEXTS.items():
+    texts = {**TEXTS, "table.tex": lambda study: table_tex(study, intervals_in_cells)}
+    for name, text_of in texts.items():
         if text := text_of(study):
             write_text(target / name, text)
             written.append(target / name)
