@@ -43,6 +43,7 @@ def interpolate(
 ) -> None:
     """Evaluate the straight path in weight space between two runs, and plot it."""
     from benchmark.commands.interpolate import interpolate as evaluate_path
+    from benchmark.commands.interpolate import summary
     from benchmark.commands.run import pick_device
     from benchmark.core.progress import Progress
     from benchmark.records.schema import read_path
@@ -72,5 +73,12 @@ def interpolate(
         [f"{row['alpha']:.2f}", row["metric"], f"{100 * row['mean']:.2f}", str(row["n"])]
         for row in found
     ]
-    print_table("path", ["alpha", "metric", "accuracy %", "n"], rows)
+    print_table(
+        f"From {names['first']} (alpha 0) to {names['second']} (alpha 1)",
+        ["alpha", "metric", "accuracy %", "n"],
+        rows,
+    )
+    print()
+    for line in summary(table):
+        print(line)
     print(f"plot: {target / 'interpolation.png'}")
