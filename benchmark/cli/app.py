@@ -160,6 +160,9 @@ def _started_as() -> list[str]:
 
 
 def _fail(message: str) -> int:
-    lines = (line.strip() for line in message.splitlines())
-    print("error: " + " ".join(line for line in lines if line), file=sys.stderr)
+    """Print an error in one line, or several errors in one line each."""
+    text, *more = message.split("\n- ")
+    print("error: " + " ".join(text.split()), file=sys.stderr)
+    for line in more:
+        print("  - " + " ".join(line.split()), file=sys.stderr)
     return 2

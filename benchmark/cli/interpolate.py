@@ -48,6 +48,7 @@ def interpolate(
     """Evaluate the straight path in weight space between two runs, or between the base learners of
     one, and plot it. A report that is given OUT beside its suite draws it as a front."""
     from benchmark.commands.interpolate import interpolate as evaluate_path
+    from benchmark.commands.interpolate import summary
     from benchmark.commands.run import pick_device
     from benchmark.core.progress import Progress
     from benchmark.records.schema import read_path
@@ -84,5 +85,9 @@ def interpolate(
         ]
         for row in found
     ]
-    print_table("path", [*map(str, shares), "metric", "accuracy %", "n"], rows)
+    title = f"From {ends[0]} (alpha 0) to {ends[1]} (alpha 1)" if drawn else "Mixtures"
+    print_table(title, [*map(str, shares), "metric", "accuracy %", "n"], rows)
+    print()
+    for line in summary(table):
+        print(line)
     print(f"plot: {target / 'interpolation.png'}" if drawn else f"table: {target}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.commands.figures import Figures, read_figures
+from benchmark.commands.figures import AskedFigures
 from benchmark.commands.hub import PREFIX
 from benchmark.commands.panels import (
     choose_metrics,
@@ -63,7 +63,7 @@ class OtherTestSet:
 
 def evaluate_runs(
     folders: Sequence[Path], request: EvaluationRequest, other: OtherTestSet | None = None
-) -> Figures:
+) -> AskedFigures:
     """Evaluate trained runs (or all of a suite's plan) by the metrics of their suite, or others.
 
     Metrics that the suite has keep the suite's settings, so that its table stays one attack per
@@ -75,7 +75,7 @@ def evaluate_runs(
         other: measure on its test images instead, into ``RUN/evaluations/NAME-HASH``.
 
     Returns:
-        By run and metric, see ``read_figures``; empty but on the first rank.
+        By run, the figures of the metrics that were asked for; empty but on the first rank.
 
     Raises:
         BenchmarkError: a folder without trained runs; a damaged record or checkpoint.
@@ -83,7 +83,7 @@ def evaluate_runs(
     """
     runs = list({run.resolve(): run for folder in folders for run in _runs_in(folder)}.values())
     evaluators: dict[str, Evaluator] = {}
-    figures: Figures = {}
+    measured = AskedFigures()
     # Everything that can be wrong with a record is found before any long work.
     instead = other.config() if other else None
     configs = [read_cell_config(run)[1] for run in runs]
@@ -116,8 +116,8 @@ def evaluate_runs(
                     where = folder if instead else run
                     name = str(where.relative_to(run.parent))
                     chosen = "" if record == run or instead else f"@{rule}"
-                    figures[f"{name}{chosen}"] = read_figures(folder)
-    return figures
+                    measured.add(f"{name}{chosen}", folder, request.asked(metrics))
+    return measured
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from benchmark.commands.figures import Figures, read_figures
+from benchmark.commands.figures import AskedFigures
 from benchmark.commands.hub import PREFIX, load_hub_model
 from benchmark.commands.panels import choose_metrics, panel_at
 from benchmark.commands.request import EvaluationRequest, split_settings
@@ -22,7 +22,7 @@ from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.evaluation.identity import images_hash
 from benchmark.metrics.metric import Metric
 from benchmark.models.adapt import adapted, notes_of
-from benchmark.models.loading import TRIED_BATCHES, load_external
+from benchmark.models.loading import TRIED_BATCHES, check_spec, load_external
 from benchmark.records.files import RunFiles
 from benchmark.records.keys import images_of
 from benchmark.records.keys import weights as weights_in
@@ -38,7 +38,7 @@ def evaluate_model(
     limit: int | None,
     out: Path | None,
     settings: Sequence[str] = (),
-) -> Figures:
+) -> AskedFigures:
     """Evaluate a user's own network on the test split of a data set.
 
     Args:
@@ -51,7 +51,7 @@ def evaluate_model(
             weights and images, so that no network's results replace another's.
 
     Returns:
-        The figures of ``spec``, see ``read_figures``; nothing but on the first rank.
+        The figures of ``spec`` that were asked for; nothing but on the first rank.
 
     Raises:
         ConfigError, CheckpointError: a network or checkpoint that cannot be used.
@@ -71,6 +71,9 @@ def evaluate_model(
         raise ConfigError("--set model.name has no place here: MODEL names the network")
     if hub and own_settings:
         raise ConfigError(f"--set model.{next(iter(own_settings))}: {spec} states its architecture")
+    if not hub:
+        without_key = {key: v for key, v in own_settings.items() if key != "checkpoint_key"}
+        check_spec(spec, checkpoint, without_key)
     request.progress.say(f"reading {config.name}")
     data = sources.load(config, request.data_root, training=False)
     for note in data.notes:
@@ -103,7 +106,10 @@ def evaluate_model(
         out = Path("runs/evaluate") / f"{label.replace(':', '-')}-{key}"
     name = checkpoint.name if checkpoint else None
     _measure(model, label, name, data, config, metrics, request, out)
-    return {spec: read_figures(out)} if request.ranks.first else {}
+    measured = AskedFigures()
+    if request.ranks.first:
+        measured.add(spec, out, request.asked(metrics))
+    return measured
 
 
 def evaluate_given(

@@ -221,3 +221,37 @@ def _describe(
             "seed": config.seed,
         },
     )
+
+
+def summary(table: pd.DataFrame) -> list[str]:
+    """A sentence per metric: its ends, its lowest and its highest point, and the barrier. Between
+    more than two networks, which have no alpha: its lowest and its highest point.
+
+    The barrier is the largest drop below the straight line between the accuracies of the two ends
+    (Frankle et al., 1912.05671, of the error).
+    """
+    lines = []
+    for metric, rows in table.groupby("metric", sort=False):
+        value = 100 * rows["mean"].to_numpy()
+        if "alpha" not in rows:
+            lines.append(f"{metric}: lowest {value.min():.1f} %, highest {value.max():.1f} %.")
+            continue
+        alpha = rows["alpha"].to_numpy()
+        first, last = value[0], value[-1]
+        text = f"{metric}: {first:.1f} % at alpha 0, {last:.1f} % at alpha 1"
+        if len(value) > 2:
+            low, high = int(value.argmin()), int(value.argmax())
+            below = first + alpha * (last - first) - value
+            deep = int(below.argmax())
+            text += (
+                f"; lowest {value[low]:.1f} % at alpha {alpha[low]:.2f}, highest "
+                f"{value[high]:.1f} % at alpha {alpha[high]:.2f}"
+            )
+            text += (
+                f"; at most {below[deep]:.1f} points below the line between the ends, at alpha "
+                f"{alpha[deep]:.2f}"
+                if below[deep] >= 0.05
+                else "; nowhere below the line between the ends"
+            )
+        lines.append(text + ".")
+    return lines

@@ -123,6 +123,12 @@ class EvaluationRequest:
         wanted = [*self.only, *(part for metric in self.given for part in metric.parts)]
         return [name for name in dict.fromkeys(wanted) if name not in own]
 
+    def asked(self, metrics: Sequence[Metric]) -> list[str]:
+        """Names of those of the measured ``metrics`` that were asked for: where metrics were named,
+        not what they are computed from."""
+        names = [metric.name for metric in metrics]
+        return [name for name in names if name in self.only] or names
+
     @property
     def gives_radii(self) -> bool:
         """Whether a radius was given."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_serializer,
@@ -22,7 +24,7 @@ from pydantic import (
 
 from benchmark.config.panels import expanded, standard_panel
 from benchmark.config.trained import found
-from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
+from benchmark.core.config import Config, Problems, config_hash, parse, parse_yaml, problems
 from benchmark.core.errors import ConfigError
 from benchmark.core.files import at_home
 from benchmark.core.mesh import BatchStatistics
@@ -40,7 +42,7 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
 from benchmark.data.source import DatasetConfig
-from benchmark.metrics.metric import MetricRef, check_panel
+from benchmark.metrics.metric import MetricRef, check_panel, make_metric
 from benchmark.models.config import ModelConfig
 
 Selection = Literal["last", "best", "best-sum"]
@@ -266,24 +268,35 @@ class SuiteConfig(Config):
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
-        data["threats"] = threats = _threats(data.get("threats") or {})
-        methods = data.get("methods") or []
-        if not isinstance(methods, Sequence) or isinstance(methods, str):
-            raise ValueError(f"methods must be a list, not {methods!r}")
+        threats, wrong = _threats(data.get("threats") or {})
+        data["threats"] = _Wrong(wrong) if wrong else threats
         train = data.get("train")
         if isinstance(train, Mapping) and not train.get("validation_threat"):
             data["train"] = {**train, "validation_threat": threats["linf"]}
         context = {
             "threats": threats,
             "weights": found,
-            "learner": {key: data[key] for key in ("optimizer", "schedule") if data.get(key)},
+            "learner": {
+                # A wrong one is named by its own check, once, and not again by every method.
+                key: data[key]
+                for key, cls in (("optimizer", OptimizerConfig), ("schedule", Schedule))
+                if data.get(key) and _fits(cls, data[key])
+            },
         }
-        data["methods"] = [_entry(item, context) for item in methods]
+        data["methods"] = _each(data.get("methods") or [], lambda item: [_entry(item, context)])
         if isinstance(data.get("evaluation"), list):
-            data["evaluation"] = [
-                metric for item in data["evaluation"] for metric in expanded(item)
-            ]
+            data["evaluation"] = _each(
+                data["evaluation"], lambda item: [make_metric(one) for one in expanded(item)]
+            )
         return data
+
+    @field_validator("threats", "methods", "evaluation", mode="before")
+    @classmethod
+    def _report(cls, value: Any) -> Any:
+        """What ``_fill`` found wrong, beside the wrong values of all other fields."""
+        if isinstance(value, _Wrong):
+            raise Problems(value.texts)
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> SuiteConfig:
@@ -445,11 +458,44 @@ def _no_such_row(entry: MethodEntry, label: str) -> str:
     )
 
 
-def _threats(given: Any) -> dict[str, ThreatModel]:
-    """The default threat models and those given, which may state a part of a default one."""
-    if not isinstance(given, Mapping):
-        raise ValueError(f"threats must be a mapping of names to threat models, not {given!r}")
+@dataclass(frozen=True)
+class _Wrong:
+    """Stands for a field that cannot be made, with what is wrong with it."""
+
+    texts: Sequence[str]
+
+
+def _each(items: Any, made: Callable[[Any], list[Any]]) -> Any:
+    """What is made of all ``items``, or everything that is wrong with them."""
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        return _Wrong([f"methods must be a list, not {items!r}"])
+    results: list[Any] = []
+    wrong: list[str] = []
+    for item in items:
+        try:
+            results += made(item)
+        except Problems as error:
+            wrong += error.texts
+        except ValueError as error:
+            wrong.append(str(error))
+    return _Wrong(wrong) if wrong else results
+
+
+def _fits(cls: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(cls).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _threats(given: Any) -> tuple[dict[str, ThreatModel], list[str]]:
+    """The default threat models and those given, which may state a part of a default one; and what
+    is wrong with others."""
     threats = dict(DEFAULT_THREATS)
+    wrong: list[str] = []
+    if not isinstance(given, Mapping):
+        return threats, [f"threats must be a mapping of names to threat models, not {given!r}"]
     for name, value in given.items():
         default = DEFAULT_THREATS.get(name)
         if default and isinstance(value, Mapping) and "norm" not in value:
@@ -459,8 +505,9 @@ def _threats(given: Any) -> dict[str, ThreatModel]:
         try:
             threats[name] = ThreatModel.model_validate(value)
         except ValidationError as error:
-            raise ValueError(f"threats.{name}: {explain(error, ThreatModel)}") from error
-    return threats
+            wrong += [f"threats.{name}: {text}" for text in problems(error, ThreatModel)]
+            threats.setdefault(name, DEFAULT_THREATS["linf"])  # so that methods can refer to it
+    return threats, wrong
 
 
 def _entry(item: Any, context: Mapping[str, Any]) -> Any:
@@ -479,8 +526,11 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
     except ConfigError as error:
         raise ValueError(str(error)) from error
     except ValidationError as error:
-        cls = METHODS.get(item["name"])
-        raise ValueError(f"method {label}: {explain(error, _schema_of(cls))}") from error
+        schema = _schema_of(METHODS.get(item["name"]))
+        # Settings of an objective and of its learner stand side by side in a suite.
+        texts = [re.sub(r"^(unknown key ')?learner\.(objective(: |\.))?", r"\1", text)
+                 for text in problems(error, schema)]  # fmt: skip
+        raise Problems([f"method {label}: {text}" for text in texts]) from error
 
 
 def _split(name: str) -> tuple[str, dict[str, str]]:
