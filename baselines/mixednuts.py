@@ -35,7 +35,7 @@ Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 
 
-class Mixture(Config):
+class MixtureNumbers(Config):
     """The parameters of ``MixedNUTS``; defaults are those of its authors' networks for CIFAR-10.
 
     Attributes:
@@ -94,7 +94,7 @@ class MixedNUTS(Recipe):
 
     natural: TrainedNetwork = TrainedNetwork(method="natural")
     robust: TrainedNetwork = TrainedNetwork(method="pgd-at")
-    mixture: Mixture | None = None
+    mixture: MixtureNumbers | None = None
     keep: float = Field(default=0.985, gt=0, lt=1)
     scales: tuple[Positive, Positive] = (0.05, 5.0)
     powers: tuple[AtLeastOne, AtLeastOne] = (1.0, 4.0)
@@ -113,7 +113,7 @@ def transformed(logits: Tensor, scale: Any, power: Any, bias: Any) -> Tensor:
     return scale * u.sign() * u.abs() ** power
 
 
-def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> Mixture:
+def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> MixtureNumbers:
     """The mixture for a robust network; see ``MixedNUTS``.
 
     Args:
@@ -131,7 +131,7 @@ def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> Mixtur
     powers, biases = (
         torch.linspace(*ends, _POINTS).tolist() for ends in (recipe.powers, recipe.biases)
     )
-    best: tuple[int, float, Mixture] | None = None
+    best: tuple[int, float, MixtureNumbers] | None = None
     plain = 1 / (1 + max(_kept(right, y, _PLAIN_SHARE), _LEAST))
     for scale, bias, power in product(scales, biases, powers):
         kept = _kept(transformed(right, scale, power, bias), y, recipe.keep)
@@ -142,7 +142,7 @@ def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> Mixtur
             two = transformed(wrong, scale, power, bias).softmax(1).topk(2, 1).values
             score = int((two[:, 0] - two[:, 1] >= kept).sum())
         if best is None or (score, -kept) < best[:2]:
-            mixture = Mixture(
+            mixture = MixtureNumbers(
                 scale=scale, power=power, bias=bias, alpha=1 / (1 + kept), plain_alpha=plain
             )
             best = score, -kept, mixture
@@ -151,11 +151,11 @@ def chosen(right: Tensor, y: Tensor, wrong: Tensor, recipe: MixedNUTS) -> Mixtur
     return best[2]
 
 
-def _nothing_kept(reason: str) -> Mixture:
+def _nothing_kept(reason: str) -> MixtureNumbers:
     warnings.warn(
         f"mixednuts: {reason}, so its authors' mixture for CIFAR-10 is used", stacklevel=3
     )
-    return Mixture()
+    return MixtureNumbers()
 
 
 def _kept(logits: Tensor, y: Tensor, share: float) -> float:
@@ -214,7 +214,7 @@ class _MixedNUTS(Method):
             self._use(chosen(*self._answers(), self.recipe))
         return {}
 
-    def _use(self, mixture: Mixture) -> None:
+    def _use(self, mixture: MixtureNumbers) -> None:
         for name in _NUMBERS:
             self.network.get_buffer(name).fill_(getattr(mixture, name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmark.core.averaging import floating_state, move_towards, reestimate_batchnorm
 from benchmark.core.learner import LearnerConfig, default_learner
-from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.method import Batch, Method, Mixture, Recipe, build_learners
 from benchmark.core.optimizer import AuthorsRecipe, OptimizerConfig
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
@@ -136,9 +137,17 @@ class _EMA(_Following):
         super().__init__(recipe.learner, setting)
         self._decay = recipe.decay
 
+    def _decay_at(self, step: int) -> float:
+        return min(self._decay, (step + 1) / (step + 10))
+
+    def mixture(self, progress: float, since: int) -> Mixture | None:
+        """The one learner, averaged over time."""
+        decays = map(self._decay_at, range(since, self.steps))
+        return Mixture(dict.fromkeys(self.learners, 1.0), math.prod(decays))
+
     @torch.no_grad()
     def _follow(self, step: int) -> None:
-        decay = min(self._decay, (step + 1) / (step + 10))
+        decay = self._decay_at(step)
         source = floating_state(self._learner.model)
         move_towards(floating_state(self.average), [source], [1.0], decay)
 

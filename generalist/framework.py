@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,9 +22,10 @@ from benchmark.core.averaging import (
 )
 from benchmark.core.learner import LearnerConfig, learner_names
 from benchmark.core.mesh import NO_PEERS, Axis
-from benchmark.core.method import Batch, Method, Recipe, build_learners
+from benchmark.core.method import Batch, Method, Mixture, Recipe, build_learners
 from benchmark.core.schedule import Duration, Schedule
 from benchmark.core.setting import Setting
+from generalist.distances import distances, farthest
 from generalist.mixing import (
     MovingAverage,
     check_ratios,
@@ -281,6 +283,14 @@ class GeneralistMethod(Method):
             self._reestimate()
         return self.global_learner
 
+    def mixture(self, progress: float, since: int) -> Mixture | None:
+        """By equation (2); None where a projection takes the place of the weighted mean."""
+        if self.recipe.project_onto is not None:
+            return None
+        average, total = self.recipe.average, self._setting.total_steps
+        decays = (average.at(step, total) for step in range(since, self.steps))
+        return Mixture(self._ratios(progress), math.prod(decays))
+
     def _ratios(self, progress: float) -> dict[str, float]:
         return ratios(self.recipe.mixing, list(self.learners), progress)
 
@@ -293,47 +303,24 @@ class GeneralistMethod(Method):
         divided by the norm of the global learner's weights. It is the larger of the value now and
         the value just before the last redistribution."""
         values = super().diagnostics(progress)
-        distances = self._parted or self._distances()
+        away = self._parted or self._distances()
         for name, gamma in self._ratios(progress).items():
             values[f"mix/{name}"] = gamma
             if self.steps > self._unused[name]:
-                values[f"distance/{name}"] = float(distances[name])
+                values[f"distance/{name}"] = float(away[name])
         cycle = self._warmup + self._every if self._every else 1
         if len(self.learners) > 1 and self.steps >= cycle:
             values["apart"] = max(float(self._apart_before), float(self._apart()))
         return values
 
-    @torch.no_grad()
-    def _apart(self) -> Tensor:
-        """See ``diagnostics``. All processes call this."""
-        weights = floating_state(self.global_learner, buffers=False)
-        count = len(self.learners)
-        mean = [torch.zeros_like(weight) for weight in weights]
-        here = [
-            floating_state(item.model, buffers=False)
-            for item in self.learners.values()
-            if item.here
-        ]
-        move_towards(mean, here, [1 / count] * len(here), 0.0, self._setting.mesh.learners)
-        # theta_k minus the mean of the others is count / (count - 1) times theta_k minus the mean
-        # of all.
-        farthest = torch.stack(list(self._distances(mean).values())).max() * count / (count - 1)
-        return farthest / torch.stack(torch._foreach_norm(weights)).norm()
+    def _weights(self) -> list[Tensor]:
+        return floating_state(self.global_learner, buffers=False)
 
-    @torch.no_grad()
-    def _distances(self, centre: list[Tensor] | None = None) -> dict[str, Tensor]:
-        """For each learner, the l_2 distance of its weights from ``centre`` (default: the global
-        learner's weights). All processes call this."""
-        if centre is None:
-            centre = floating_state(self.global_learner, buffers=False)
-        distances = {name: centre[0].new_zeros(()) for name in self.learners}
-        for name, learner in self.learners.items():
-            if learner.here:
-                own = floating_state(learner.model, buffers=False)
-                norms = torch._foreach_norm(torch._foreach_sub(own, centre))
-                distances[name] = torch.stack(norms).norm()
-        self._setting.mesh.learners.sum_(list(distances.values()))
-        return distances
+    def _apart(self) -> Tensor:
+        return farthest(self.learners, self._weights(), self._setting.mesh.learners)
+
+    def _distances(self) -> dict[str, Tensor]:
+        return distances(self.learners, self._weights(), self._setting.mesh.learners)
 
     def state_dict(self) -> dict[str, Any]:
         """Learners, global learner and step count."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmark.core.learner import LearnerConfig, default_learners
 from benchmark.core.mesh import Mesh
-from benchmark.core.method import Batch, Method
+from benchmark.core.method import Batch, Method, Mixture
 from benchmark.core.schedule import Schedule
 from benchmark.core.setting import Setting
 from generalist.framework import Generalist, GeneralistMethod
@@ -149,6 +149,10 @@ class _OfficialMethod(GeneralistMethod):
         # steps counts the batch just done; epoch t' begins epoch_steps before t' is complete.
         since = self.steps - 1 - (self._warmup - self._epoch_steps)
         return since >= 0 and since % self._every < self._epoch_steps
+
+    def mixture(self, progress: float, since: int) -> Mixture | None:
+        """None for an average of averages, whose weights are others than those of equation (2)."""
+        return None if self.recipe.nested_average else super().mixture(progress, since)
 
     def alone(self) -> dict[str, nn.Module]:
         """The learners' own averages; without the nested average there are none."""

@@ -22,6 +22,7 @@ from benchmark.commands.request import EvaluationRequest
 from benchmark.commands.run import pick_device
 from benchmark.core.crafting import crafting
 from benchmark.core.errors import ConfigError
+from benchmark.core.files import data_folder
 from benchmark.core.generators import generators_kept
 from benchmark.core.progress import Progress
 from benchmark.core.threat import Pixels
@@ -137,7 +138,7 @@ def evaluate(
     classes: int | Sequence[str] | None = None,
     name: str | None = None,
     out: str | Path | None = None,
-    data_root: str | Path = "data",
+    data_root: str | Path | None = None,
     quiet: bool = False,
 ) -> Result:
     """Attack a network that is in memory, and check whether the results can be trusted.
@@ -160,7 +161,8 @@ def evaluate(
         classes: number or names of the classes, if they follow neither from data nor from logits.
         name: name of the network in tables.
         out: a folder for the record, which ``load`` and ``generalist-bench report`` read.
-        data_root: folder of published corrupted images, if there are any.
+        data_root: folder of published corrupted images, if there are any; default: that of
+            GENERALIST_BENCH_DATA, else ``data``.
         quiet: show no progress.
 
     Raises:
@@ -208,7 +210,7 @@ def request_for(
     seed: int,
     batch_size: int,
     device: torch.device,
-    data_root: str | Path,
+    data_root: str | Path | None,
     progress: Progress,
     dataset: str = "",
 ) -> EvaluationRequest:
@@ -216,10 +218,10 @@ def request_for(
     if isinstance(metrics, str):
         raise ConfigError(f"metrics is a list of names: write [{metrics!r}]")
     return EvaluationRequest(
-        data_root=Path(data_root),
+        data_root=data_folder(data_root),
         device=pick_device(str(device)),
         progress=progress,
-        metrics=metrics_at(metrics, eps, dataset, Path(data_root)),
+        metrics=metrics_at(metrics, eps, dataset, data_folder(data_root)),
         options=Options(n=n, n_aa=n_aa, seed=seed),
         batch_size=batch_size,
     )

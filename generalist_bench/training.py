@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from benchmark.commands.panels import Eps
 from benchmark.commands.run import pick_device, run_suite
 from benchmark.commands.train import training_suite, with_earlier
 from benchmark.core.errors import ConfigError, DivergenceError
+from benchmark.core.files import data_folder
 from benchmark.core.generators import generators_kept
 from benchmark.core.objective import METHODS
 from benchmark.core.outside import pinned_to_source
@@ -123,8 +124,9 @@ def train(
     test: Any = None,
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    data_root: str | Path = "data",
+    data_root: str | Path | None = None,
     device: str = "auto",
+    log: str | Sequence[str] = (),
     quiet: bool = False,
 ) -> Run:
     """Train a network by a method, and return it in eval mode.
@@ -148,8 +150,10 @@ def train(
             are not given by name are not flipped and, below 32 pixels, not cropped;
             ``{"dataset": {"flip": True, "crop": 2}}`` changes that.
         out: a folder for the study; without it, the record is deleted with the run.
-        data_root: folder that holds data sets by name.
+        data_root: folder that holds data sets by name; default: that of GENERALIST_BENCH_DATA, else
+            ``data``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        log: ``tensorboard``, ``wandb`` or ``mlflow``, or several: the run is shown there too.
         quiet: show no progress.
 
     Raises:
@@ -177,6 +181,7 @@ def train(
     net_name = lent.network[0] if lent.network else str(network)
     kept = tempfile.TemporaryDirectory() if out is None else None
     folder = Path(kept.name if kept else str(out))
+    root = data_folder(data_root)
     with in_python_words(), lent.known(), generators_kept():
         suite = training_suite(data_name, net_name, [named], [seed], (), extra)
         chosen = pick_device(device)
@@ -184,16 +189,17 @@ def train(
             suite,
             with_earlier(suite, folder),
             folder,
-            data_root=Path(data_root),
+            data_root=root,
             device=chosen,
             progress=progress,
             evaluate=False,
+            log=[log] if isinstance(log, str) else log,
         )
         if diverged:
             raise DivergenceError(diverged[0])
         (cell,) = suite.cells()
         directory = SuiteFiles(folder).cell(cell.slug)
-        data = sources.load(cell.config.dataset, Path(data_root))
+        data = sources.load(cell.config.dataset, root)
         deployed = load_deployed(cell.config, data, directory, chosen)
     return Run(
         network=deployed,
@@ -205,7 +211,7 @@ def train(
         _lent=lent,
         _has_test=len(data.test) > 0,
         _dataset=data_name,
-        _data_root=Path(data_root),
+        _data_root=root,
         _device=chosen,
         _kept=kept,
     )

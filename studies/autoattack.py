@@ -33,6 +33,7 @@ import typer
 from torch import Tensor, nn
 
 from benchmark.attacks.autoattack import AutoAttackResult, run_autoattack
+from benchmark.cli.options import DataRoot
 from benchmark.commands.run import pick_device, read_cell_config
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
@@ -86,7 +87,7 @@ class TimedPair:
 @app.command()
 def judged(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
-    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    data_root: DataRoot = Path("data"),
     eps: Annotated[str, typer.Option()] = "8/255",
     n: Annotated[int, typer.Option(min=1)] = 256,
     repeats: Annotated[int, typer.Option(min=1)] = 2,
@@ -132,7 +133,7 @@ def _once_in_a_process(run: Path, data_root: Path, way: str, eps: str, n: int) -
 def once(
     run: Annotated[Path, typer.Argument()],
     way: Annotated[str, typer.Option()],
-    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    data_root: DataRoot = Path("data"),
     eps: Annotated[str, typer.Option()] = "8/255",
     n: Annotated[int, typer.Option(min=1)] = 256,
 ) -> None:
@@ -203,7 +204,7 @@ def parts(
 @app.command()
 def shared(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
-    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    data_root: DataRoot = Path("data"),
     metric: Annotated[str, typer.Option(help="An AutoAttack metric of its suite.")] = "aa_linf",
     repeats: Annotated[int, typer.Option(min=1)] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Processes share out batches.")] = 16,

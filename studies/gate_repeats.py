@@ -16,6 +16,7 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmark.cli.options import DataRoot
 from benchmark.commands.check import check
 from benchmark.commands.run import pick_device
 from benchmark.core.environment import environment
@@ -32,7 +33,7 @@ def main(
     baseline: Annotated[Path, typer.Option(help="The recorded baseline (.json).")],
     repeats: Annotated[int, typer.Option(min=1)] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="None may be the baseline's.")] = 100,
-    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    data_root: DataRoot = Path("data"),
 ) -> None:
     """Check the code as it is against the baseline, a seed at a time; prints JSON.
 

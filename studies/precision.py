@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.cli.options import DataRoot
 from benchmark.config.suite import load_suite
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
@@ -60,7 +61,7 @@ class PrecisionGap:
 @app.command()
 def main(
     out: Annotated[Path, typer.Option(help="For the runs of both precisions.")],
-    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    data_root: DataRoot = Path("data"),
     suite: Annotated[str, typer.Option()] = "cifar10-cpu",
     method: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.cli.options import DataRoot
 from benchmark.core.environment import environment
 from benchmark.core.progress import Progress
 from benchmark.core.registry import did_you_mean
@@ -64,7 +65,7 @@ class ProcessRatio:
 
 @app.command()
 def main(
-    data_root: Annotated[Path, typer.Option()] = Path("data"),
+    data_root: DataRoot = Path("data"),
     dataset: Annotated[str, typer.Option()] = "cifar10",
     model: Annotated[str, typer.Option()] = "small-resnet",
     epochs: Annotated[float, typer.Option(min=0.01)] = 0.5,

@@ -14,16 +14,19 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from benchmark.cli.check import check
 from benchmark.cli.compare import compare
+from benchmark.cli.config import config
 from benchmark.cli.diagnose import diagnose
 from benchmark.cli.evaluate import evaluate
 from benchmark.cli.evaluate_model import evaluate_model
+from benchmark.cli.export import export
 from benchmark.cli.interpolate import interpolate
 from benchmark.cli.list import list_
 from benchmark.cli.record_baseline import record_baseline
@@ -32,6 +35,7 @@ from benchmark.cli.run import run
 from benchmark.cli.signature import flat
 from benchmark.cli.speed import speed
 from benchmark.cli.submit import submit
+from benchmark.cli.theory import theory
 from benchmark.cli.train import train
 from benchmark.cli.tune import tune
 from benchmark.core.errors import BenchmarkError, ConfigError
@@ -63,8 +67,26 @@ app = typer.Typer(
     epilog="A first look, in minutes and without data: generalist-bench run quick",
     cls=_Suggesting,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"generalist-bench {version('generalist-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
 
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Start here": {
@@ -76,11 +98,14 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "More": {
         "train": train,
+        "config": config,
         "tune": tune,
         "evaluate-model": evaluate_model,
         "diagnose": diagnose,
         "interpolate": interpolate,
+        "theory": theory,
         "submit": submit,
+        "export": export,
         "check": check,
         "record-baseline": record_baseline,
         "speed": speed,
@@ -135,6 +160,9 @@ def _started_as() -> list[str]:
 
 
 def _fail(message: str) -> int:
-    lines = (line.strip() for line in message.splitlines())
-    print("error: " + " ".join(line for line in lines if line), file=sys.stderr)
+    """Print an error in one line, or several errors in one line each."""
+    text, *more = message.split("\n- ")
+    print("error: " + " ".join(text.split()), file=sys.stderr)
+    for line in more:
+        print("  - " + " ".join(line.split()), file=sys.stderr)
     return 2

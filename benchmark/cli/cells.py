@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -75,10 +76,13 @@ class CellOptions:
     ] = False
     json_: AsJson = False
     quiet: Quiet = False
-    tensorboard: Annotated[
-        bool,
-        typer.Option("--tensorboard", help="Also write TensorBoard files.", rich_help_panel=OUTPUT),
-    ] = False
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also show the runs in tensorboard, wandb or mlflow; repeatable.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
 
     def extra(self) -> dict[str, Any]:
         """Settings of a suite that have an option of their own."""
@@ -99,6 +103,7 @@ def run_cells(
     *,
     evaluate: bool,
     engine: Engine | None = None,
+    intervals: bool = False,
 ) -> None:
     """Print the plan of ``chosen``, or train its cells and, with ``evaluate``, measure and report
     them.
@@ -106,6 +111,7 @@ def run_cells(
     Args:
         full: the suite with all its methods and seeds.
         engine: where the cells run; None for one after another in this process.
+        intervals: print the 95 % intervals, too.
 
     Raises:
         DivergenceError: some cells diverged; the others are finished.
@@ -119,14 +125,6 @@ def run_cells(
         metrics = chosen.evaluation if evaluate else ()
         print_plan(chosen, options, metrics)
         return
-    if options.tensorboard:
-        try:
-            import torch.utils.tensorboard  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "--tensorboard needs the tensorboard package: pip install "
-                "'generalist-bench[tensorboard]'"
-            ) from error
     with ranks() as together:
         if engine and (together.world > 1 or options.learner_groups):
             raise ConfigError("--engine ray starts its own processes; leave out torchrun's")
@@ -139,7 +137,7 @@ def run_cells(
             device=options.device if engine else pick_device(options.device),
             progress=Progress(options.quiet or not together.first),
             evaluate=evaluate,
-            tensorboard=options.tensorboard,
+            log=options.log or (),
             engine=engine or local_engine,
             ranks=together,
             learner_groups=options.learner_groups,
@@ -147,12 +145,23 @@ def run_cells(
     if not together.first:
         return
     if evaluate:
-        render(out, None, options.json_)
+        render(out, None, options.json_, intervals=intervals)
     elif options.json_:
         print_json({"out": str(out), "cells": [cell.slug for cell in chosen.cells()]})
+    else:
+        print(f"trained: {out}")
+        print(f"next: {next_command(out, options)}")
     if diverged:
         count = f"{len(diverged)} of {len(chosen.cells())} cells diverged"
         raise DivergenceError(f"{count}; the first: {diverged[0]}")
+
+
+def next_command(out: Path, options: CellOptions) -> str:
+    """What measures the runs in ``out``, with the options that it needs to find their data."""
+    words = ["generalist-bench", "evaluate", str(out)]
+    if options.data_root != CellOptions.data_root:
+        words += ["--data-root", str(options.data_root)]
+    return shlex.join(words)
 
 
 def print_plan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,10 @@ from benchmark.cli.options import (
     Threads,
     set_threads,
 )
-from benchmark.cli.output import print_json
+from benchmark.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from benchmark.gate.verdict import Verdict
 
 
 def check(
@@ -67,8 +70,36 @@ def check(
         write_text(junit, summary.junit(verdict, kept))
     if json_:
         rows = [{**asdict(item), "moved": item.moved} for item in verdict.comparisons]
-        print_json({"moved": len(verdict.moved), "causes": verdict.causes, "comparisons": rows})
+        print_json(
+            {
+                "moved": len(verdict.moved),
+                "causes": verdict.causes,
+                "other_settings": verdict.other_settings,
+                "comparisons": rows,
+            }
+        )
     else:
-        print(text, end="")
+        _print(verdict)
     if verdict.moved:
         raise typer.Exit(1)
+
+
+def _print(verdict: Verdict) -> None:
+    """The table, then what moved, whether the settings are the baseline's, and likely causes."""
+    from benchmark.gate.summary import difference, headline, moved_text
+
+    print_table(
+        "Check",
+        ["subject", "metric", "baseline", "now", "difference"],
+        [
+            [item.subject, item.metric, f"{item.before:.4g}", f"{item.now:.4g}", difference(item)]
+            for item in verdict.comparisons
+        ],
+    )
+    print(f"\n{headline(verdict.moved)}")
+    for item in verdict.moved:
+        print(f"moved: {moved_text(item)}")
+    if verdict.other_settings:
+        print(f"other settings: {verdict.other_settings}")
+    for cause in verdict.causes:
+        print(f"likely cause: {cause}")

@@ -17,15 +17,20 @@ def evaluate_model(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="module:factory, a listed architecture, a .ts, .pt2 or .onnx file, or "
-            "robustbench:ID.",
+            help="module:factory, a listed architecture, a .ts, .pt2 or .onnx file, "
+            "robustbench:ID, or hf:PATH_OR_ID of what export --hub wrote.",
         ),
     ],
     options: EvaluationOptions,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Its state dict; a file or an ID brings its own.")
     ] = None,
-    dataset: Annotated[str, typer.Option(help="Data set, see list datasets.")] = "cifar10",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set, see list datasets; default: that of an hf: network, else cifar10."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="dataset.KEY=VALUE or model.KEY=VALUE; repeatable."),

@@ -25,7 +25,7 @@ from benchmark.cli.output import print_json, print_table
 from benchmark.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from benchmark.commands.figures import Figures
+    from benchmark.commands.figures import AskedFigures, Figures
     from benchmark.commands.request import EvaluationRequest
 
 _IMAGES = "Test images"
@@ -137,7 +137,7 @@ class EvaluationOptions:
     quiet: Quiet = False
 
 
-def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Figures]) -> None:
+def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], AskedFigures]) -> None:
     """Do ``work`` on what the options ask for, and print the figures that it gives.
 
     Raises:
@@ -150,6 +150,7 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Figu
     from benchmark.config.panels import PANELS
     from benchmark.core.progress import Progress
     from benchmark.core.ranks import ranks
+    from benchmark.records.files import RunFiles
 
     given = options
     if given.panel:
@@ -161,7 +162,7 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Figu
     only, metrics = named_and_given(given.metric or ())
     set_threads(given.threads, given.quiet)
     with ranks() as together:
-        figures = work(
+        measured = work(
             EvaluationRequest(
                 data_root=given.data_root,
                 device=pick_device(given.device),
@@ -190,9 +191,11 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Figu
     if not together.first:
         return
     if given.json_:
-        print_json(figures)
-    else:
-        _print_figures(figures)
+        print_json(measured.figures)
+        return
+    _print_figures(measured.figures)
+    for folder in dict.fromkeys(measured.records.values()):
+        print(f"record: {RunFiles(folder).evaluation}")
 
 
 def _print_figures(figures: Figures) -> None:
@@ -209,7 +212,7 @@ def _print_figures(figures: Figures) -> None:
         for name, entry in metrics.items()
     ]
     columns = ["run", "metric", "accuracy %", "95 % interval", "n", "settings"]
-    print_table("accuracy in per cent", columns, rows)
+    print_table("Accuracy in per cent", columns, rows)
     lines = []
     for run_name, metrics in figures.items():
         for name, entry in metrics.items():

@@ -24,8 +24,12 @@ from benchmark.cli.output import print_json, print_table
 def interpolate(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="Folder of a trained run.")],
     second: Annotated[
-        Path, typer.Argument(metavar="SECOND", help="Folder of another, same architecture.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="SECOND",
+            help="Folder of another, same architecture; without it, the base learners of FIRST.",
+        ),
+    ] = None,
     points: Annotated[
         int,
         typer.Option(min=2, help="Points of the path, ends included.", rich_help_panel=MEASURE),
@@ -36,20 +40,23 @@ def interpolate(
     threads: Threads = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Default: runs/interpolate/A--B.", rich_help_panel=OUTPUT),
+        typer.Option(help="Default: runs/interpolate/A--B, or A.", rich_help_panel=OUTPUT),
     ] = None,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate the straight path in weight space between two runs, and plot it."""
+    """Evaluate the straight path in weight space between two runs, or between the base learners of
+    one, and plot it. A report that is given OUT beside its suite draws it as a front."""
     from benchmark.commands.interpolate import interpolate as evaluate_path
+    from benchmark.commands.interpolate import summary
     from benchmark.commands.run import pick_device
     from benchmark.core.progress import Progress
     from benchmark.records.schema import read_path
     from benchmark.report import plots
 
     set_threads(threads, quiet)
-    target = out or Path("runs/interpolate") / f"{first.name}--{second.name}"
+    between = "--".join(run.resolve().name for run in (first, second) if run)
+    target = out or Path("runs/interpolate") / between
     table = evaluate_path(
         first,
         second,
@@ -60,17 +67,27 @@ def interpolate(
         device=pick_device(device),
         progress=Progress(quiet),
     )
-    names = read_path(target)
-    plots.save(
-        plots.interpolation(table, names["first"], names["second"]), target / "interpolation"
-    )
+    ends = read_path(target)["ends"]
+    drawn = len(ends) == 2  # a path has one axis
+    if drawn:
+        plots.save(plots.interpolation(table, *ends), target / "interpolation")
     found = table.to_dict(orient="records")
     if json_:
         print_json(found)
         return
+    shares = [column for column in table.columns if column not in ("metric", "n", "mean")]
     rows = [
-        [f"{row['alpha']:.2f}", row["metric"], f"{100 * row['mean']:.2f}", str(row["n"])]
+        [
+            *(f"{row[share]:.2f}" for share in shares),
+            str(row["metric"]),
+            f"{100 * row['mean']:.2f}",
+            str(row["n"]),
+        ]
         for row in found
     ]
-    print_table("path", ["alpha", "metric", "accuracy %", "n"], rows)
-    print(f"plot: {target / 'interpolation.png'}")
+    title = f"From {ends[0]} (alpha 0) to {ends[1]} (alpha 1)" if drawn else "Mixtures"
+    print_table(title, [*map(str, shares), "metric", "accuracy %", "n"], rows)
+    print()
+    for line in summary(table):
+        print(line)
+    print(f"plot: {target / 'interpolation.png'}" if drawn else f"table: {target}")

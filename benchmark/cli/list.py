@@ -47,8 +47,13 @@ def list_(
         for name, text in items:
             print(f"{name}\n{'-' * len(name)}\n{text}\n")
     else:
-        rows = [[name, text.splitlines()[0] if text else ""] for name, text in items]
+        rows = [[name, _first_paragraph(text)] for name, text in items]
         print_table(kind.value, [kind.value[:-1], "description"], rows)
+
+
+def _first_paragraph(text: str) -> str:
+    """In one line, without the marks of a docstring."""
+    return " ".join(text.partition("\n\n")[0].replace("``", "").split())
 
 
 def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
@@ -77,6 +82,6 @@ def _listing(kind: Kind, verbose: bool) -> list[tuple[str, str]]:
 
     suites = [load_suite(name) for name in suite_names()]
     return [
-        (suite.name, f"{suite.title} ({suite.hardware})\n{suite.description.strip()}")
+        (suite.name, f"{suite.title} ({suite.hardware})\n\n{suite.description.strip()}")
         for suite in suites
     ]

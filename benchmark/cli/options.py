@@ -9,12 +9,17 @@ from typing import Annotated
 
 import typer
 
+from benchmark.core.files import DATA_VARIABLE
+
 MEASURE = "What to measure"
 COMPUTING = "Data and computing"
 OUTPUT = "Output"
 
 DataRoot = Annotated[
-    Path, typer.Option(help="Folder that holds the data sets.", rich_help_panel=COMPUTING)
+    Path,
+    typer.Option(
+        help="Folder that holds the data sets.", envvar=DATA_VARIABLE, rich_help_panel=COMPUTING
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=COMPUTING)]
 Threads = Annotated[
@@ -51,6 +56,12 @@ Overrides = Annotated[
     typer.Option("--set", help="Change a setting, e.g. train.epochs=3; repeatable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.", rich_help_panel=OUTPUT)]
+Intervals = Annotated[
+    bool,
+    typer.Option(
+        "--intervals", help="Print 95 % intervals beside the accuracies.", rich_help_panel=OUTPUT
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=OUTPUT)]
 
 

@@ -19,7 +19,7 @@ def train(
         typer.Option(help="Method, or my_file.py:MyMethod; repeatable. Default: pgd-at."),
     ] = None,
 ) -> None:
-    """Train methods without a suite. Measure the result by evaluate OUT."""
+    """Train methods without a suite; evaluate OUT measures them."""
     from benchmark.commands.train import training_suite, with_earlier
 
     suite = training_suite(

@@ -91,6 +91,9 @@ def tune(
                 values or "the suite's own",
             ]
         )
+    if not rows:
+        print("no trial has a score yet: every training diverged; see the trials in", folder)
+        return
     print_table(
         f"{full.name}: mean of clean and PGD accuracy on the validation split, in per cent",
         ["method", "trials", "suite's settings", "best", "best settings"],

@@ -95,12 +95,12 @@ def _entry(name: str, cls: Any) -> ListedMethod:
 
 
 def metrics() -> list[tuple[str, str]]:
-    """(kind, docstring) of all registered metrics; the first line names the settings."""
+    """(kind, docstring) of all registered metrics; the first paragraph names the settings."""
     found = []
     for kind, cls in METRICS.items():
-        first, _, rest = (inspect.getdoc(cls) or "").partition("\n")
+        first, _, rest = (inspect.getdoc(cls) or "").partition("\n\n")
         settings = ", ".join(name for name in cls.model_fields if name != "kind")
-        found.append((kind, f"{first} [{settings}]\n{rest}"))
+        found.append((kind, f"{first} [{settings}]\n\n{rest}"))
     return found
 
 

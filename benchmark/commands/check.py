@@ -69,7 +69,10 @@ def check(
     with tempfile.TemporaryDirectory(prefix="generalist-bench-check-") as folder:
         part = suite.only(scope.methods, seeds)
         _train(part, Path(folder), data_root, device, progress)
-        return judge(baseline, _runs(Path(folder), scope), now), baseline
+        # All seeds of the baseline: the one that is trained may be none of them.
+        cells = suite.only(scope.methods, (*scope.seeds, *seeds)).cells()
+        hashes = {(cell.label, cell.config.seed): cell.config.hash for cell in cells}
+        return judge(baseline, _runs(Path(folder), scope), now, hashes), baseline
 
 
 def record_baseline(

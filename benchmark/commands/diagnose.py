@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from benchmark.commands.run import locked, read_cell_config
 from benchmark.config.suite import CellConfig
-from benchmark.core.averaging import floating_state, interpolated, reestimate_batchnorm
-from benchmark.core.errors import BenchmarkError, CheckpointError
+from benchmark.core.averaging import interpolated, reestimate_batchnorm
+from benchmark.core.errors import BenchmarkError
 from benchmark.core.method import Method
 from benchmark.core.progress import Progress
 from benchmark.data import sources
@@ -28,6 +28,7 @@ from benchmark.records.schema import Barrier, NetworkMeasurements, PairedAccurac
 from benchmark.records.study import CellRecord, read_cell, read_suite
 from benchmark.training import checkpoint
 from benchmark.training.build import build_method, calibration_batches, held_out_batches
+from benchmark.training.parted import bring_apart
 from benchmark.training.state import check_same_data
 
 Outcomes = dict[Literal["clean", "pgd"], Tensor]
@@ -84,7 +85,7 @@ def measure(cell: CellRecord, data_root: Path, device: torch.device) -> NetworkM
     deployed = copy.deepcopy(method.deployed()).eval()
     now = look.outcomes(deployed)
     mixes = any(str(name).startswith("mix/") for name in cell.curves.columns)
-    step = _parted(method, state, path) if mixes else None
+    step = bring_apart(method, state, path) if mixes else None
     robust, over_robust = (None, {}) if step is None else _over_robust(method, look)
     return NetworkMeasurements(
         step=state["step"],
@@ -95,30 +96,6 @@ def measure(cell: CellRecord, data_root: Path, device: torch.device) -> NetworkM
         robust=robust,
         over_robust=over_robust,
         barriers=[] if step is None else _barriers(method, look),
-    )
-
-
-def _parted(method: Method, state: Mapping[str, Any], path: Path) -> int | None:
-    """Bring ``method`` to the last checkpoint in which its learners differ; its step, None if there
-    is none."""
-    if _differ(method):
-        return int(state["step"])
-    try:
-        before = checkpoint.load(checkpoint.previous(path))
-    except CheckpointError:
-        return None
-    if before["config"] != state["config"]:
-        return None
-    method.load_state_dict(before["method"])
-    return int(before["step"]) if _differ(method) else None
-
-
-def _differ(method: Method) -> bool:
-    first, *others = (floating_state(item.model) for item in method.learners.values())
-    return any(
-        one.shape != two.shape or not torch.equal(one, two)
-        for other in others
-        for one, two in zip(first, other, strict=False)
     )
 
 

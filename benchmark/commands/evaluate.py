@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.commands.figures import Figures, read_figures
+from benchmark.commands.figures import AskedFigures
+from benchmark.commands.hub import PREFIX
 from benchmark.commands.panels import (
     choose_metrics,
     find_panel,
@@ -57,12 +58,12 @@ class OtherTestSet:
 
     def config(self) -> DatasetConfig:
         """Raises ConfigError: an unknown set or key, or a setting of something else."""
-        return split_settings(self.name, self.limit, self.settings, ["dataset"])[0]
+        return split_settings({"name": self.name}, self.limit, self.settings, ["dataset"])[0]
 
 
 def evaluate_runs(
     folders: Sequence[Path], request: EvaluationRequest, other: OtherTestSet | None = None
-) -> Figures:
+) -> AskedFigures:
     """Evaluate trained runs (or all of a suite's plan) by the metrics of their suite, or others.
 
     Metrics that the suite has keep the suite's settings, so that its table stays one attack per
@@ -74,7 +75,7 @@ def evaluate_runs(
         other: measure on its test images instead, into ``RUN/evaluations/NAME-HASH``.
 
     Returns:
-        By run and metric, see ``read_figures``; empty but on the first rank.
+        By run, the figures of the metrics that were asked for; empty but on the first rank.
 
     Raises:
         BenchmarkError: a folder without trained runs; a damaged record or checkpoint.
@@ -82,7 +83,7 @@ def evaluate_runs(
     """
     runs = list({run.resolve(): run for folder in folders for run in _runs_in(folder)}.values())
     evaluators: dict[str, Evaluator] = {}
-    figures: Figures = {}
+    measured = AskedFigures()
     # Everything that can be wrong with a record is found before any long work.
     instead = other.config() if other else None
     configs = [read_cell_config(run)[1] for run in runs]
@@ -115,11 +116,13 @@ def evaluate_runs(
                     where = folder if instead else run
                     name = str(where.relative_to(run.parent))
                     chosen = "" if record == run or instead else f"@{rule}"
-                    figures[f"{name}{chosen}"] = read_figures(folder)
-    return figures
+                    measured.add(f"{name}{chosen}", folder, request.asked(metrics))
+    return measured
 
 
 def _runs_in(folder: Path) -> list[Path]:
+    if str(folder).startswith(PREFIX):
+        raise ConfigError(f"{folder} is a network and no run; measure it by evaluate-model")
     if RunFiles(folder).configuration.exists():
         runs = [folder]
     elif SuiteFiles(folder).plan.exists():

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from benchmark.commands.figures import Figures, read_figures
+from benchmark.commands.figures import AskedFigures
+from benchmark.commands.hub import PREFIX, load_hub_model
 from benchmark.commands.panels import choose_metrics, panel_at
 from benchmark.commands.request import EvaluationRequest, split_settings
 from benchmark.config.panels import Radii
@@ -21,7 +22,7 @@ from benchmark.data.source import DATASETS, DatasetConfig
 from benchmark.evaluation.identity import images_hash
 from benchmark.metrics.metric import Metric
 from benchmark.models.adapt import adapted, notes_of
-from benchmark.models.loading import TRIED_BATCHES, load_external
+from benchmark.models.loading import TRIED_BATCHES, check_spec, load_external
 from benchmark.records.files import RunFiles
 from benchmark.records.keys import images_of
 from benchmark.records.keys import weights as weights_in
@@ -33,15 +34,16 @@ def evaluate_model(
     checkpoint: Path | None,
     request: EvaluationRequest,
     *,
-    dataset: str,
+    dataset: str | None,
     limit: int | None,
     out: Path | None,
     settings: Sequence[str] = (),
-) -> Figures:
+) -> AskedFigures:
     """Evaluate a user's own network on the test split of a data set.
 
     Args:
-        spec, checkpoint: see ``load_external``.
+        spec, checkpoint: see ``load_external``; or ``hf:PATH_OR_ID``, see ``load_hub_model``.
+        dataset: by name; None for that of an ``hf:`` network, else cifar10.
         limit: cap on the images that are read.
         settings: ``dataset.KEY=VALUE`` and, for a listed architecture or ``robustbench:ID``,
             ``model.KEY=VALUE``.
@@ -49,36 +51,53 @@ def evaluate_model(
             weights and images, so that no network's results replace another's.
 
     Returns:
-        The figures of ``spec``, see ``read_figures``; nothing but on the first rank.
+        The figures of ``spec`` that were asked for; nothing but on the first rank.
 
     Raises:
         ConfigError, CheckpointError: a network or checkpoint that cannot be used.
         DataError: no such data.
     """
+    hub = load_hub_model(spec) if spec.startswith(PREFIX) else None
+    if hub and checkpoint:
+        raise ConfigError(f"{spec} brings its own weights; leave --checkpoint out")
+    # its images are as the network was trained on: of the same size, for one
+    described = hub.config.images if hub and not dataset else {"name": dataset or "cifar10"}
+    config, own_settings = split_settings(described, limit, settings, ["dataset", "model"])
     radii = request.radii(Radii())
-    panel = panel_at(request.panel or "standard", radii, dataset, request.data_root)
+    panel = panel_at(request.panel or "standard", radii, config.name, request.data_root)
     metrics = request.cheaper.replace(choose_metrics(panel, request.only, request.given))
     metrics = request.options.over(metrics)
-    config, own_settings = split_settings(dataset, limit, settings, ["dataset", "model"])
     if "name" in own_settings:
         raise ConfigError("--set model.name has no place here: MODEL names the network")
-    request.progress.say(f"reading {dataset}")
+    if hub and own_settings:
+        raise ConfigError(f"--set model.{next(iter(own_settings))}: {spec} states its architecture")
+    if not hub:
+        without_key = {key: v for key, v in own_settings.items() if key != "checkpoint_key"}
+        check_spec(spec, checkpoint, without_key)
+    request.progress.say(f"reading {config.name}")
     data = sources.load(config, request.data_root, training=False)
     for note in data.notes:
         request.progress.say(f"  {note}")
     images = len(data.test)
     request.options.check_size(images, data.name)
     metrics = request.possible(metrics, data)
-    model = load_external(
-        spec,
-        checkpoint,
-        data.num_classes,
-        image_size=data.image_size,
-        channels=data.channels,
-        settings=own_settings,
-        device=request.device,
-        batch=min(request.batch_size, request.options.n or images, images),
-    )
+    batch = min(request.batch_size, request.options.n or images, images)
+    if hub:
+        shape = (data.channels, data.image_size, data.image_size)
+        batches = tuple(dict.fromkeys((*TRIED_BATCHES, batch)))
+        network = hub.network.to(request.device)
+        model = adapted(network, spec, data.num_classes, shape, batches, request.device)
+    else:
+        model = load_external(
+            spec,
+            checkpoint,
+            data.num_classes,
+            image_size=data.image_size,
+            channels=data.channels,
+            settings=own_settings,
+            device=request.device,
+            batch=batch,
+        )
     for note in notes_of(model):
         request.progress.say(f"{spec}: {note}")
     label = Path(spec).name  # of a file, without its folder
@@ -87,7 +106,10 @@ def evaluate_model(
         out = Path("runs/evaluate") / f"{label.replace(':', '-')}-{key}"
     name = checkpoint.name if checkpoint else None
     _measure(model, label, name, data, config, metrics, request, out)
-    return {spec: read_figures(out)} if request.ranks.first else {}
+    measured = AskedFigures()
+    if request.ranks.first:
+        measured.add(spec, out, request.asked(metrics))
+    return measured
 
 
 def evaluate_given(

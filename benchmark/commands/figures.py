@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,24 @@ from benchmark.records.statistics import Interval, population_interval, wilson
 Figures = dict[str, dict[str, Any]]
 
 
-def read_figures(folder: Path) -> dict[str, dict[str, Any]]:
+@dataclass
+class AskedFigures:
+    """What a command measured: the figures that were asked for, and the folder of each record."""
+
+    figures: Figures = field(default_factory=dict)
+    records: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, name: str, folder: Path, metrics: Sequence[str]) -> None:
+        """The figures of ``metrics`` in the record in ``folder``, under ``name``."""
+        self.figures[name] = read_figures(folder, metrics)
+        self.records[name] = folder
+
+
+def read_figures(folder: Path, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
     """The figures of each metric in the record in ``folder``.
+
+    Args:
+        only: names of metrics; None for all recorded ones.
 
     Returns:
         By metric: ``mean``, ``n``, ``correct`` (None for means over several outcomes), the 95 %
@@ -47,6 +64,7 @@ def read_figures(folder: Path) -> dict[str, dict[str, Any]]:
             ],
         }
         for name, entry in metrics.items()
+        if only is None or name in only
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,12 @@ class EvaluationRequest:
         wanted = [*self.only, *(part for metric in self.given for part in metric.parts)]
         return [name for name in dict.fromkeys(wanted) if name not in own]
 
+    def asked(self, metrics: Sequence[Metric]) -> list[str]:
+        """Names of those of the measured ``metrics`` that were asked for: where metrics were named,
+        not what they are computed from."""
+        names = [metric.name for metric in metrics]
+        return [name for name in names if name in self.only] or names
+
     @property
     def gives_radii(self) -> bool:
         """Whether a radius was given."""
@@ -206,11 +212,12 @@ def _radius(option: str, text: str, norm: NormName) -> str:
 
 
 def split_settings(
-    dataset: str, limit: int | None, settings: Sequence[str], groups: Sequence[str]
+    dataset: Mapping[str, Any], limit: int | None, settings: Sequence[str], groups: Sequence[str]
 ) -> tuple[DatasetConfig, dict[str, Any]]:
     """The data set that the command line describes, and the settings of the model.
 
     Args:
+        dataset: its name, and settings that ``settings`` may change.
         limit: cap on the images of each split.
         settings: ``GROUP.KEY=VALUE``, as ``--set`` takes them.
         groups: which groups there may be: ``dataset``, ``model``.
@@ -218,7 +225,7 @@ def split_settings(
     Raises:
         ConfigError: an unknown key of the data set, or a setting of another group.
     """
-    found = apply_overrides({"dataset": {"name": dataset, "limit": limit}}, settings)
+    found = apply_overrides({"dataset": {**dataset, "limit": limit}}, settings)
     foreign = sorted(
         name for name, value in found.items() if name not in groups or not isinstance(value, dict)
     )

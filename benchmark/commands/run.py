@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from filelock import FileLock, Timeout
 
+from benchmark.commands.figures import read_figures
 from benchmark.config.panels import standard_panel
 from benchmark.config.recorded import read_cell_config
 from benchmark.config.suite import Cell, SuiteConfig
@@ -26,6 +27,8 @@ from benchmark.core.running import last_words, running
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.evaluator import Evaluator
+from benchmark.loggers.following import Following, following
+from benchmark.loggers.logger import check_loggers
 from benchmark.records.files import RunFiles, SuiteFiles
 from benchmark.records.schema import (
     read_environment,
@@ -92,7 +95,8 @@ def locked(directories: Sequence[Path], patience: float = 0) -> Iterator[None]:
                 directory.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(directory / ".lock", timeout=patience)
                 stack.enter_context(lock)
-                for folder in (directory, *directory.glob("deployed-*/")):
+                snapshots = RunFiles(directory).snapshots
+                for folder in (directory, snapshots, *directory.glob("deployed-*/")):
                     remove_temporaries(folder)
             except Timeout as error:
                 raise RunLockedError(
@@ -112,6 +116,7 @@ class Job:
         suite: the cells, and how they are measured.
         device: as for ``pick_device``, picked where a cell runs.
         evaluate: measure the trained models too.
+        log: names of loggers.
         ranks, learner_groups: see ``run_suite``.
         only: folders of the cells to run; None for all.
     """
@@ -121,7 +126,7 @@ class Job:
     data_root: Path
     device: str
     evaluate: bool = True
-    tensorboard: bool = False
+    log: tuple[str, ...] = ()
     ranks: Ranks = ALONE
     learner_groups: int | None = None
     only: frozenset[str] | None = None
@@ -172,7 +177,7 @@ def run_suite(
     device: torch.device | str,
     progress: Progress,
     evaluate: bool = True,
-    tensorboard: bool = False,
+    log: Sequence[str] = (),
     engine: Engine = local_engine,
     ranks: Ranks = ALONE,
     learner_groups: int | None = None,
@@ -184,6 +189,7 @@ def run_suite(
     Args:
         suite: the cells to run now.
         full: the suite they belong to, for ``suite.json``.
+        log: names of loggers that follow the cells; see ``loggers.following``.
         engine: where they run.
         ranks: processes that train and evaluate every cell together; all call this with the same
             arguments, and the first alone writes.
@@ -193,9 +199,11 @@ def run_suite(
         The messages of diverged cells.
 
     Raises:
-        ConfigError: a training that cannot be (see ``training_length`` and ``check_trained``).
+        ConfigError: a training that cannot be (see ``training_length`` and ``check_trained``); a
+            logger that is not installed.
         BenchmarkError: bad data or a locked run, before any work; a failed cell, after all others.
     """
+    check_loggers(log)
     cells = suite.cells()
     progress.say(f"{suite.name}: {len(cells)} cells -> {out}")
     progress.say(f"  reading {suite.dataset.name}")
@@ -212,7 +220,7 @@ def run_suite(
             stated = evaluate or suite.evaluation != standard_panel()
             _write_plan(suite, full, out, progress, stated)
     ranks.gather(None)  # the folders are there
-    job = Job(suite, out, data_root, str(device), evaluate, tensorboard, ranks, learner_groups)
+    job = Job(suite, out, data_root, str(device), evaluate, tuple(log), ranks, learner_groups)
     late: frozenset[str] = frozenset()
     if evaluate:
         # On the CPU: cells may run on other machines than this one.
@@ -251,14 +259,19 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
         if died:
             progress.say(f"{head}: {died}")
     try:
-        _train_cell(job, cell, data, directory, device, progress, head)
-        if job.evaluate:
+        with following(job.log if job.ranks.first else (), directory, progress) as loggers:
+            _train_cell(job, cell, data, directory, device, progress, head, loggers)
+            figures: dict[str, float] = {}
             for rule, record in record_directories(cell.config, directory).items():
+                if not job.evaluate:
+                    break
                 model = load_deployed(cell.config, data, directory, device, rule)
                 evaluator.evaluate(model, job.suite.evaluation, record)
                 if job.ranks.first:
                     chosen = "" if record == directory else f" ({rule} checkpoint)"
                     progress.say(f"{head}{chosen}: {_scores(record)}")
+                    figures |= _logged_figures(record, "" if record == directory else f"@{rule}")
+            loggers.catch_up(read_training(directory)["steps"], figures)
     except BenchmarkError as error:
         # Divergence is found by all processes together; anything else, by one of them perhaps.
         if job.ranks.world > 1 and not isinstance(error, DivergenceError):
@@ -278,6 +291,7 @@ def _train_cell(
     device: torch.device,
     progress: Progress,
     head: str,
+    loggers: Following,
 ) -> None:
     done = RunFiles(directory).training
     if done.exists():
@@ -289,6 +303,7 @@ def _train_cell(
         here = environment(str(device), torch.get_num_threads())
         _say_other_threads(directory, here["threads"], progress)
         write_environment(directory, here)
+        loggers.begin()
     with running(directory, "training", mark=job.ranks.first):
         Trainer(
             cell.config,
@@ -296,7 +311,7 @@ def _train_cell(
             directory,
             device=device,
             progress=progress,
-            tensorboard=job.tensorboard,
+            follow=loggers.line,
             ranks=job.ranks,
             learner_groups=job.learner_groups,
         ).run()
@@ -323,6 +338,20 @@ def _say_other_threads(directory: Path, threads: int, progress: Progress) -> Non
 def _scores(directory: Path) -> str:
     metrics = read_evaluation(directory)["metrics"]
     return ", ".join(f"{name} {100 * entry['mean']:.1f} %" for name, entry in metrics.items())
+
+
+def _logged_figures(directory: Path, suffix: str) -> dict[str, float]:
+    """What loggers get of an evaluation: by metric its figure, the ends of its 95 % interval for
+    new images, and the number of images."""
+    logged = {}
+    for name, figure in read_figures(directory).items():
+        logged[f"test/{name}{suffix}"] = figure["mean"]
+        logged[f"test-n/{name}{suffix}"] = figure["n"]
+        for end in ("low", "high"):
+            if end in figure:
+                value = figure.get(f"population_{end}", figure[end])
+                logged[f"test-{end}/{name}{suffix}"] = value
+    return logged
 
 
 def cell_record(cell: Cell, suite: str) -> dict[str, Any]:

@@ -242,17 +242,11 @@ def _write_chosen(suite: SuiteConfig, record: Mapping[str, Any], out: Path) -> P
         if not scored:
             continue
         best = max(scored, key=lambda trial: trial["score"])
-        varied = _varied(suite, entry, best["values"])
-        recipe = varied.recipe.model_dump(mode="json")
-        methods.append({"label": entry.label, **recipe})
+        methods.append(_varied(suite, entry, best["values"]))
     if not methods:
         raise BenchmarkError(f"every trial diverged; see {SuiteFiles(out).tuning}")
-    data = suite.model_dump(mode="json", exclude={"methods", "fronts"})
-    data |= {
-        "name": f"{suite.name}-tuned",
-        "title": f"{suite.title}, tuned",
-        "methods": methods,
-    }
+    names = {"name": f"{suite.name}-tuned", "title": f"{suite.title}, tuned"}
+    tuned = suite.model_copy(update={**names, "methods": tuple(methods), "fronts": {}})
     path = SuiteFiles(out).tuned
-    write_text(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(tuned.resolved(), sort_keys=False, allow_unicode=True))
     return path

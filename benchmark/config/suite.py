@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_serializer,
@@ -22,7 +24,7 @@ from pydantic import (
 
 from benchmark.config.panels import expanded, standard_panel
 from benchmark.config.trained import found
-from benchmark.core.config import Config, config_hash, explain, parse, parse_yaml
+from benchmark.core.config import Config, Problems, config_hash, parse, parse_yaml, problems
 from benchmark.core.errors import ConfigError
 from benchmark.core.files import at_home
 from benchmark.core.mesh import BatchStatistics
@@ -40,7 +42,7 @@ from benchmark.core.registry import did_you_mean
 from benchmark.core.schedule import Schedule
 from benchmark.core.threat import DEFAULT_THREATS, ThreatModel
 from benchmark.data.source import DatasetConfig
-from benchmark.metrics.metric import MetricRef, check_panel
+from benchmark.metrics.metric import MetricRef, check_panel, make_metric
 from benchmark.models.config import ModelConfig
 
 Selection = Literal["last", "best", "best-sum"]
@@ -91,6 +93,9 @@ class TrainConfig(Config):
             weights stay fp32.
         validations: how often the deployed model is validated, evenly spread, last at the end.
         validation_images: at most this many held-out images, a seeded sample.
+        training_images: on how many training images, a seeded sample without augmentation, the
+            same accuracies are recorded at each validation; their lead over the held-out ones is
+            robust overfitting (2002.11569). 0: none.
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
         selection: the rule for the checkpoint that is deployed, chosen at the validations:
             ``last``; ``best``, by PGD accuracy on held-out training images (ties are decided by
@@ -107,6 +112,10 @@ class TrainConfig(Config):
             small for all of it. The gradients are those of the mean loss of the whole batch, up to
             the order of sums; BatchNorm, however, normalises each turn by its own statistics, and
             moves its running averages at every turn.
+        snapshots: how many times the networks are kept while training, for ``theory``: in the
+            middle of each of so many equal parts, so that none of the papers' redistributions falls
+            on one (with a multiple of 24, each cycle is met in its middle), and after the last
+            step. Each takes the weights of every learner and of the deployed network on disk.
     """
 
     epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
@@ -114,11 +123,13 @@ class TrainConfig(Config):
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     validations: int = Field(default=10, ge=1)
     validation_images: int = Field(default=500, ge=1)
+    training_images: int = Field(default=0, ge=0)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
     selection: tuple[Selection, ...] = Field(default=("last",), min_length=1)
     selection_floor: float = Field(default=0.88, ge=0, le=1)
     batchnorm: BatchStatistics = "synchronised"
     accumulate: int = Field(default=1, ge=1)
+    snapshots: int = Field(default=0, ge=0)
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -128,6 +139,10 @@ class TrainConfig(Config):
             data.pop("batchnorm", None)
         if self.accumulate == 1:
             data.pop("accumulate", None)
+        if not self.training_images:
+            data.pop("training_images", None)
+        if not self.snapshots:
+            data.pop("snapshots", None)
         if len(self.selection) == 1:
             data["selection"] = self.selection[0]
         if "best-sum" not in self.selection:
@@ -174,7 +189,7 @@ class CellConfig(Config):
     @property
     def hash(self) -> str:
         """Ten hexadecimal digits over everything that training depends on."""
-        aside = {"download": False, "test_limit": None}
+        aside = {"download": False, "test_limit": None, "test_list": None}
         return config_hash(
             self.model_copy(update={"dataset": self.dataset.model_copy(update=aside)})
         )
@@ -255,24 +270,35 @@ class SuiteConfig(Config):
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
-        data["threats"] = threats = _threats(data.get("threats") or {})
-        methods = data.get("methods") or []
-        if not isinstance(methods, Sequence) or isinstance(methods, str):
-            raise ValueError(f"methods must be a list, not {methods!r}")
+        threats, wrong = _threats(data.get("threats") or {})
+        data["threats"] = _Wrong(wrong) if wrong else threats
         train = data.get("train")
         if isinstance(train, Mapping) and not train.get("validation_threat"):
             data["train"] = {**train, "validation_threat": threats["linf"]}
         context = {
             "threats": threats,
             "weights": found,
-            "learner": {key: data[key] for key in ("optimizer", "schedule") if data.get(key)},
+            "learner": {
+                # A wrong one is named by its own check, once, and not again by every method.
+                key: data[key]
+                for key, cls in (("optimizer", OptimizerConfig), ("schedule", Schedule))
+                if data.get(key) and _fits(cls, data[key])
+            },
         }
-        data["methods"] = [_entry(item, context) for item in methods]
+        data["methods"] = _each(data.get("methods") or [], lambda item: [_entry(item, context)])
         if isinstance(data.get("evaluation"), list):
-            data["evaluation"] = [
-                metric for item in data["evaluation"] for metric in expanded(item)
-            ]
+            data["evaluation"] = _each(
+                data["evaluation"], lambda item: [make_metric(one) for one in expanded(item)]
+            )
         return data
+
+    @field_validator("threats", "methods", "evaluation", mode="before")
+    @classmethod
+    def _report(cls, value: Any) -> Any:
+        """What ``_fill`` found wrong, beside the wrong values of all other fields."""
+        if isinstance(value, _Wrong):
+            raise Problems(value.texts)
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> SuiteConfig:
@@ -311,6 +337,17 @@ class SuiteConfig(Config):
                 slugs[entry.label] = cell.slug
                 cells.append(cell)
         return cells
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values of a suite file that states all settings, defaults too, and leads to the
+        same cells."""
+        data = self.model_dump(mode="json", exclude={"methods", "fronts"})
+        methods = [{"label": e.label, **e.recipe.model_dump(mode="json")} for e in self.methods]
+        # of a suite that is cut down (``only``), what is left
+        labels = {entry.label for entry in self.methods}
+        fronts = {name: [label for label in front if label in labels]
+                  for name, front in self.fronts.items() if labels & set(front)}  # fmt: skip
+        return {**data, "methods": methods, "fronts": fronts}
 
     def varied(
         self, entry: MethodEntry, settings: Mapping[str, Any], optimizer: Mapping[str, Any]
@@ -423,11 +460,44 @@ def _no_such_row(entry: MethodEntry, label: str) -> str:
     )
 
 
-def _threats(given: Any) -> dict[str, ThreatModel]:
-    """The default threat models and the given ones, which may give only some keys of a default."""
-    if not isinstance(given, Mapping):
-        raise ValueError(f"threats must be a mapping of names to threat models, not {given!r}")
+@dataclass(frozen=True)
+class _Wrong:
+    """Replaces the value of a field that is faulty, and holds messages on its faults."""
+
+    texts: Sequence[str]
+
+
+def _each(items: Any, made: Callable[[Any], list[Any]]) -> Any:
+    """The results of ``made`` for all ``items``, or all their faults."""
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        return _Wrong([f"methods must be a list, not {items!r}"])
+    results: list[Any] = []
+    wrong: list[str] = []
+    for item in items:
+        try:
+            results += made(item)
+        except Problems as error:
+            wrong += error.texts
+        except ValueError as error:
+            wrong.append(str(error))
+    return _Wrong(wrong) if wrong else results
+
+
+def _fits(cls: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(cls).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _threats(given: Any) -> tuple[dict[str, ThreatModel], list[str]]:
+    """The default threat models and the given ones, which may give only some keys of a default; and
+    the faults of others."""
     threats = dict(DEFAULT_THREATS)
+    wrong: list[str] = []
+    if not isinstance(given, Mapping):
+        return threats, [f"threats must be a mapping of names to threat models, not {given!r}"]
     for name, value in given.items():
         default = DEFAULT_THREATS.get(name)
         if default and isinstance(value, Mapping) and "norm" not in value:
@@ -437,8 +507,9 @@ def _threats(given: Any) -> dict[str, ThreatModel]:
         try:
             threats[name] = ThreatModel.model_validate(value)
         except ValidationError as error:
-            raise ValueError(f"threats.{name}: {explain(error, ThreatModel)}") from error
-    return threats
+            wrong += [f"threats.{name}: {text}" for text in problems(error, ThreatModel)]
+            threats.setdefault(name, DEFAULT_THREATS["linf"])  # so that methods can refer to it
+    return threats, wrong
 
 
 def _entry(item: Any, context: Mapping[str, Any]) -> Any:
@@ -457,8 +528,11 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
     except ConfigError as error:
         raise ValueError(str(error)) from error
     except ValidationError as error:
-        cls = METHODS.get(item["name"])
-        raise ValueError(f"method {label}: {explain(error, _schema_of(cls))}") from error
+        schema = _schema_of(METHODS.get(item["name"]))
+        # Settings of an objective and of its learner stand side by side in a suite.
+        texts = [re.sub(r"^(unknown key ')?learner\.(objective(: |\.))?", r"\1", text)
+                 for text in problems(error, schema)]  # fmt: skip
+        raise Problems([f"method {label}: {text}" for text in texts]) from error
 
 
 def _split(name: str) -> tuple[str, dict[str, str]]:

@@ -110,6 +110,16 @@ def interpolated(
     return model
 
 
+def mixed(
+    models: Sequence[nn.Module], shares: Sequence[float], batches: Iterable[Tensor]
+) -> nn.Module:
+    """A new network sum_k shares[k] * models[k], BatchNorm re-estimated as in ``interpolated``."""
+    model = copy.deepcopy(models[0])
+    move_towards(floating_state(model), list(map(floating_state, models)), shares, decay=0.0)
+    reestimate_batchnorm(model, batches)
+    return model
+
+
 @torch.no_grad()
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set BatchNorm running statistics to the average over ``batches`` of clean images.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.core.errors import ConfigError
 from benchmark.core.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 C = TypeVar("C", bound="Config")
 # The most values that a YAML document may hold; an alias counts each time it is used.
@@ -38,6 +42,10 @@ def parse(cls: type[C], data: Mapping[str, Any], where: str = "", **context: Any
     try:
         return cls.model_validate(dict(data), context=context or None)
     except ValidationError as error:
+        found = problems(error, cls)
+        if len(found) > 1:  # the command line keeps these lines apart
+            head = f"{where} has {len(found)} errors:" if where else f"{len(found)} errors:"
+            raise ConfigError("\n- ".join([head, *found])) from error
         raise ConfigError(explain(error, cls, where)) from error
 
 
@@ -115,19 +123,80 @@ def _count(value: Any, known: dict[int, float]) -> float:
     return known[id(value)]
 
 
+class Problems(ValueError):
+    """Several wrong values that one check found, each in words."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__("; ".join(texts))
+        self.texts = tuple(texts)
+
+
 def explain(error: ValidationError, cls: type[BaseModel], where: str = "") -> str:
-    """One line per wrong key, in terms that a user knows, not those of the validator."""
-    lines = []
-    for item in error.errors():
+    """All problems in one line, in the words of a user rather than of the validator."""
+    prefix = f"{where}: " if where else ""
+    return prefix + "; ".join(problems(error, cls))
+
+
+def problems(error: ValidationError, cls: type[BaseModel]) -> list[str]:
+    """What is wrong with each wrong key."""
+    found = []
+    items = error.errors()
+    for item in items:
+        if item["type"] == "too_short" and any(
+            other["loc"][: len(item["loc"])] == item["loc"] and other is not item for other in items
+        ):
+            continue  # the values are there, and wrong
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             fields = _fields_at(cls, item["loc"][:-1])
-            lines.append(f"unknown key {key!r}; {did_you_mean(str(item['loc'][-1]), fields)}")
+            found.append(f"unknown key {key!r}; {did_you_mean(str(item['loc'][-1]), fields)}")
+            continue
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, Problems):
+            found += cause.texts
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {message}" if key else message)
-    prefix = f"{where}: " if where else ""
-    return prefix + "; ".join(lines)
+            found.append(f"{key}: {_words(item)}" if key else _words(item))
+    return list(dict.fromkeys(found))
+
+
+# What a value is not, by the beginning of the validator's type of error.
+_IS_NOT = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "bool_": "true or false",
+    "string_": "a text",
+    "dict_": "a group of settings",
+    "model_": "a group of settings",
+    "tuple_": "a list",
+    "list_": "a list",
+}
+_LIMITS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def _words(item: ErrorDetails) -> str:
+    kind, given, limits = item["type"], item["input"], item.get("ctx", {})
+    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+    if kind in _LIMITS:
+        words, limit = _LIMITS[kind]
+        return f"{shown} must be {words} {limits[limit]:g}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "literal_error" and isinstance(given, str):
+        known = re.findall(r"'([^']*)'", str(limits.get("expected", "")))
+        return f"{shown} is unknown; {did_you_mean(given, known)}"
+    if kind in ("too_short", "finite_number"):
+        return (
+            "needs at least one value" if kind == "too_short" else f"{shown} is not a finite number"
+        )
+    what = next((what for start, what in _IS_NOT.items() if kind.startswith(start)), None)
+    if what:
+        return f"{shown} is not {what}"
+    return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
 def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

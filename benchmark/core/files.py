@@ -15,6 +15,14 @@ from benchmark.core.errors import BenchmarkError, ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
+# The environment variable that names the folder of the data sets, and the folder without it.
+DATA_VARIABLE, _DATA = "GENERALIST_BENCH_DATA", "data"
+
+
+def data_folder(given: str | Path | None) -> Path:
+    """The folder ``given``, else that of the variable, else ``data``."""
+    return Path(os.environ.get(DATA_VARIABLE) or _DATA) if given is None else Path(given)
+
 
 def at_home(path: Path) -> Path:
     """``path`` with a leading ``~`` replaced by the home folder. A shell does this too, but not in

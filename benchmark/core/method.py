@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
@@ -21,6 +22,19 @@ from benchmark.core.setting import Setting
 from benchmark.core.weights import TrainedNetwork, Weights
 
 Batch = tuple[Tensor, Tensor]  # images [n, c, h, w] in [0, 1], labels [n]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How a deployed network is a moving average of mixtures of its learners' weights.
+
+    Attributes:
+        ratios: of the learners in the mixture of the last step.
+        kept: the share of the average as it was after some earlier step that is still in it.
+    """
+
+    ratios: dict[str, float]
+    kept: float
 
 
 class Method(ABC):
@@ -72,6 +86,15 @@ class Method(ABC):
         """For each learner, the best network that the method has of this learner without the
         others: its moving average if the method keeps one, else the learner's own network."""
         return {name: learner.model for name, learner in self.learners.items()}
+
+    def mixture(self, progress: float, since: int) -> Mixture | None:
+        """How the deployed network is an average of the learners'; None where it is none.
+
+        Args:
+            progress: of the last step.
+            since: the number of steps after which the earlier average stood.
+        """
+        return None
 
     @property
     def passes(self) -> float:
@@ -172,6 +195,9 @@ class _Single(Method):
     def deployed(self) -> nn.Module:
         (learner,) = self.learners.values()
         return learner.model
+
+    def mixture(self, progress: float, since: int) -> Mixture | None:
+        return Mixture(dict.fromkeys(self.learners, 1.0), 0.0)
 
 
 def build_learners(configs: tuple[LearnerConfig, ...], setting: Setting) -> dict[str, Learner]:

@@ -31,13 +31,16 @@ _PLAIN_INTERVAL = 15.0
 
 
 def duration(seconds: float) -> str:
-    """``95`` as ``1m35s``."""
+    """``95`` as ``1m35s``; hours above 48 in days, ``3d04h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    hours = whole // 3600
+    if hours <= 48:
+        return f"{hours}h{whole % 3600 // 60:02d}m"
+    return f"{hours // 24}d{hours % 24:02d}h"
 
 
 class Task:

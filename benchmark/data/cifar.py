@@ -117,8 +117,8 @@ def _read(variant: Variant, config: DatasetConfig, data_root: Path) -> Raw:
     raise DataError(
         f"{variant.title} was not found. Looked below the data root for: {'; '.join(looked)}. "
         + (f"There is {variant.name}/, but {hint}. " if hint else "")
-        + "Give the folder that holds one of them with --data-root, or set download to fetch it "
-        "with torchvision"
+        + "Give the folder that holds one of them with --data-root, or fetch it with torchvision: "
+        "--set dataset.download=true"
     )
 
 

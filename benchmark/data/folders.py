@@ -14,6 +14,7 @@ import torch
 from benchmark.core.errors import DataError
 from benchmark.data.arrays import locate
 from benchmark.data.check import make_split
+from benchmark.data.chosen import places, read_list
 from benchmark.data.classes import Named, Order, agreed, ordered
 from benchmark.data.dataset import AnySplit, FileNames, StreamedSplit
 from benchmark.data.decode import (
@@ -67,7 +68,7 @@ def read_imagenet(config: DatasetConfig, data_root: Path) -> Raw:
     """ImageNet below ``data_root/imagenet`` or directly in ``data_root``."""
     for folder in (data_root / "imagenet", data_root):
         if folder.is_dir() and find_parts(_folders_in(folder), folder.name):
-            return read_class_folders(folder, config)
+            return read_class_folders(folder, config, data_root=data_root)
     raise DataError(
         "ImageNet was not found: looked for imagenet/train/<class>/* and train/<class>/* below "
         "the data root; unpack your copy in this layout and give its parent folder with --data-root"
@@ -82,11 +83,14 @@ def read_folder(config: DatasetConfig, data_root: Path) -> Raw:
             f"there is no folder {config.path!r} below the data root or at that path; correct "
             "path or --data-root"
         )
-    return read_class_folders(folder, config)
+    return read_class_folders(folder, config, data_root=data_root)
 
 
 def read_class_folders(
-    folder: Path, config: DatasetConfig, names: Mapping[str, str] | None = None
+    folder: Path,
+    config: DatasetConfig,
+    names: Mapping[str, str] | None = None,
+    data_root: Path = Path(),
 ) -> Raw:
     """The splits below ``folder``; if only one of val and test is there, it is the test set.
 
@@ -101,6 +105,7 @@ def read_class_folders(
 
     Args:
         names: the names of the classes by folder name, where the two differ.
+        data_root: where a relative ``config.test_list`` is looked for first.
 
     Raises:
         DataError: missing or empty folders, different classes, images of different sizes.
@@ -121,6 +126,9 @@ def read_class_folders(
     for files in found.values():
         notes += files.skipped.lines()
     listings = {part: _in_turn(files, labels[part], classes, part) for part, files in found.items()}
+    if config.test_list is not None:
+        listings["test"] = _chosen(listings["test"], config.test_list, data_root, words["test"])
+        notes.append(f"test: the {len(listings['test'].files):,} images of {config.test_list}")
     storage = _Storage.choose(listings, words, config)
     splits, remarks = storage.splits(listings, words)
     count = sum(len(listing.files) for listing in listings.values())
@@ -134,6 +142,13 @@ def read_class_folders(
         source=f"{kind} {shown} ({count:,} images), {storage.says(splits)}",
         notes=(f"test: {_said(found['test'])}, classes in turn", *notes, *storage.notes, *remarks),
     )
+
+
+def _chosen(listing: Listing, test_list: str, data_root: Path, word: str) -> Listing:
+    """The images that ``test_list`` names, in its order."""
+    where = places(read_list(test_list, data_root), listing.files, word)
+    files = FileNames(listing.files.at(where))
+    return replace(listing, files=files, labels=listing.labels[where])
 
 
 def _said(files: _Files) -> str:
@@ -482,6 +497,7 @@ IMAGENET = Source(
     f"ImageNet: {{train,val}}/<class>/* below the data root, streamed at {STREAMED_SIZE}",
     read_imagenet,
     takes_class_order=True,
+    takes_test_list=True,
     size=STREAMED_SIZE,
     published=PublishedSizes(1_281_167, 50_000, 1000, STREAMED_SIZE),
     # those of the full training set, which public networks expect
@@ -494,4 +510,5 @@ FOLDER = Source(
     read_folder,
     takes_path=True,
     takes_class_order=True,
+    takes_test_list=True,
 )

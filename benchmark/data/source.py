@@ -71,6 +71,7 @@ class Source:
         takes_path: whether it is read from ``DatasetConfig.path``; other data sets refuse a path.
         takes_class_order: whether it uses ``DatasetConfig.class_order``; other data sets refuse
             it.
+        takes_test_list: whether it uses ``DatasetConfig.test_list``; other data sets refuse it.
         size: default of ``DatasetConfig.size``.
         sizes: the sizes that it can have; empty if it can have any.
         flip: default of ``DatasetConfig.flip``. False if a mirrored image may belong to another
@@ -90,6 +91,7 @@ class Source:
     read: Callable[[DatasetConfig, Path], Raw]
     takes_path: bool = False
     takes_class_order: bool = False
+    takes_test_list: bool = False
     size: int | None = None
     sizes: tuple[int, ...] = ()
     flip: bool = True
@@ -149,6 +151,9 @@ class DatasetConfig(Config):
         train_limit: number of training images, a stratified subset of those left after the
             validation split.
         test_limit: the first n test images.
+        test_list: which test images are used, and their order: a text file with one image on each
+            line, relative to the test folder (``<class>/<file>``); or ``robustbench``, the 5,000
+            ImageNet validation images of its leaderboard, a list in the package robustbench.
         limit: cap on train, validation and test alike, for smoke tests.
         crop: zero padding in pixels of the random crop; 0 turns it off. Default 4, unless the data
             set has its own default (digits of 16 pixels: 2, the same share of the side as 4 of 32).
@@ -168,6 +173,9 @@ class DatasetConfig(Config):
             imbalance^(-c / (C - 1)) of what the first class keeps (1901.05555), chosen by
             ``split_seed``. The validation split is made before this step, and ``train_limit`` is
             applied after it. 10, 50 and 100 are usual.
+        without: leave out the training image of this number, counted from 0 after all limits. The
+            next image of its class takes its place, a second time, so that batches hold the same
+            images otherwise, in the same order, and two runs differ in one image (``theory``).
         extra: further training images, see ``ExtraConfig``.
 
     Raises:
@@ -182,6 +190,7 @@ class DatasetConfig(Config):
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     train_limit: int | None = Field(default=None, ge=2)
     test_limit: int | None = Field(default=None, ge=1)
+    test_list: str | None = None
     limit: int | None = Field(default=None, ge=2)
     crop: int = Field(default=4, ge=0)
     flip: bool = True
@@ -191,13 +200,15 @@ class DatasetConfig(Config):
     background: Literal["white", "black", "drop"] = "white"
     white: float | None = Field(default=None, gt=0)
     imbalance: float | None = Field(default=None, gt=1)
+    without: int | None = Field(default=None, ge=0)
     extra: ExtraConfig | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later options that are off, so that hashes of earlier records stay the same."""
         data = default(self)
-        for name in ("class_order", "channels", "background", "white", "imbalance", "extra"):
+        later = ("class_order", "channels", "background", "white", "imbalance", "without", "extra")
+        for name in (*later, "test_list"):
             if getattr(self, name) == type(self).model_fields[name].default:
                 data.pop(name, None)
         return data
@@ -264,6 +275,9 @@ class DatasetConfig(Config):
         if self.class_order != "name" and not source.takes_class_order:
             takers = ", ".join(DATASETS.where(lambda other: other.takes_class_order))
             raise ValueError(f"class_order is only for {takers}; {self.name} has its own")
+        if self.test_list is not None and not source.takes_test_list:
+            takers = " and ".join(DATASETS.where(lambda other: other.takes_test_list))
+            raise ValueError(f"test_list is only for {takers}; for others set test_limit")
         if source.sizes and self.size not in source.sizes:
             known = " or ".join(map(str, source.sizes))
             raise ValueError(f"size = {self.size}: {self.name} comes in {known} pixels")

@@ -14,15 +14,15 @@ from benchmark.data.dataset import AnySplit, Dataset, Split, StreamedSplit, fing
 from benchmark.data.decode import resize_square
 from benchmark.data.extra import read_extra
 from benchmark.data.source import DATASETS, DatasetConfig
-from benchmark.data.splits import carve, long_tailed, stratified
+from benchmark.data.splits import carve, long_tailed, stratified, without
 
 
 def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True) -> Dataset:
     """Read, check and split the data set that ``config`` describes.
 
     Unless the source has a validation split, a stratified one is taken from the training images.
-    Then ``imbalance`` and ``train_limit``, in this order, reduce the training images that are left.
-    Test images depend on no seed.
+    Then ``imbalance`` and ``train_limit``, in this order, reduce the training images that are left,
+    and ``without`` replaces one of them. Test images depend on no seed.
 
     Args:
         training: whether training images are required. If not, a source with only a test split is
@@ -71,6 +71,13 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
             f"{raw.classes[0]} to {ends[1]:,} of {raw.classes[-1]}, {len(train):,} in all"
         )
     train = _thin(train, lowest(config.train_limit, config.limit), config.split_seed)
+    if config.without is not None and len(train):
+        kept = without(train.labels, config.without)
+        train = train.take(kept)
+        notes.append(
+            f"training image {config.without} is left out; image {int(kept[config.without])}, of "
+            "the same class, stands in its place a second time"
+        )
     val = _thin(val, config.limit, config.split_seed)
     test = raw.test
     first = lowest(config.test_limit, config.limit)

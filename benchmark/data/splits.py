@@ -1,4 +1,4 @@
-"""Subsets: the validation split, limited training sets and long-tailed ones."""
+"""Subsets: the validation split, limited training sets, long-tailed ones, and one image less."""
 
 from __future__ import annotations
 
@@ -92,3 +92,28 @@ def long_tailed(labels: Tensor, classes: int, imbalance: float, seed: int) -> Te
         for label, number in enumerate(long_tail(counts, imbalance))
     ]
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
+
+
+def without(labels: Tensor, number: int) -> Tensor:
+    """Indices of all images, with the next image of its class in the place of image ``number``.
+
+    The next is searched for from ``number`` on, then from the first image.
+
+    Raises:
+        DataError: there is no such image, or no other of its class.
+    """
+    if number >= len(labels):
+        raise DataError(
+            f"dataset.without = {number}: there are {len(labels)} training images, numbered from 0"
+        )
+    same = (labels == labels[number]).nonzero().flatten()
+    others = same[same != number]
+    if not len(others):
+        raise DataError(
+            f"dataset.without = {number}: this is the only training image of its class; name "
+            "another"
+        )
+    later = others[others > number]
+    indices = torch.arange(len(labels))
+    indices[number] = later[0] if len(later) else others[0]
+    return indices

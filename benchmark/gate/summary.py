@@ -12,11 +12,11 @@ from benchmark.report.markdown import markdown_table
 def markdown(verdict: Verdict, baseline: Baseline) -> str:
     """First the figures that changed, then all comparisons."""
     moved = verdict.moved
-    lines = [f"# Check of {baseline.scope.suite}: {_headline(moved)}", ""]
+    lines = [f"# Check of {baseline.scope.suite}: {headline(moved)}", ""]
+    if verdict.other_settings:
+        lines += [f"**Other settings.** {verdict.other_settings}", ""]
     for item in moved:
-        lines.append(
-            f"- **{item.name}**: {item.before:.4g} to {item.now:.4g} ({item.text}; {_sure(item)})"
-        )
+        lines.append(f"- {moved_text(item, '**')}")
     if verdict.causes:
         lines += ["", "Likely cause:", "", *(f"- {cause}" for cause in verdict.causes)]
     rows = [
@@ -25,7 +25,7 @@ def markdown(verdict: Verdict, baseline: Baseline) -> str:
             item.metric,
             f"{item.before:.4g}",
             f"{item.now:.4g}",
-            "identical" if item.identical else item.text,
+            difference(item),
             "" if item.kind in ("mixing", "cost", "probe-neighbours") else f"{item.p:.2g}",
             "**moved**" if item.moved else "",
         ]
@@ -42,7 +42,20 @@ def markdown(verdict: Verdict, baseline: Baseline) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _headline(moved: list[Comparison]) -> str:
+def moved_text(item: Comparison, mark: str = "") -> str:
+    """What moved, from where to where, and how sure that is; ``mark`` around its name."""
+    name = f"{mark}{item.name}{mark}"
+    return f"{name}: {item.before:.4g} to {item.now:.4g} ({item.text}; {_sure(item)})"
+
+
+def difference(item: Comparison) -> str:
+    """ "identical" only where the two numbers beside it are the same, too."""
+    equal = f"{item.before:.4g}" == f"{item.now:.4g}"
+    return "identical" if item.identical and equal else item.text
+
+
+def headline(moved: list[Comparison]) -> str:
+    """The verdict in three words."""
     return f"{len(moved)} figure(s) moved" if moved else "nothing moved"
 
 

@@ -59,10 +59,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All comparisons of a check, and the likely causes of changes."""
+    """All comparisons of a check, and the likely causes of changes.
+
+    Attributes:
+        other_settings: a sentence if the runs have other settings than the baseline's.
+    """
 
     comparisons: tuple[Comparison, ...]
     causes: tuple[str, ...]
+    other_settings: str = ""
 
     @property
     def moved(self) -> list[Comparison]:
@@ -70,8 +75,17 @@ class Verdict:
         return [item for item in self.comparisons if item.moved]
 
 
-def judge(baseline: Baseline, runs: Sequence[GateRun], probe: ReferenceNetwork | None) -> Verdict:
+def judge(
+    baseline: Baseline,
+    runs: Sequence[GateRun],
+    probe: ReferenceNetwork | None,
+    hashes: Mapping[tuple[str, int], str] | None = None,
+) -> Verdict:
     """Compare ``runs``, which may have any seeds, and the reference network with ``baseline``.
+
+    Args:
+        hashes: hashes of the suite's present configurations, by label and seed; None: those
+            of ``runs``.
 
     Raises:
         BenchmarkError: other settings, other images, or a run that the baseline does not have.
@@ -83,7 +97,25 @@ def judge(baseline: Baseline, runs: Sequence[GateRun], probe: ReferenceNetwork |
     found += _exact(baseline, runs)
     if probe:
         found.append(_neighbours(baseline.probe, probe))
-    return Verdict(tuple(found), tuple(_causes([item for item in found if item.moved])))
+    now = hashes or {(run.label, run.seed): run.hash for run in runs}
+    causes = tuple(_causes([item for item in found if item.moved]))
+    return Verdict(tuple(found), causes, _other_settings(baseline, now))
+
+
+def _other_settings(baseline: Baseline, now: Mapping[tuple[str, int], str]) -> str:
+    """Which methods have another configuration than in the baseline, as far as the same seed tells;
+    a configuration is named by its hash."""
+    before = {(run.label, run.seed): run.hash for run in baseline.runs}
+    labels = dict.fromkeys(
+        label for (label, seed), own in now.items() if before.get((label, seed), own) != own
+    )
+    if not labels:
+        return ""
+    return (
+        f"The settings of {', '.join(labels)} are not those that the baseline was recorded with: "
+        f"the suite file ({baseline.scope.suite}) has changed since, or a default has. What moved "
+        "may come from that. If the change is meant, record the baseline anew (record-baseline)."
+    )
 
 
 def _probed(before: ReferenceNetwork, now: ReferenceNetwork) -> Iterable[Comparison]:
@@ -212,6 +244,7 @@ def _of_seeds(
     difference = float(np.mean(new) - np.mean(own))
     error = spread * math.sqrt(1 / len(own) + 1 / len(new))
     unit = " points" if kind == "accuracy" else ""
+    same = "as in the baseline's run of the same seed on every image; " if identical else ""
     return Comparison(
         kind,
         label,
@@ -221,8 +254,8 @@ def _of_seeds(
         float(np.mean(new)),
         2 * float(stats.t.sf(abs(difference) / error, freedom)),
         identical,
-        f"{difference:+.3g}{unit}, {len(new)} run(s) against {len(own)}; spread between seeds "
-        f"{spread:.2g}",
+        f"{same}{difference:+.3g}{unit}, {len(new)} run(s) against {len(own)}; spread between "
+        f"seeds {spread:.2g}",
     )
 
 

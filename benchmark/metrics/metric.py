@@ -24,7 +24,7 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
-from benchmark.core.config import Config, explain
+from benchmark.core.config import Config, Problems, problems
 from benchmark.core.errors import ConfigError
 from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
@@ -419,7 +419,8 @@ def make_metric(value: Any) -> Metric:
     except ConfigError as error:
         raise ValueError(str(error)) from error
     except ValidationError as error:
-        raise ValueError(f"metric {value['kind']}: {explain(error, cls)}") from error
+        texts = [f"metric {value['kind']}: {text}" for text in problems(error, cls)]
+        raise Problems(texts) from error
 
 
 # A metric in a configuration, validated by the class of its kind.

@@ -83,7 +83,7 @@ def load_external(
     settings = dict(settings or {})
     key = settings.pop("checkpoint_key", None)
     from_file, from_zoo = is_model_file(spec), spec.startswith(_ROBUSTBENCH)
-    _check_spec(spec, checkpoint, settings)
+    check_spec(spec, checkpoint, settings)
     if key is not None and checkpoint is None:
         raise ConfigError("model.checkpoint_key needs a checkpoint; give --checkpoint too")
     state = None
@@ -97,7 +97,7 @@ def load_external(
     elif ":" in spec:
         model = _unwrapped(_from_factory(spec, num_classes))
     elif state is None:
-        raise ConfigError(f"{spec} is an architecture without weights; name a checkpoint as well")
+        raise ConfigError(f"{spec} is an architecture without weights; add --checkpoint FILE")
     else:
         model = _from_registry(spec, state, num_classes, image_size, channels, settings)
     shape = (channels, image_size, image_size)
@@ -116,7 +116,12 @@ def load_external(
     return adapted(model, spec, num_classes, shape, tuple(batches), device, advice)
 
 
-def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any]) -> None:
+def check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any]) -> None:
+    """Refuse what can be no network, before anything is read.
+
+    Raises:
+        ConfigError: an unknown form or name, or options that contradict each other.
+    """
     from_file, from_zoo = is_model_file(spec), spec.startswith(_ROBUSTBENCH)
     if checkpoint is not None and (from_file or from_zoo):
         raise ConfigError(f"{spec} brings its own weights; leave --checkpoint out")
@@ -132,6 +137,11 @@ def _check_spec(spec: str, checkpoint: Path | None, settings: Mapping[str, Any])
         raise ConfigError(
             f"{spec!r} is not a model; write module:factory, a registered name, robustbench:ID or "
             f"a file ending in {', '.join(SUFFIXES)}"
+        )
+    if ":" not in spec and spec not in MODELS and not from_file:
+        raise ConfigError(
+            f"unknown model {spec!r}; write module:factory for a network of your own, such as "
+            f"my_file:{spec}. Listed ones: {did_you_mean(spec, MODELS.names())}"
         )
 
 

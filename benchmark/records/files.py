@@ -65,9 +65,23 @@ class RunFiles:
         return self.directory / "metrics.jsonl"
 
     @property
+    def logged(self) -> Path:
+        """How far loggers have followed the record."""
+        return self.directory / "logged.json"
+
+    @property
     def checkpoint(self) -> Path:
         """The state of a training."""
         return self.directory / "checkpoint.pt"
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder of networks that were kept while training."""
+        return self.directory / "snapshots"
+
+    def snapshot(self, step: int) -> Path:
+        """The networks after a step."""
+        return self.snapshots / f"step-{step}.pt"
 
     @property
     def training(self) -> Path:
@@ -124,6 +138,11 @@ class RunFiles:
     def earlier(self) -> Path:
         """The folder of figures that were replaced by others."""
         return self.directory / "earlier"
+
+    @property
+    def theory(self) -> Path:
+        """What was measured of the theorems along a trajectory."""
+        return self.directory / "theory.json"
 
     @property
     def path(self) -> Path:

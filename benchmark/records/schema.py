@@ -181,12 +181,15 @@ class OwnModel(_Strict):
     Attributes:
         model: what the network was called; checkpoint: the file of its weights, if there is one.
         notes: what was done to the network to evaluate it.
+        family, seed: of a point of a ``WeightPath``, whose rows stand with those of runs.
     """
 
     model: str
     checkpoint: str | None
     dataset: _Dataset
     notes: list[str]
+    family: str | None = None
+    seed: Count | None = None
 
 
 class Environment(_Strict):
@@ -334,6 +337,86 @@ class NetworkMeasurements(_Strict):
     barriers: list[Barrier]
 
 
+class Inequality(_Strict):
+    """Both sides, of which the left should be no larger; ``error``: standard error over images of
+    their difference, 0 where it has none."""
+
+    left: float
+    right: float
+    error: Positive
+
+    @property
+    def slack(self) -> float:
+        """How much the right side has more."""
+        return self.right - self.left
+
+
+class Apart(_Strict):
+    """What one image changes in the networks of a point.
+
+    Attributes:
+        distances: l_2 between the parameters of the two runs, by network; norm: of the deployed
+            network's parameters.
+        mean, largest: over images, of absolute differences of losses, by network and task.
+        bounds: ``parameters``, ``mean loss`` and ``largest loss``.
+    """
+
+    distances: dict[str, Positive]
+    norm: Positive
+    mean: dict[str, dict[str, Positive]]
+    largest: dict[str, dict[str, Positive]]
+    bounds: dict[str, Inequality]
+
+
+class TheoryPoint(_Strict):
+    """The networks after a step.
+
+    Attributes:
+        ratios: gamma by learner; weights: of the learners in the moving average.
+        parted: whether any learner differs from the deployed network.
+        risks: by network and task.
+        bounds: by task, of all tasks, of own tasks.
+        stability: against the other run, if there is one.
+    """
+
+    step: Count
+    progress: Share
+    ratios: dict[str, float]
+    weights: dict[str, float]
+    parted: bool
+    risks: dict[str, dict[str, Positive]]
+    bounds: dict[str, Inequality]
+    stability: Apart | None = None
+
+
+class Regret(_Strict):
+    """Of a learner on its own task: mean and least risk of its path, and their difference."""
+
+    mean: Positive
+    best: Positive
+    regret: Positive
+
+
+class Theory(_Strict):
+    """``theory.json``: what was measured along the trajectory of a run, or of two that differ in
+    one training image.
+
+    Attributes:
+        run, other: label and seed; without: the training image that each leaves out.
+        images: held-out images that losses were measured on.
+        tasks: by learner, in words.
+        regrets: by learner.
+    """
+
+    run: str
+    other: str | None
+    without: list[Count | None]
+    images: Annotated[int, Field(ge=1)]
+    tasks: dict[str, str]
+    points: Annotated[list[TheoryPoint], Field(min_length=1)]
+    regrets: dict[str, Regret]
+
+
 class _Method(_Strict):
     name: str
     label: str
@@ -417,11 +500,40 @@ class Tuning(_Strict):
     trials: dict[str, list[_Trial]]
 
 
-class WeightPath(_Strict):
-    """``path.json``: label and seed of both ends of an interpolation."""
+class Followed(_Strict):
+    """How far a logger has followed a run's record.
 
-    first: str
-    second: str
+    Attributes:
+        id: by which the logger's service or files know the run; None where the logger needs none.
+        step: of the last line of the curves that was sent; None if none was.
+        figures: of the evaluation, as they were sent last.
+    """
+
+    id: str | None
+    step: Count | None
+    figures: dict[str, float]
+
+
+class Logged(_Strict):
+    """``logged.json``: by name of a logger, how far it is."""
+
+    loggers: dict[str, Followed]
+
+
+class WeightPath(_Strict):
+    """``path.json``: what networks were mixed in weight space.
+
+    Attributes:
+        front: what reports call the points together.
+        ends: label and seed of each run, or the base learners of one.
+        step: that base learners are of; None for runs.
+        points: the points' folders, of which reports make a front.
+    """
+
+    front: str
+    ends: Annotated[list[str], Field(min_length=2)]
+    step: Count | None
+    points: list[Word]
     batchnorm: Literal["reestimated"]
 
 
@@ -474,6 +586,17 @@ def write_environment(directory: Path, content: Content) -> None:
     write_record(RunFiles(directory).environment, Environment, content)
 
 
+def read_logged(directory: Path) -> Logged:
+    """A run's ``logged.json``. Raises BenchmarkError: see ``read_record``."""
+    remedy = "delete it to log the run anew"
+    return Logged.model_validate(read_record(RunFiles(directory).logged, Logged, remedy))
+
+
+def write_logged(directory: Path, logged: Logged) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).logged, Logged, logged.model_dump(mode="json"))
+
+
 def read_training(directory: Path) -> dict[str, Any]:
     """The content of a run's ``training.json``. Raises BenchmarkError: see ``read_record``."""
     # The checkpoint is of the last step, so that nothing is trained again.
@@ -518,6 +641,17 @@ def read_evaluation(directory: Path) -> dict[str, Any]:
 def write_evaluation(directory: Path, content: Content) -> None:
     """Write it. Raises BenchmarkError: see ``write_record``."""
     write_record(RunFiles(directory).evaluation, Evaluation, content)
+
+
+def read_theory(directory: Path) -> Theory:
+    """A ``theory.json``. Raises BenchmarkError: see ``read_record``."""
+    remedy = "delete it and measure again"
+    return Theory.model_validate(read_record(RunFiles(directory).theory, Theory, remedy))
+
+
+def write_theory(directory: Path, measured: Theory) -> None:
+    """Write it. Raises BenchmarkError: see ``write_record``."""
+    write_record(RunFiles(directory).theory, Theory, measured.model_dump(mode="json"))
 
 
 def read_path(directory: Path) -> dict[str, Any]:

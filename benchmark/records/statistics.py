@@ -354,6 +354,12 @@ def selected(p: float, candidates: int) -> float:
     return min(1.0, p / 2 * candidates) if candidates > 2 else p
 
 
+def selected_level(candidates: int, level: float = 0.95) -> float:
+    """The level of an interval that leaves out zero where ``selected`` gives 1 - ``level`` at most:
+    that of the best of ``candidates`` minus the next."""
+    return 1 - (1 - level) * 2 / candidates if candidates > 2 else level
+
+
 def hypergeometric_interval(
     right: int, drawn: int, total: int, level: float = 0.95, lower: float = 0.5
 ) -> Interval:

@@ -24,6 +24,7 @@ from benchmark.records.schema import (
     read_evaluation,
     read_measured,
     read_model,
+    read_path,
     read_plan,
     read_training,
 )
@@ -278,9 +279,10 @@ def _read_own_model(path: Path) -> CellRecord:
     evaluation, outcomes = _read_figures(path)
     return CellRecord(
         path=path,
-        label=path.resolve().name,
-        seed=0,
+        label=head["model"] if "seed" in head else path.resolve().name,
+        seed=head.get("seed") or 0,
         status="evaluated",
+        family=head.get("family") or "other",
         config={"dataset": head["dataset"], "model": head["model"]},
         environment=read_environment(path),
         evaluation=evaluation,
@@ -322,7 +324,8 @@ def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
 
     Args:
         out: the suite's folder; or that of a run, or of a model of one's own.
-        beside: further folders of runs and models of one's own, to stand in the same table.
+        beside: further folders of runs and models of one's own, to stand in the same table; the
+            points of a folder of ``interpolate`` are rows, and together a front.
 
     Raises:
         BenchmarkError: ``out`` holds neither a suite nor a run; a folder of ``beside`` that is no
@@ -345,8 +348,14 @@ def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
             f"{out} holds neither a suite ({files.plan.name}) nor a run "
             f"({run.configuration.name}); give the folder of one"
         )
+    fronts = {name: tuple(front) for name, front in suite.get("fronts", {}).items()}
     for path in beside:
-        cells.append(_beside(path, cells))
+        if RunFiles(path).path.exists():
+            name, points = _path_beside(path, cells)
+            fronts[name] = tuple(dict.fromkeys([*fronts.get(name, ()), *(p.label for p in points)]))
+            cells += points
+        else:
+            cells.append(_beside(path, cells))
     cells, stale = _drop_stale(cells, suite.get("evaluation", []))
     first = next((c.config for c in cells if c.config), {})
     labels = dict.fromkeys([*suite.get("methods", ()), *(c.label for c in cells)])
@@ -370,7 +379,7 @@ def read_suite(out: Path, beside: Sequence[Path] = ()) -> SuiteRecord:
         extra=extra,
         evaluation=tuple(item["name"] for item in suite.get("evaluation", ())),
         stale=stale,
-        fronts={name: tuple(front) for name, front in suite.get("fronts", {}).items()},
+        fronts=fronts,
     )
 
 
@@ -380,6 +389,27 @@ def _beside(path: Path, cells: Sequence[CellRecord]) -> CellRecord:
     Raises:
         BenchmarkError: no evaluated run, or one on other test images.
     """
+    cell = _on_same_images(path, cells)
+    taken = {other.label for other in cells}
+    if cell.label in taken:
+        folder = path.resolve()
+        names = [f"{folder.parent.name}/{folder.name}", str(path)]
+        cell = replace(cell, label=next((n for n in names if n not in taken), f"{path} again"))
+    return cell
+
+
+def _path_beside(path: Path, cells: Sequence[CellRecord]) -> tuple[str, list[CellRecord]]:
+    """The points of a path in weight space, and what they are called together. Those of another
+    seed have the same labels.
+
+    Raises:
+        BenchmarkError: see ``_beside``.
+    """
+    head = read_path(path)
+    return head["front"], [_on_same_images(path / point, cells) for point in head["points"]]
+
+
+def _on_same_images(path: Path, cells: Sequence[CellRecord]) -> CellRecord:
     cell = read_cell(path)
     if cell.status != "evaluated":
         raise BenchmarkError(f"{path} holds no evaluated run; see run and evaluate")
@@ -389,11 +419,6 @@ def _beside(path: Path, cells: Sequence[CellRecord]) -> CellRecord:
                 f"{path} was evaluated on other test images than {other.path}; evaluate both on "
                 "the same, or make two reports"
             )
-    taken = {other.label for other in cells}
-    if cell.label in taken:
-        folder = path.resolve()
-        names = [f"{folder.parent.name}/{folder.name}", str(path)]
-        cell = replace(cell, label=next((n for n in names if n not in taken), f"{path} again"))
     return cell
 
 

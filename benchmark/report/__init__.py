@@ -18,6 +18,7 @@ def render(
     corruption_reference: Path | None = None,
     html: bool = False,
     beside: Sequence[Path] = (),
+    intervals_in_cells: bool = False,
 ) -> list[Path]:
     """Write the report of the suite in ``out`` and return the files, the index first.
 
@@ -30,6 +31,7 @@ def render(
         corruption_reference: CSV of a reference network's errors, for the mean corruption error.
         html: also write report.html; one that is there is always renewed.
         beside: folders of runs and of models of one's own whose rows stand with the suite's.
+        intervals_in_cells: table.tex has each interval below its figure, not in rows of their own.
 
     Raises:
         BenchmarkError: no records, a damaged record or reference, or a folder that cannot be
@@ -41,4 +43,5 @@ def render(
     from benchmark.report.write import write_report  # noqa: PLC0415
 
     study = summarise(read_suite(Path(out), beside), corruption_reference)
-    return write_report(study, Path(target) if target is not None else Path(out) / "report", html)
+    folder = Path(target) if target is not None else Path(out) / "report"
+    return write_report(study, folder, html, intervals_in_cells)

@@ -6,8 +6,19 @@ CAPTIONS = {
     "means).",
     "fronts": "Fronts: settings of each method, means over seeds; the line is their upper concave "
     "hull, thin lines are those of single seeds ([fronts.md](fronts.md)).",
-    "curves": "Accuracy on held-out validation images during training: mean over seeds, band from "
-    "lowest to highest seed.",
+    "differences": "Paired differences from one method on the same images and seeds, with 95 % "
+    "intervals. Filled: p of at most 0.05, adjusted after Holm over all differences shown "
+    "([differences.md](differences.md)).",
+    "ranks": "Critical-difference diagrams: mean rank over seeds, the best on the left. A bar "
+    "joins methods that Nemenyi's test does not tell apart at 5 %. All seeds share one data set, "
+    "so the ranks say nothing about other data.",
+    "unions": "Accuracy under each attack alone, and under all of them at once (black): an image "
+    "counts if it is right under every attack. Bars are 95 % intervals.",
+    "cost": "Robust accuracy against the gradient passes of training, per training image and "
+    "relative to natural training. Bars are 95 % intervals.",
+    "curves": "Accuracy on held-out validation images during training, and where it was recorded "
+    "how far the accuracy on training images is ahead of it: mean over seeds, band from lowest to "
+    "highest seed.",
     "mixing": "Weight of each learner in the mix, and its L2 distance from the global learner; "
     "mean over seeds, band from lowest to highest.",
     "radii": "Accuracy against the radius of the attack, which begins at eps 0 with clean "
@@ -17,17 +28,3 @@ CAPTIONS = {
     "[corruptions.md](corruptions.md).",
     "published": "Published figures and ours, on separate axes. See [published.md](published.md).",
 }
-
-# How to read fronts.md.
-FRONTS_HOW = (
-    "- All figures are on the same images and seeds: {where}. Intervals cover the choice of both.\n"
-    "- A front is the upper concave hull of its settings: what lies between two of them can be had "
-    "by choosing one of the two networks at random for each image.\n"
-    "- Distances are to the nearest point of the other front, in percentage points; positive is "
-    'better. "Beyond its end": better on one axis than any setting of that front, and no better on '
-    "the other, so there is nothing to compare with.\n"
-    "- Hypervolume: the area that the settings dominate above clean / robust = {reference} %, in "
-    "squared percentage points (no hull). More settings, and more extreme ones, dominate more.\n"
-    "- *: p of at most 0.05, adjusted after Holm over all figures of the table.\n"
-    "- The best of several settings was found on these images, so each front is a little too high."
-)

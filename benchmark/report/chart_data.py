@@ -5,23 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.records.statistics import Interval
-from benchmark.report.families import families, line_styles
-from benchmark.report.study_model import Curve, RadiusCurves, Study, TradeOff
+from benchmark.report.families import LEARNER_COLOURS, families, front_looks, line_looks
+from benchmark.report.study_model import FrontPlane, RadiusCurves, SeedCurve, Study, TradeOff
 from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES, images
 
 
 def chart_data(study: Study) -> dict[str, Any]:
     """All that the charts draw."""
-    styles = line_styles(study.table)
+    looks = line_looks(study.table)
+    fronts = front_looks(study.fronts)
     return {
         "methods": {
             row.method: {
                 "family": row.family.name,
-                "dash": _dash(styles[row.method]),
+                "line": f"--line-{number}",
+                "dash": _dash(looks[row.method][1]),
                 "doubtful": bool(row.doubts),
                 "undertrained": bool(row.undertrained),
             }
-            for row in study.table.rows
+            for number, row in enumerate(study.table.rows)
         },
         "families": {
             f.name: {"colour": f"--{css_name(f.name)}", "marker": f.marker}
@@ -34,12 +36,18 @@ def chart_data(study: Study) -> dict[str, Any]:
         "layers": [
             {
                 "source": layer.source,
-                "dataset": layer.dataset,
                 "metric": layer.metric,
                 "points": layer.points,
             }
-            for layer in study.published.layers
+            for layer in study.layers
         ],
+        "fronts": {
+            "looks": {
+                name: {"colour": f"--front-{number}", "marker": marker, "dash": _dash(dashes)}
+                for number, (name, (_, marker, dashes)) in enumerate(fronts.items())
+            },
+            "planes": {plane.metric: _plane(plane) for plane in study.fronts},
+        },
         "curves": {
             key: {
                 "title": VALIDATION_TITLES[key],
@@ -61,6 +69,16 @@ def chart_data(study: Study) -> dict[str, Any]:
     }
 
 
+def colours(study: Study) -> dict[str, str]:
+    """CSS variable to colour, of all that the charts draw in a colour of its own."""
+    found = {f"--{css_name(f.name)}": f.colour for f in families(study.table)}
+    lines = line_looks(study.table).values()
+    found |= {f"--line-{i}": colour for i, (colour, _) in enumerate(lines)}
+    looks = front_looks(study.fronts).values()
+    found |= {f"--front-{i}": colour for i, (colour, _, _) in enumerate(looks)}
+    return found | {f"--learner-{i}": colour for i, colour in enumerate(LEARNER_COLOURS)}
+
+
 def css_name(name: str) -> str:
     """A family's name as part of a CSS name."""
     return "".join(c if c.isalnum() else "-" for c in name.lower())
@@ -68,10 +86,10 @@ def css_name(name: str) -> str:
 
 def _dash(style: Any) -> str:
     """A matplotlib line style, in line widths, as an SVG dash array."""
-    return "" if style == "-" else " ".join(f"{1.7 * length:g}" for length in style[1])
+    return "" if style == "-" else " ".join(f"{2.6 * length:g}" for length in style[1])
 
 
-def _line(curve: Curve, scale: float) -> dict[str, list[float]]:
+def _line(curve: SeedCurve, scale: float) -> dict[str, list[float]]:
     digits = 2 if scale == 100 else 4
     values = {"mean": curve.mean, "low": curve.low, "high": curve.high}
     return {
@@ -80,7 +98,7 @@ def _line(curve: Curve, scale: float) -> dict[str, list[float]]:
     }
 
 
-def _seeds(curve: Curve) -> dict[str, Any]:
+def _seeds(curve: SeedCurve) -> dict[str, Any]:
     return {
         str(seed): {
             "x": [round(x, 3) for x in epochs],
@@ -109,6 +127,25 @@ def _radii(curves: RadiusCurves) -> dict[str, Any]:
             for method, line in curves.lines.items()
         },
     }
+
+
+def _plane(plane: FrontPlane) -> dict[str, Any]:
+    return {
+        "title": plane.title,
+        "where": plane.where,
+        "fronts": {
+            front.name: {
+                "points": [[label, *_pair(xy)] for label, xy in front.points],
+                "hull": [_pair(xy) for xy in front.hull],
+                "seeds": [[_pair(xy) for xy in hull] for hull in front.seeds],
+            }
+            for front in plane.fronts
+        },
+    }
+
+
+def _pair(point: tuple[float, float]) -> list[float]:
+    return [round(100 * value, 2) for value in point]
 
 
 def _panel(one: TradeOff) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import pandas as pd
 
 from benchmark.records.study import CellRecord, SuiteRecord
-from benchmark.report.study_model import Curve
+from benchmark.report.study_model import SeedCurve
 
 VALIDATION = ("val_clean", "val_pgd")
+# Robust overfitting (2002.11569): PGD accuracy on training images less that on held-out ones.
+GAP = ("gap_pgd", "train_pgd", "val_pgd")
 # In the records ``mix/LEARNER``: weight in the mix; ``distance/LEARNER``: from the global learner.
 MIXING = ("mix", "distance")
 
 
-def curve_of(suite: SuiteRecord, method: str, key: str) -> Curve | None:
+def curve_of(suite: SuiteRecord, method: str, key: str) -> SeedCurve | None:
     """The curve of a recorded quantity; None if no run has it, or if no epoch is common to all.
 
     A distance of exactly zero was taken right after a redistribution and is left out: it says
@@ -29,7 +31,7 @@ def curve_of(suite: SuiteRecord, method: str, key: str) -> Curve | None:
         table = table[table.mean(axis=1) > 0]
     if not len(table):
         return None
-    return Curve(
+    return SeedCurve(
         epochs=_floats(table.index),
         mean=_floats(table.mean(axis=1)),
         low=_floats(table.min(axis=1)),
@@ -40,6 +42,10 @@ def curve_of(suite: SuiteRecord, method: str, key: str) -> Curve | None:
 
 def _curve(cell: CellRecord, key: str) -> pd.Series | None:
     """A run's values by epoch, the last of an epoch; None if it has none."""
+    gap, more, less = GAP
+    if key == gap:
+        parts = [_curve(cell, part) for part in (more, less)]
+        return None if parts[0] is None or parts[1] is None else (parts[0] - parts[1]).dropna()
     if not {key, "epoch"} <= set(cell.curves.columns):
         return None
     curve = cell.curves.set_index("epoch")[key].dropna()
@@ -50,21 +56,22 @@ def _floats(values: pd.Series | pd.Index) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def validation_curves(suite: SuiteRecord) -> Mapping[str, Mapping[str, Curve]]:
-    """Key of ``VALIDATION`` to the curves of the methods that have it."""
+def validation_curves(suite: SuiteRecord) -> Mapping[str, Mapping[str, SeedCurve]]:
+    """Keys of ``VALIDATION``, and of the gap to training images, to the curves of the methods that
+    have them."""
     found = {
         key: {m: curve for m in suite.methods if (curve := curve_of(suite, m, key))}
-        for key in VALIDATION
+        for key in (*VALIDATION, GAP[0])
     }
     return {key: curves for key, curves in found.items() if curves}
 
 
-def mixing_curves(suite: SuiteRecord) -> Mapping[str, Mapping[str, Mapping[str, Curve]]]:
+def mixing_curves(suite: SuiteRecord) -> Mapping[str, Mapping[str, Mapping[str, SeedCurve]]]:
     """Method to kind of ``MIXING`` to the curves of its learners; methods that mix alone."""
     data = {}
     for method in suite.methods:
         keys = dict.fromkeys(k for c in suite.of(method) for k in map(str, c.curves.columns))
-        found: dict[str, dict[str, Curve]] = {kind: {} for kind in MIXING}
+        found: dict[str, dict[str, SeedCurve]] = {kind: {} for kind in MIXING}
         for key in keys:
             kind, _, learner = key.partition("/")
             if kind in found and learner and (curve := curve_of(suite, method, key)):

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.records.study import CellRecord
-from benchmark.report.study_model import Family, Front, Table
+from benchmark.report.study_model import Family, FrontPlane, Table
 
-# Colours: Okabe and Ito, told apart under colour blindness; kindred families differ by the marker.
+# Colours: Okabe and Ito, told apart under colour blindness. No two families share a marker, so they
+# are told apart in grey too.
 OTHER = Family("other", "#999999", "P")
 GENERALIST = Family("Generalist", "#D55E00", "D")
 FAMILIES = {
@@ -17,11 +18,11 @@ FAMILIES = {
     for family in (
         Family("natural", "#555555", "v"),
         Family("adversarial training", "#0072B2", "o"),
-        Family("fast AT", "#56B4E9", "o"),
+        Family("fast AT", "#56B4E9", ">"),
         Family("joint objectives", "#009E73", "s"),
-        Family("multi-norm", "#CC79A7", "s"),
+        Family("multi-norm", "#CC79A7", "X"),
         Family("ensembles", "#B8860B", "^"),
-        Family("weight averaging", "#B8860B", "v"),
+        Family("weight averaging", "#B8860B", "<"),
         Family("data augmentation", "#E69F00", "*"),
         GENERALIST,
         OTHER,
@@ -46,14 +47,27 @@ def families(table: Table) -> list[Family]:
     return list(dict.fromkeys(row.family for row in table.rows))
 
 
-def line_styles(table: Table) -> Mapping[str, Any]:
-    """The line style of each method; methods of one colour differ."""
+# Methods of one colour beyond the number of dashes have other shades of it: shares of black
+# (negative) and of white that are mixed in.
+_SHADES = (0.0, -0.45, 0.4, -0.7)
+
+
+def line_looks(table: Table) -> Mapping[str, tuple[str, Any]]:
+    """Colour and dashes of each method's line; alike only beyond twenty methods of a colour."""
     counts: Counter[str] = Counter()
-    styles = {}
+    looks = {}
     for row in table.rows:
-        styles[row.method] = DASHES[counts[row.family.colour] % len(DASHES)]
+        shade, dashes = divmod(counts[row.family.colour], len(DASHES))
+        looks[row.method] = _shaded(row.family.colour, shade), DASHES[dashes]
         counts[row.family.colour] += 1
-    return styles
+    return looks
+
+
+def _shaded(colour: str, shade: int) -> str:
+    share = _SHADES[shade % len(_SHADES)]
+    end = 255 if share > 0 else 0
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(p + abs(share) * (end - p)):02X}" for p in parts)
 
 
 # Colours of fronts after Paul Tol's vibrant scheme, told apart under colour blindness; all those of
@@ -63,16 +77,19 @@ _COLD = ("#0077BB", "#009988", "#33BBEE", "#555555", "#117733", "#999933", "#332
 _MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
 
 
-def front_looks(fronts: Sequence[Front]) -> list[tuple[str, str, Any]]:
-    """Colour, marker and dashes of each front; Generalist's are diamonds in warm colours."""
-    looks: list[tuple[str, str, Any]] = []
+def front_looks(planes: Sequence[FrontPlane]) -> Mapping[str, tuple[str, str, Any]]:
+    """Colour, marker and dashes of each front by its name, alike in all planes; Generalist's are
+    diamonds in warm colours."""
+    looks: dict[str, tuple[str, str, Any]] = {}
     warm = cold = 0
-    for front in fronts:
+    for front in (front for plane in planes for front in plane.fronts):
+        if front.name in looks:
+            continue
         if front.family == GENERALIST:
-            looks.append((_WARM[warm % len(_WARM)], "D", DASHES[warm % len(DASHES)]))
+            looks[front.name] = _WARM[warm % len(_WARM)], "D", DASHES[warm % len(DASHES)]
             warm += 1
         else:
             marker = _MARKERS[cold % len(_MARKERS)]
-            looks.append((_COLD[cold % len(_COLD)], marker, DASHES[cold % len(DASHES)]))
+            looks[front.name] = _COLD[cold % len(_COLD)], marker, DASHES[cold % len(DASHES)]
             cold += 1
     return looks

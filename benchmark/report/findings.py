@@ -8,7 +8,7 @@ from benchmark.records.keys import images_of
 from benchmark.records.study import SuiteRecord
 from benchmark.report.failures import failure_lines
 from benchmark.report.fronts import front_sentences
-from benchmark.report.leaders import leaders
+from benchmark.report.leaders import leads
 from benchmark.report.metric_roles import attacks, clean_metric, same_attack_ball, title
 from benchmark.report.notes import limit_warning, missing_line, reliability_lines
 from benchmark.report.paired import ALPHA, VISIBLE, contrast, p_text, points
@@ -27,15 +27,16 @@ def findings_of(
         fronts: the suite's fronts, which take the place of the trade-off line.
     """
     found = tuple(w.removeprefix("WARNING: ") for w in warnings(suite, undertrained))
-    ahead = tuple(leaders(suite, undertrained))
+    ahead = tuple(leads(suite, undertrained))
     if not ahead:
         return Findings(found, (), (), ())
+    words = [lead.sentence for lead in ahead]
     line = tuple(front_sentences(fronts) if fronts else line_sentences(suite, undertrained))
     caveats = [
         "Leaders were chosen on the images they are tested on, so their p-values are corrected for "
         "the number of methods that could have led (Bonferroni)."
     ]
-    if any("1 seed" in sentence for sentence in (*found, *ahead, *line)):
+    if any("1 seed" in sentence for sentence in (*found, *words, *line)):
         caveats.append(
             "A test on 1 seed compares these trained networks, not the methods; another seed may "
             "turn the order."

@@ -10,7 +10,7 @@ import pandas as pd
 from benchmark.records.study import SuiteRecord, is_estimate, nested
 from benchmark.report.metric_roles import is_union, title
 from benchmark.report.study_model import Column, HeatMap, Table
-from benchmark.report.texts import NORMS
+from benchmark.report.texts import NORMS, percent
 
 # Above so many classes the lowest and the highest alone are shown.
 SHOWN = 20
@@ -41,10 +41,26 @@ def across_norms(suite: SuiteRecord, table: Table) -> HeatMap | None:
         "Across norms",
         _means(table, shown),
         [column.title for column in shown],
-        caption="Robust accuracy (%), mean over seeds. A method trained in one norm is seldom "
-        "robust in another.",
+        caption="Robust accuracy (%), mean over seeds. " + _highest(table, shown),
         notes=tuple(_ball(suite, _measured(c), norms.get(c.key)) for c in shown),
     )
+
+
+def _highest(table: Table, columns: Sequence[Column]) -> str:
+    """Which method each column of the map is led by."""
+    led: dict[str, list[str]] = {}
+    for column in columns:
+        known = {r.method: i.value for r in table.rows if (i := r.summaries[column.key].interval)}
+        top = percent(max(known.values()))
+        first = " and ".join(method for method, value in known.items() if percent(value) == top)
+        led.setdefault(first, []).append(column.title)
+    if len(led) == 1:
+        return f"{next(iter(led))} has the highest in every column."
+    return f"Highest: {'; '.join(f'{name} in {_listed(of)}' for name, of in led.items())}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _means(table: Table, columns: Sequence[Column]) -> pd.DataFrame:

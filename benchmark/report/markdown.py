@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from benchmark.report.captions import CAPTIONS, FRONTS_HOW
-from benchmark.report.fronts import accuracy_text, area, difference_text, distance_text
+from benchmark.report.captions import CAPTIONS
+from benchmark.report.front_tables import front_tables, how_to_read_fronts
+from benchmark.report.paired import p_text, points
 from benchmark.report.study_model import (
     CorruptionTable,
     Findings,
-    FrontCell,
     FrontPlane,
     Provenance,
     RadiusCurves,
@@ -141,44 +141,34 @@ def fronts_md(study: Study) -> str:
 
 
 def _front_plane(study: Study, plane: FrontPlane) -> str:
-    tables = [
-        (
-            "Settings and the area that they dominate",
-            ["Front", "Settings (clean / robust, %)", "Hypervolume", "95 % interval"],
-            [
-                [
-                    front.name,
-                    ", ".join(f"{label} {accuracy_text(xy)}" for label, xy in front.points),
-                    area(front.hypervolume.value),
-                    f"[{area(front.hypervolume.low)}, {area(front.hypervolume.high)}]",
-                ]
-                for front in plane.fronts
-            ],
-            2,
-        ),
-        ("Difference of hypervolumes", *_matrix(plane.differences, difference_text), 1),
-        (
-            "Distance of each Generalist from each front",
-            *_matrix(plane.distances, distance_text),
-            1,
-        ),
-    ]
     parts = _head(study, f"Fronts, clean/{plane.title}. {study.heading}")
-    for name, head, rows, text_columns in tables:
-        if rows:
-            parts += [f"## {name}\n", markdown_table(head, rows, text_columns)]
-    reference = accuracy_text(plane.reference)
-    parts.append(FRONTS_HOW.format(where=plane.where, reference=reference))
+    for table in front_tables(plane):
+        body = markdown_table(table.head, table.rows, table.text_columns)
+        parts += [f"## {table.name}\n", body]
+    parts.append("".join(f"- {line}\n" for line in how_to_read_fronts(plane)))
+    return "\n".join(parts)
+
+
+def differences_md(study: Study) -> str:
+    """differences.md: how far each method is from the reference; "" if nothing can be compared."""
+    if not study.differences:
+        return ""
+    parts = _head(study, f"Differences from {study.differences[0].reference}. {study.heading}")
+    for one in study.differences:
+        rows = [
+            [row.method, points(row.interval.value),
+             f"[{points(row.interval.low)}, {points(row.interval.high)}]", p_text(row.p)]
+            for row in one.rows
+        ]  # fmt: skip
+        head = ["Method", f"Points above {one.reference}", "95 % interval", "p"]
+        parts += [
+            f"## {one.heading}, {one.where}\n", markdown_table(head, rows)
+        ]  # fmt: skip
+    parts.append(
+        "- Paired on the same images and seeds; intervals cover the choice of both (with one seed, "
+        "of the images alone).\n- p is adjusted after Holm over all differences on this page."
+    )
     return "\n".join(parts) + "\n"
-
-
-def _matrix(
-    cells: Mapping[tuple[str, str], FrontCell], text: Callable[[FrontCell], str]
-) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table of cells, by (row, column)."""
-    columns = list(dict.fromkeys(column for _, column in cells))
-    rows = list(dict.fromkeys(row for row, _ in cells))
-    return ["", *columns], [[row, *(text(cells[row, c]) for c in columns)] for row in rows]
 
 
 def radii_md(study: Study) -> str:

@@ -66,6 +66,17 @@ def main_attacks(suite: SuiteRecord) -> list[str]:
     return [metric for metric in single if same_attack_ball(first, suite.entry(metric))]
 
 
+def is_main(suite: SuiteRecord, metric: str) -> bool:
+    """Whether a column is shown where there is no room for all: clean accuracy, unions, the main
+    attacks, and estimates of one in their ball."""
+    if metric == clean_metric(suite) or is_union(suite, metric):
+        return True
+    entry, main = suite.entry(metric), main_attacks(suite)
+    if metric in main or entry["form"] != "estimate" or not main:
+        return metric in main
+    return same_attack_ball({**entry, "form": ""}, suite.entry(main[0]))
+
+
 def corruption_metrics(suite: SuiteRecord) -> list[str]:
     """Metrics of the first checkpoint whose records hold accuracies corruption by corruption."""
     return [

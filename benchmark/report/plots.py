@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.report.families import front_looks, line_styles
+from benchmark.report.families import front_looks, line_looks
 from benchmark.report.figures import STYLE, figure, save
 from benchmark.report.labels import end_labels, place_labels
 from benchmark.report.study_model import Family, Study, TradeOff
@@ -143,9 +143,10 @@ def fronts(study: Study) -> Figure | None:
         return None
     with mpl.rc_context(STYLE):
         fig, axes = figure(0.5 + 2.9 * len(study.fronts), len(study.fronts))
+        looks = front_looks(study.fronts)
         for ax, plane in zip(axes[:, 0], study.fronts, strict=True):
-            looks = dict(zip(plane.fronts, front_looks(plane.fronts), strict=True))
-            for front, (colour, marker, dashes) in looks.items():
+            for front in plane.fronts:
+                colour, marker, dashes = looks[front.name]
                 for hull in front.seeds:
                     ax.plot(*_per_cent(hull), color=colour, lw=0.4, alpha=0.35, zorder=1)
                 ax.plot(*_per_cent(front.hull), color=colour, ls=dashes, lw=1.1, zorder=3)
@@ -156,8 +157,8 @@ def fronts(study: Study) -> Figure | None:
             ax.set_ylabel(f"{plane.title} accuracy (%), {plane.where}")
         axes[-1, 0].set_xlabel("Clean accuracy (%)")
         handles = [
-            Line2D([], [], color=c, marker=m, ls=d, ms=3.6, mew=0.4, mec="white", label=front.name)
-            for front, (c, m, d) in looks.items()
+            Line2D([], [], color=c, marker=m, ls=d, ms=3.6, mew=0.4, mec="white", label=name)
+            for name, (c, m, d) in looks.items()
         ]
         fig.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.0)
         return fig
@@ -188,9 +189,10 @@ def radii(study: Study) -> Figure | None:
     """Accuracy against the radius of the attack with 95 % bands, one panel for each metric."""
     if not study.radii:
         return None
-    styles = line_styles(study.table)
-    families = {row.method: row.family for row in study.table.rows}
-    colours = {method: family.colour for method, family in families.items()}
+    looks = line_looks(study.table)
+    colours = {method: colour for method, (colour, _) in looks.items()}
+    styles = {method: dashes for method, (_, dashes) in looks.items()}
+    markers = {row.method: row.family.marker for row in study.table.rows}
     with mpl.rc_context(STYLE):
         height = max(2.2, 0.12 * len(study.table.rows))  # room for a name per method
         fig, axes = figure(0.5 + height * len(study.radii), len(study.radii))
@@ -204,7 +206,7 @@ def radii(study: Study) -> Figure | None:
                 ax.fill_between(one.positions, low, high, color=colour, alpha=0.12, lw=0)
                 ax.plot(
                     one.positions, value, color=colour, ls=styles[method], lw=0.9,
-                    marker=families[method].marker, ms=3, mew=0, clip_on=False, zorder=3,
+                    marker=markers[method], ms=3, mew=0, clip_on=False, zorder=3,
                 )  # fmt: skip
             ax.set_ylim(0, None)
             ax.set_xticks(one.positions)

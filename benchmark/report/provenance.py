@@ -67,10 +67,10 @@ def _runs(suite: SuiteRecord) -> tuple[tuple[str, ...], ...]:
 def _render_command(suite: SuiteRecord) -> str:
     """What renders this report again."""
     folders = (suite.path, *suite.beside)
-    return " ".join(["generalist-bench report", *(shlex.quote(_portable(p)) for p in folders)])
+    return " ".join(["generalist-bench report", *(shlex.quote(portable(p)) for p in folders)])
 
 
-def _portable(path: Path) -> str:
+def portable(path: Path) -> str:
     """``path`` as it was given, or its name alone: a report is no place for a machine's folders."""
     return path.name if path.is_absolute() else str(path)
 
@@ -102,7 +102,7 @@ def _commands(suite: SuiteRecord) -> tuple[tuple[str, str], ...]:
     found.append(("Run the suite", run))
     done = [c for c in suite.cells if c.status == "evaluated"]
     if len(done) > 1:
-        folders = [f"{_portable(suite.path)}/cells/{c.slug}" for c in done[:2]]
+        folders = [f"{portable(suite.path)}/cells/{c.slug}" for c in done[:2]]
         pair = " ".join(map(shlex.quote, folders))
         found.append(("Compare two runs on the same images", f"generalist-bench compare {pair}"))
     return tuple(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.report.study_model import Published, PublishedLayer, PublishedTable
+from benchmark.report.study_model import Published, PublishedTable
 
 # File name to heading.
 TABLES = {
@@ -18,14 +18,13 @@ TABLES = {
 
 
 def published_on(dataset: str) -> Published:
-    """What others published on ``dataset``, and the layers of all data sets, those on it first.
+    """What others published on ``dataset``.
 
     Raises:
         BenchmarkError: a damaged file, or none installed.
     """
     return Published(
         tables=tuple(_table(name, frame) for name, frame in read_published(dataset).items()),
-        layers=tuple(sorted(layers(), key=lambda layer: not _same(layer, dataset))),
         points=tuple(
             (float(clean), float(robust), str(extra))
             for clean, robust, extra in scatter(dataset).itertuples(index=False)
@@ -48,7 +47,8 @@ def published_dir() -> Path:
     )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A data set's name, however it is spelt."""
     return "".join(c for c in name.lower() if c.isalnum())
 
 
@@ -59,14 +59,14 @@ def read_published(dataset: str) -> dict[str, pd.DataFrame]:
         BenchmarkError: a damaged file.
     """
     found = {}
-    for name, frame in _read_all().items():
-        rows = frame[frame["dataset"].map(_plain) == _plain(dataset)]
+    for name, frame in read_all().items():
+        rows = frame[frame["dataset"].map(plain) == plain(dataset)]
         if len(rows):
             found[name] = rows.reset_index(drop=True)
     return found
 
 
-def _read_all() -> dict[str, pd.DataFrame]:
+def read_all() -> dict[str, pd.DataFrame]:
     """File name to all its rows, every value as written.
 
     Raises:
@@ -84,75 +84,6 @@ def _read_all() -> dict[str, pd.DataFrame]:
             raise BenchmarkError(f"{path} is damaged ({error})") from error
         found[name] = frame
     return found
-
-
-# RobustBench's threat models, and the metric of ours that is the same.
-_BOARDS = {"Linf": "aa_linf", "L2": "aa_l2", "corruptions": "corruptions"}
-
-
-def layers() -> list[PublishedLayer]:
-    """Every published pair of clean and robust accuracy, on any data set, by source and attack.
-
-    Raises:
-        BenchmarkError: a damaged file.
-    """
-    tables = _read_all()
-    found: list[PublishedLayer] = []
-    board = tables.get("robustbench_leaderboard.csv")
-    if board is not None:
-        for (dataset, threat), rows in board.groupby(["dataset", "threat_model"], sort=False):
-            metric, notes = _BOARDS[str(threat)], []
-            for _, row in rows.iterrows():
-                extra = {"True": "extra data", "False": "no extra data"}.get(row["extra_data"], "")
-                doubt = "marked unreliable there" if row["unreliable"] == "True" else ""
-                eps = f"eps {row['eps']}" if row["eps"] and metric != "corruptions" else ""
-                notes.append(_note(row["architecture"], eps, extra, row["venue"], doubt))
-            found += _layer(
-                "RobustBench", dataset, threat, metric, rows, "autoattack_acc", "model", notes
-            )
-    reference = tables.get("published_reference.csv")
-    if reference is not None:
-        reference = reference[reference["source_repo"] != "RobustBench/robustbench"]
-        for (dataset, norm), rows in reference.groupby(["dataset", "norm"], sort=False):
-            notes = [
-                _note(row["arch"], f"eps {row['eps'] or 'not stated'}", row["source_repo"])
-                for _, row in rows.iterrows()
-            ]
-            for column in ("aa", "pgd20"):
-                metric = f"{column}_{str(norm).lower()}"
-                found += _layer("Papers", dataset, norm, metric, rows, column, "method", notes)
-    return found
-
-
-def _same(layer: PublishedLayer, dataset: str) -> bool:
-    """Whether the layer is on ``dataset``, however that is spelt."""
-    return _plain(layer.dataset) == _plain(dataset)
-
-
-def _note(*parts: str) -> str:
-    return ", ".join(part.replace("<br>", " ") for part in parts if part)
-
-
-def _layer(
-    source: str,
-    dataset: object,
-    threat: object,
-    metric: str,
-    rows: pd.DataFrame,
-    column: str,
-    name: str,
-    notes: list[str],
-) -> list[PublishedLayer]:
-    """The layer of the rows that state both figures, if there are any."""
-    clean_column = "clean_acc" if source == "RobustBench" else "clean"
-    clean = pd.to_numeric(rows[clean_column], errors="coerce")
-    robust = pd.to_numeric(rows[column], errors="coerce")
-    points = tuple(
-        (float(x), float(y), str(label), note)
-        for x, y, label, note in zip(clean, robust, rows[name], notes, strict=True)
-        if pd.notna(x) and pd.notna(y)
-    )
-    return [PublishedLayer(source, str(dataset), str(threat), metric, points)] if points else []
 
 
 def _table(name: str, frame: pd.DataFrame) -> PublishedTable:

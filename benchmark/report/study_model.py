@@ -69,18 +69,24 @@ class Column:
         title: its heading.
         on_images_of: for a weaker attack on the images of a reference attack, the names of the
             two; None for a metric as it was measured.
+        ball: norm and radius of the attack, as they are written; None for no attack.
+        main: clean accuracy, an attack in the ball of the study's first one, or a union: what is
+            shown where there is no room for all columns.
     """
 
     key: str
     title: str
     higher_is_better: bool
     on_images_of: tuple[str, str] | None = None
+    main: bool = False
+    ball: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Cost:
     """A column of costs: method to figure, None where it is unknown."""
 
+    key: Literal["training", "inference"]
     heading: str
     values: Mapping[str, float | None]
     digits: int
@@ -145,6 +151,44 @@ class Table:
 
 # --- words ----------------------------------------------------------------------------------------
 
+# What a score measures: one metric of that role, or the sum of several.
+Score = Literal["clean", "attack", "union", "sum"]
+# Whether the leader is really ahead of the next. "sure": by a test; "unsure": it may be chance;
+# "level": equal in print; "withheld": one of the two is under-trained; "untested": no shared
+# outcomes to test on; "alone": there is no next.
+Certainty = Literal["sure", "unsure", "level", "withheld", "untested", "alone"]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Who has the highest score, and how far ahead of the next it is.
+
+    Attributes:
+        score: in words, e.g. "PGD-20 accuracy".
+        metrics: what the score is made of; the one metric, unless ``kind`` is "sum".
+        first, value: the leader and its score.
+        second: the next; "" if there is none.
+        margin: by how much the leader is ahead on the images and seeds that both have, with its
+            95 % interval, which is as wide as the choice of the leader among all methods demands;
+            None where nothing was tested.
+        n, seeds: that both have; 0 where nothing was tested.
+        withheld: which of the two are under-trained.
+        sentence: all of this in words, with the test.
+    """
+
+    score: str
+    kind: Score
+    metrics: tuple[str, ...]
+    first: str
+    value: float
+    second: str
+    certainty: Certainty
+    margin: Interval | None
+    n: int
+    seeds: int
+    withheld: tuple[str, ...]
+    sentence: str
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -152,17 +196,22 @@ class Findings:
 
     Attributes:
         warnings: what should stop a reader.
-        leaders: who is ahead in each score; empty if nothing has been evaluated.
+        leads: who is ahead in each score; empty if nothing has been evaluated.
         line: Generalist methods against the trade-off line, or their fronts against others'.
         caveats: how to read the tests.
         fronts: ``line`` is about fronts.
     """
 
     warnings: tuple[str, ...]
-    leaders: tuple[str, ...]
+    leads: tuple[Lead, ...]
     line: tuple[str, ...]
     caveats: tuple[str, ...]
     fronts: bool = False
+
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """The leads in words."""
+        return tuple(lead.sentence for lead in self.leads)
 
 
 # --- plots ----------------------------------------------------------------------------------------
@@ -217,7 +266,7 @@ class TradeOffs:
     """All trade-offs.
 
     Attributes:
-        of: by metric; those of metrics that published figures alone have come last, without points.
+        of: by metric.
         first: the metric that a page shows first; None if there is none.
         beside_published: the metric whose trade-off stands beside published l_inf figures.
     """
@@ -282,7 +331,7 @@ class FrontPlane:
 
 
 @dataclass(frozen=True)
-class Curve:
+class SeedCurve:
     """A quantity by epoch: mean, lowest and highest over the seeds that reached the epoch.
 
     Attributes:
@@ -321,6 +370,69 @@ class RadiusCurves:
     def axis(self) -> str:
         """The label of the radii's axis."""
         return ", ".join(filter(None, (f"eps ({self.norm}", self.unit))) + ")"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method's score less that of the reference, with its interval and adjusted p."""
+
+    method: str
+    interval: Interval
+    p: float
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How far each method is from a reference method in one score.
+
+    Attributes:
+        score: in words.
+        where: "n = 10,000, 3 seeds", shared by each pair; several where pairs differ.
+        rows: in the order of the table, without the reference.
+    """
+
+    score: str
+    reference: str
+    where: str
+    rows: tuple[Difference, ...]
+
+    @property
+    def heading(self) -> str:
+        """The score, as headings begin."""
+        return self.score[0].upper() + self.score[1:]
+
+
+@dataclass(frozen=True)
+class MethodRanks:
+    """Mean ranks of methods in one score over seeds; rank 1 is the best.
+
+    Attributes:
+        score: in words.
+        seeds: that all methods share; each ranks the methods once.
+        mean: method to its mean rank, the best first.
+        friedman: p of Friedman's test that all methods rank alike.
+        pairs: p of Nemenyi's test for each two methods.
+    """
+
+    score: str
+    seeds: int
+    mean: Mapping[str, float]
+    friedman: float
+    pairs: Mapping[tuple[str, str], float]
+
+    @property
+    def heading(self) -> str:
+        """The score, as headings begin."""
+        return self.score[0].upper() + self.score[1:]
+
+
+@dataclass(frozen=True)
+class UnionBars:
+    """A union of attacks and the attacks that it consists of: keys of the table's columns."""
+
+    key: str
+    title: str
+    parts: tuple[tuple[str, str], ...]
 
 
 # --- sections -------------------------------------------------------------------------------------
@@ -425,10 +537,11 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class PublishedLayer:
-    """Published points of one kind, on one data set, under one attack.
+    """Published points of one source, on the study's data set, under an attack of the study.
 
     Attributes:
-        metric: ours that measures the same, e.g. ``aa_linf``.
+        threat: norm and radius of that attack, e.g. "linf, eps 8/255"; "" for corruptions.
+        metric: the study's, which measures the same.
         points: clean and robust accuracy in per cent, a name, and what a reader must know.
     """
 
@@ -445,13 +558,11 @@ class Published:
 
     Attributes:
         tables: of the study's data set.
-        layers: of any data set, those on the study's first.
         points: (clean, AutoAttack, "yes", "no" or "unstated" for extra data) under l_inf 8/255 on
             the study's data set, in per cent, each model once.
     """
 
     tables: tuple[PublishedTable, ...]
-    layers: tuple[PublishedLayer, ...]
     points: tuple[tuple[float, float, str], ...]
 
 
@@ -484,8 +595,10 @@ class Study:
         limit_warning: a sentence about ``limit``; "" for a whole run.
         planned, evaluated: numbers of runs.
         notes: how to read the table, one statement per line.
-        curves: "val_clean" and "val_pgd" to method to curve; those that no run has are absent.
+        curves: "val_clean", "val_pgd" and "gap_pgd" (PGD on training images less "val_pgd")
+            to method to curve; those that no run has are absent.
         mixing: method to "mix" and "distance" to learner to curve; methods that mix alone.
+        layers: published points on the study's data set under the same attacks.
     """
 
     name: str
@@ -503,8 +616,11 @@ class Study:
     findings: Findings
     trade_offs: TradeOffs
     fronts: tuple[FrontPlane, ...]
-    curves: Mapping[str, Mapping[str, Curve]]
-    mixing: Mapping[str, Mapping[str, Mapping[str, Curve]]]
+    differences: tuple[Differences, ...]
+    ranks: tuple[MethodRanks, ...]
+    unions: tuple[UnionBars, ...]
+    curves: Mapping[str, Mapping[str, SeedCurve]]
+    mixing: Mapping[str, Mapping[str, Mapping[str, SeedCurve]]]
     radii: tuple[RadiusCurves, ...]
     corruptions: tuple[CorruptionTable, ...]
     across_norms: HeatMap | None
@@ -512,6 +628,7 @@ class Study:
     by_class: tuple[HeatMap, ...]
     gallery: Gallery | None
     published: Published
+    layers: tuple[PublishedLayer, ...]
     provenance: Provenance
 
     @property

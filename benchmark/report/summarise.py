@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmark.records.study import SuiteRecord
 from benchmark.report.corruptions import corruption_tables
 from benchmark.report.curves import mixing_curves, validation_curves
+from benchmark.report.differences import differences
 from benchmark.report.findings import findings_of
 from benchmark.report.fronts import front_planes
 from benchmark.report.gallery import gallery_of
@@ -14,11 +15,14 @@ from benchmark.report.heat_maps import across_norms, by_class, transfer
 from benchmark.report.notes import limit_warning, notes
 from benchmark.report.provenance import provenance_of
 from benchmark.report.published import published_on
+from benchmark.report.published_figures import layers_beside
 from benchmark.report.radii import radius_curves
+from benchmark.report.ranks import mean_ranks
 from benchmark.report.study_model import Study
 from benchmark.report.summary import table_of
 from benchmark.report.trade_off import trade_offs_of
 from benchmark.report.undertrained import all_undertrained
+from benchmark.report.unions import unions
 
 
 def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> Study:
@@ -32,7 +36,6 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
     """
     undertrained = all_undertrained(suite)
     table = table_of(suite, undertrained)
-    published = published_on(suite.dataset)
     fronts = front_planes(suite, undertrained)
     return Study(
         name=suite.name,
@@ -48,10 +51,11 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
         table=table,
         notes=notes(suite, table),
         findings=findings_of(suite, undertrained, fronts),
-        trade_offs=trade_offs_of(
-            suite, table, [layer.metric for layer in published.layers], undertrained
-        ),
+        trade_offs=trade_offs_of(suite, table, undertrained),
         fronts=fronts,
+        differences=differences(suite, undertrained),
+        ranks=mean_ranks(suite, undertrained),
+        unions=unions(suite),
         curves=validation_curves(suite),
         mixing=mixing_curves(suite),
         radii=radius_curves(suite),
@@ -60,6 +64,7 @@ def summarise(suite: SuiteRecord, corruption_reference: Path | None = None) -> S
         transfer=transfer(suite, table),
         by_class=by_class(suite),
         gallery=gallery_of(suite),
-        published=published,
+        published=published_on(suite.dataset),
+        layers=layers_beside(suite),
         provenance=provenance_of(suite),
     )

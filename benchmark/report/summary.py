@@ -23,7 +23,7 @@ from benchmark.records.study import (
     measured_on,
 )
 from benchmark.report.families import family_of
-from benchmark.report.metric_roles import same_attack_ball, title
+from benchmark.report.metric_roles import is_main, same_attack_ball, title
 from benchmark.report.study_model import Column, Cost, Mark, Row, Summary, Table
 from benchmark.report.texts import percent
 
@@ -78,10 +78,17 @@ def columns_of(suite: SuiteRecord) -> tuple[Column, ...]:
         weaker = _weaker_on_more_images(suite, metric)
         if weaker:
             heading = f"{title(suite, weaker)} (n = {_fewest(suite, metric)})"
-            found.append(Column(f"{weaker}_on_{metric}", heading, True, (weaker, metric)))
+            on, ball = (weaker, metric), _ball(suite, weaker)
+            found.append(Column(f"{weaker}_on_{metric}", heading, True, on, ball=ball))
         higher = bool(suite.entry(metric).get("higher_is_better", True))
-        found.append(Column(metric, title(suite, metric), higher))
+        main, ball = is_main(suite, metric), _ball(suite, metric)
+        found.append(Column(metric, title(suite, metric), higher, main=main, ball=ball))
     return tuple(found)
+
+
+def _ball(suite: SuiteRecord, metric: str) -> tuple[str, str] | None:
+    ball = suite.entry(metric)["ball"]
+    return None if ball is None else (str(ball[0]), str(ball[1]))
 
 
 def _weaker_on_more_images(suite: SuiteRecord, attack: str) -> str | None:
@@ -233,8 +240,8 @@ def costs_of(suite: SuiteRecord) -> tuple[Cost, ...]:
     }
     # Seconds are not shown: wall time on a shared machine, which says more about what else ran.
     costs = (
-        Cost("Grad. passes", relative_cost(suite), 1),
-        Cost("Infer. passes", inference, 0),
+        Cost("training", "Grad. passes", relative_cost(suite), 1),
+        Cost("inference", "Infer. passes", inference, 0),
     )
     return tuple(cost for cost in costs if any(v is not None for v in cost.values.values()))
 

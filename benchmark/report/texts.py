@@ -61,5 +61,9 @@ def cost_text(cost: Cost, method: str) -> str:
 
 
 # Titles of curves, by their key in the model.
-VALIDATION_TITLES = {"val_clean": "Validation clean (%)", "val_pgd": "Validation PGD (%)"}
+VALIDATION_TITLES = {
+    "val_clean": "Validation clean (%)",
+    "val_pgd": "Validation PGD (%)",
+    "gap_pgd": "Training less validation PGD (points)",
+}
 MIXING_TITLES = {"mix": "Weight in the mix", "distance": "L2 distance from global"}

@@ -12,11 +12,9 @@ from benchmark.report.study_model import Point, Table, TradeOff, TradeOffs
 from benchmark.report.summary import same_images, shared_accuracy
 
 
-def trade_offs_of(
-    suite: SuiteRecord, table: Table, published: Sequence[str], undertrained: Collection[str]
-) -> TradeOffs:
-    """The trade-offs of all metrics but the clean one, then of the metrics ``published`` that were
-    not measured here. Methods in ``undertrained`` are on no front."""
+def trade_offs_of(suite: SuiteRecord, table: Table, undertrained: Collection[str]) -> TradeOffs:
+    """The trade-offs of all metrics but the clean one; methods in ``undertrained`` are on no
+    front."""
     clean = clean_metric(suite)
     own = [
         metric
@@ -24,9 +22,8 @@ def trade_offs_of(
         if suite.entry(metric)["role"] != "clean" and suite.entry(metric)["outcomes"] != "none"
     ]
     main = main_attacks(suite)
-    metrics = dict.fromkeys([*own, *published])
     return TradeOffs(
-        of={m: _trade_off(suite, clean, m, m in main, undertrained) for m in metrics},
+        of={m: _trade_off(suite, clean, m, m in main, undertrained) for m in own},
         first=_first(suite, table, main) or next(iter(own), None),
         beside_published=_beside_published(suite),
     )

@@ -9,7 +9,7 @@ from benchmark.records.study import CellRecord, nested
 
 
 def training_data(cell: CellRecord) -> str:
-    """Extra images and a long tail, in words; empty for the training images as they are."""
+    """Extra images, a long tail, an image left out, in words; empty for the images as they are."""
     parts = []
     extra = nested(cell.config, "dataset", "extra")
     if extra:
@@ -18,6 +18,9 @@ def training_data(cell: CellRecord) -> str:
     imbalance = nested(cell.config, "dataset", "imbalance")
     if imbalance is not None:
         parts.append(f"long-tailed training images, imbalance {imbalance:g}")
+    without = nested(cell.config, "dataset", "without")
+    if without is not None:
+        parts.append(f"without training image {without}")
     return "; ".join(parts)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.report.families import DASHES, LEARNER_COLOURS, line_styles
+from benchmark.report.families import DASHES, LEARNER_COLOURS, line_looks
 from benchmark.report.figures import STYLE, figure
 from benchmark.report.labels import end_labels
 from benchmark.report.study_model import Study
@@ -19,8 +19,9 @@ def curves(study: Study) -> Figure | None:
     data = study.curves
     if not data:
         return None
-    styles = line_styles(study.table)
-    colours = {row.method: row.family.colour for row in study.table.rows}
+    looks = line_looks(study.table)
+    colours = {method: colour for method, (colour, _) in looks.items()}
+    styles = {method: dashes for method, (_, dashes) in looks.items()}
     with mpl.rc_context(STYLE):
         height = max(2.2, 0.12 * len(study.table.rows))  # room for a label per method
         fig, axes = figure(0.3 + height * len(data), len(data), sharex=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmark.core.files import write_text
-from benchmark.report import plots, training_plots
+from benchmark.report import comparison_plots, plots, training_plots
 from benchmark.report.figures import FORMATS, mark_trial, save
 from benchmark.report.latex import table_tex
 from benchmark.report.markdown import (
     corruptions_md,
+    differences_md,
     fronts_md,
     published_md,
     radii_md,
@@ -29,6 +30,7 @@ TEXTS: dict[str, Callable[[Study], str]] = {
     "table.csv": csv_text,
     "table.tex": table_tex,
     "fronts.md": fronts_md,
+    "differences.md": differences_md,
     "radii.md": radii_md,
     "corruptions.md": corruptions_md,
     "published.md": published_md,
@@ -36,6 +38,10 @@ TEXTS: dict[str, Callable[[Study], str]] = {
 PLOTS: dict[str, Callable[[Study], Figure | None]] = {
     "tradeoff": plots.tradeoff,
     "fronts": plots.fronts,
+    "differences": comparison_plots.differences,
+    "ranks": comparison_plots.ranks,
+    "unions": comparison_plots.unions,
+    "cost": comparison_plots.cost,
     "curves": training_plots.curves,
     "mixing": training_plots.mixing,
     "radii": plots.radii,
@@ -44,13 +50,19 @@ PLOTS: dict[str, Callable[[Study], Figure | None]] = {
 }
 
 
-def write_report(study: Study, target: Path, html: bool = False) -> list[Path]:
+def write_report(
+    study: Study, target: Path, html: bool = False, intervals_in_cells: bool = False
+) -> list[Path]:
     """Write all files of the report to ``target``; returns them, the index first.
 
     What is not written is removed, if it is there from an earlier report.
+
+    Args:
+        intervals_in_cells: table.tex has each interval below its figure.
     """
     written = []
-    for name, text_of in TEXTS.items():
+    texts = {**TEXTS, "table.tex": lambda study: table_tex(study, intervals_in_cells)}
+    for name, text_of in texts.items():
         if text := text_of(study):
             write_text(target / name, text)
             written.append(target / name)

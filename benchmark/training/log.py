@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from benchmark.attacks.pgd import Start
 from benchmark.config.suite import TrainConfig
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.files import write_text
 from benchmark.core.progress import Progress
-from benchmark.data.dataset import Dataset
+from benchmark.core.threat import ThreatModel
+from benchmark.data.dataset import AnySplit, Dataset
 from benchmark.metrics.outcomes import clean_outcomes, pgd_outcomes, sample
 from benchmark.records.files import RunFiles
 from benchmark.records.schema import write_training
 from benchmark.training.selection import recorded
 from benchmark.training.state import TrainingState
 
+# Told of every line once it is written.
+Follow = Callable[[Mapping[str, float]], None]
+
 
 class Log:
-    """The curves of a run: ``metrics.jsonl`` and, if asked for, files for TensorBoard.
+    """The curves of a run, in ``metrics.jsonl``.
 
     Args:
         writes: whether this process writes; of processes that train together, only the first does.
+        follow: told of every line that this process writes.
     """
 
-    def __init__(self, directory: Path, *, tensorboard: bool, writes: bool) -> None:
-        self._directory, self._tensorboard, self._writes = directory, tensorboard, writes
+    def __init__(self, directory: Path, *, writes: bool, follow: Follow | None = None) -> None:
+        self._directory, self._writes, self._follow = directory, writes, follow
         self._path = RunFiles(directory).curves
 
     def write(self, line: Mapping[str, float]) -> None:
@@ -44,21 +50,13 @@ class Log:
         try:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            if self._tensorboard:
-                self._write_tensorboard(line)
         except OSError as error:
             raise BenchmarkError(
                 f"cannot write to {self._directory}: {error.strerror or error}; free some space, "
                 "then run the same command again to go on"
             ) from error
-
-    def _write_tensorboard(self, line: Mapping[str, float]) -> None:
-        # TensorBoard is an optional extra.
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
-
-        with SummaryWriter(str(self._directory / "tensorboard")) as writer:
-            for name, value in line.items():
-                writer.add_scalar(name, value, int(line["step"]))
+        if self._follow:
+            self._follow(line)
 
     def cut_back(self, step: int) -> list[dict[str, float]]:
         """Remove the lines after ``step``, where training resumes, and a last line that is
@@ -103,23 +101,35 @@ def validation_scores(
 ) -> dict[str, float]:
     """Accuracies in [0, 1] on held-out training images: ``val_clean``; ``val_pgd``, under
     ``train.validation_threat``; ``val_fgsm``, under FGSM of the same eps: one step of size eps,
-    without a random start."""
-    indices = sample(len(data.val), train.validation_images, seed=0)
-    size = max(256, train.batch_size)
-    clean = clean_outcomes(model, data.val, indices, batch_size=size, device=device)
-    robust = pgd_outcomes(
-        model, data.val, indices, train.validation_threat, seed=0, batch_size=size, device=device
-    )
+    without a random start. With ``train.training_images`` also ``train_clean`` and ``train_pgd``,
+    the same on images that are trained on."""
     threat = train.validation_threat
-    step = threat.model_copy(update={"step": threat.eps, "steps": 1})
-    single = pgd_outcomes(
-        model, data.val, indices, step, seed=0, start="none", batch_size=size, device=device
-    )
-    return {
-        "val_clean": float(clean.double().mean()),
-        "val_pgd": float(robust.double().mean()),
-        "val_fgsm": float(single.double().mean()),
+    size = max(256, train.batch_size)
+
+    def clean(split: AnySplit, indices: Tensor) -> float:
+        right = clean_outcomes(model, split, indices, batch_size=size, device=device)
+        return float(right.double().mean())
+
+    def attacked(
+        split: AnySplit, indices: Tensor, threat: ThreatModel, start: Start = "uniform"
+    ) -> float:
+        right = pgd_outcomes(
+            model, split, indices, threat, seed=0, start=start, batch_size=size, device=device
+        )
+        return float(right.double().mean())
+
+    held_out = sample(len(data.val), train.validation_images, seed=0)
+    single = threat.model_copy(update={"step": threat.eps, "steps": 1})
+    found = {
+        "val_clean": clean(data.val, held_out),
+        "val_pgd": attacked(data.val, held_out, threat),
+        "val_fgsm": attacked(data.val, held_out, single, "none"),
     }
+    if train.training_images:
+        seen = sample(len(data.train), train.training_images, seed=0)
+        found["train_clean"] = clean(data.train, seen)
+        found["train_pgd"] = attacked(data.train, seen, threat)
+    return found
 
 
 def write_summary(

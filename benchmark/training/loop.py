@@ -19,11 +19,12 @@ from benchmark.data.loader import train_loader
 from benchmark.training.build import build_method, cell_length, connect_processes
 from benchmark.training.divergence import CHECK_EVERY, check_losses, check_weights
 from benchmark.training.interruption import interruptible
-from benchmark.training.log import Log, next_line, validation_scores, write_summary
+from benchmark.training.log import Follow, Log, next_line, validation_scores, write_summary
 from benchmark.training.losses import LossSums
 from benchmark.training.memory import update_within_memory
 from benchmark.training.random_state import RandomState
 from benchmark.training.selection import save_deployed, select, weights_path
+from benchmark.training.snapshots import save_snapshot, snapshot_steps
 from benchmark.training.state import TrainingState, resume, save
 from benchmark.training.trained import TrainedWeights
 from benchmark.training.views import ModelPrecision
@@ -42,10 +43,12 @@ class Trainer:
     It writes ``metrics.jsonl`` (a line per epoch and per validation), ``checkpoint.pt`` (to resume;
     the previous one is kept too, in case the newer is damaged), ``deployed.pt`` (state dict of the
     deployed model at the selected checkpoint; ``deployed-RULE.pt`` for every further rule of
-    selection) and, at the end, ``training.json``, whose existence means that training is over.
+    selection), ``snapshots/`` (networks during training, if asked for) and, at the end,
+    ``training.json``, whose existence means that training is over.
 
     Args:
         directory: the run's folder. Runs that its method learns from are in folders next to it.
+        follow: told of every line of the log; of several processes, only in the first.
         learner_groups: how many groups of processes share the learners; None chooses a fast layout.
 
     Raises:
@@ -61,7 +64,7 @@ class Trainer:
         *,
         device: torch.device,
         progress: Progress | None = None,
-        tensorboard: bool = False,
+        follow: Follow | None = None,
         ranks: Ranks = ALONE,
         learner_groups: int | None = None,
     ) -> None:
@@ -97,10 +100,13 @@ class Trainer:
         )
         losses = LossSums(self.method, self._mesh, device)
         self.state = TrainingState(self.method, random, losses, length, load.used)
-        self._log = Log(directory, tensorboard=tensorboard, writes=ranks.first)
+        self._log = Log(directory, writes=ranks.first, follow=follow)
         self._watch = Watch(config.train, data)
         points = config.train.validations
         self._validate_at = {max(1, round(length.steps * i / points)) for i in range(1, points + 1)}
+        kept = snapshot_steps(config.train.snapshots, length.steps)
+        # By the step after which networks are kept, the one before it; 0 before the first.
+        self._snapshot_at = dict(zip(kept, [0, *kept], strict=False))
 
     def run(self) -> None:
         """Train from the start, or from the last checkpoint, to the end.
@@ -123,6 +129,8 @@ class Trainer:
         ):
             for batch in self._batches():
                 self._update(batch)
+                if state.step in self._snapshot_at:
+                    self._keep()
                 validated = state.step in self._validate_at
                 note = self._validate() if validated else ""
                 if not validated and state.step % state.length.steps_per_epoch == 0:
@@ -168,6 +176,13 @@ class Trainer:
         if state.step == 1 or state.step % CHECK_EVERY == 0 or state.step in self._validate_at:
             check_losses(state, self.directory)
         state.seconds += time.monotonic() - started
+
+    def _keep(self) -> None:
+        """Keep the networks as they are now."""
+        self.method.share(self._mesh)
+        deployed, since = self.method.deployed(), self._snapshot_at[self.state.step]
+        if self._ranks.first:
+            save_snapshot(self.state, deployed, self.directory, since)
 
     def _validate(self) -> str:
         """Measure the deployed model on held-out images. Returns a text for the progress line."""

@@ -239,7 +239,7 @@ def test_attacks_stay_in_the_ball_and_succeed(
         ({"name": "pdg"}, "unknown attack 'pdg'; did you mean 'pgd'"),
         ({"eps": 8}, "eps = 8 is too large for linf: pixels are in [0, 1]; did you mean 8/255?"),
         ({"norm": "l3"}, "unknown norm 'l3'"),
-        ({"steps": 0}, "steps: Input should be greater than or equal to 1"),
+        ({"steps": 0}, "steps: 0 must be at least 1"),
         ({"x": torch.zeros(2, 3, 4, 4).byte()}, "divide bytes by 255"),
         ({"x": 2 * torch.ones(2, 3, 4, 4)}, "pixels of x go from 2 to 2"),
         ({"y": torch.zeros(3).long()}, "a label for each image"),

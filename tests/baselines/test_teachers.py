@@ -26,7 +26,7 @@ from test_published_losses import (
 from tiny_learners import images, load_teacher, relative_error
 from torch import Tensor, nn
 
-from baselines.mixednuts import Mixed, MixedNUTS, Mixture, chosen
+from baselines.mixednuts import Mixed, MixedNUTS, MixtureNumbers, chosen
 from benchmark.attacks import pgd
 from benchmark.attacks.folding import FoldedView
 from benchmark.core.crafting import crafting
@@ -120,7 +120,7 @@ def transformed(z: Tensor, s: float, p: float, c: float) -> Tensor:
     return torch.stack(rows)
 
 
-MIXTURE = Mixture(scale=2.0, power=1.5, bias=-0.3, alpha=0.8, plain_alpha=0.6)
+MIXTURE = MixtureNumbers(scale=2.0, power=1.5, bias=-0.3, alpha=0.8, plain_alpha=0.6)
 
 
 def mixed() -> tuple[Mixed, nn.Module, nn.Module]:
@@ -218,9 +218,9 @@ def test_the_mixture_is_chosen_by_its_grid() -> None:
 def test_mixednuts_chooses_on_held_out_images_in_its_only_step() -> None:
     method = build("mixednuts")
     network = method.deployed()
-    before = [float(network.get_buffer(name)) for name in Mixture.model_fields]
+    before = [float(network.get_buffer(name)) for name in MixtureNumbers.model_fields]
     assert method.update((X, Y), 0.0) == {}
-    after = [float(network.get_buffer(name)) for name in Mixture.model_fields]
+    after = [float(network.get_buffer(name)) for name in MixtureNumbers.model_fields]
     assert before == [0.5] * 5
     assert after != before
     assert 0.5 <= after[3] < 1
@@ -233,7 +233,7 @@ def test_where_nothing_can_be_kept_the_mixture_is_the_authors() -> None:
     recipe, nothing = MixedNUTS(name="mixednuts"), torch.empty(0, 3, dtype=F64)
     with pytest.warns(UserWarning, match="is right on no held-out image"):
         found = chosen(nothing, torch.empty(0, dtype=torch.long), nothing, recipe)
-    assert found == Mixture(scale=5, power=4, bias=-1.1, alpha=0.99875, plain_alpha=0.95705)
+    assert found == MixtureNumbers(scale=5, power=4, bias=-1.1, alpha=0.99875, plain_alpha=0.95705)
     far = recipe.model_copy(update={"biases": (-4.0, -3.0)})  # GELU falls there
     right = torch.tensor([[1.0, 0.5, -1.0]], dtype=F64)
     with pytest.warns(UserWarning, match="no point of the grid keeps"):

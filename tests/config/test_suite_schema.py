@@ -204,3 +204,48 @@ def test_values_that_cannot_be_meant(method: dict[str, Any], said: str) -> None:
     """Found by fuzzing: tracebacks, and powers of ten that were written out digit by digit."""
     with pytest.raises(ConfigError, match=said):
         build_suite(tiny(methods=[method]))
+
+
+def test_all_errors_of_a_suite_are_told_at_once() -> None:
+    """Each once, where it is, in words of the file and not of the validator."""
+    wrong: dict[str, Any] = {
+        "name": "bad",
+        "tittle": "x",
+        "dataset": {"name": "digitz", "limit": "one"},
+        "model": {"name": "small-resnet", "widht": 8},
+        "train": {"epochs": -3, "batch_size": "many", "selection": ["lasst"]},
+        "seeds": [-1, 2.5],
+        "threats": {"linf": {"eps": 8}, "mine": {"norm": "l7", "eps": 1}},
+        "optimizer": {"lr": "fast", "momentun": 0.9},
+        "methods": [
+            "pgdat",
+            {"name": "trades", "betta": 6, "threat": "mine"},
+            {"name": "trades", "beta": "big"},
+        ],
+        "evaluation": [{"kind": "pgdd"}, {"panel": "standart"}, {"kind": "clean", "n": 0}],
+    }
+    with pytest.raises(ConfigError) as caught:
+        build_suite(wrong)
+    head, *found = str(caught.value).split("\n- ")
+    assert head == f"suite bad has {len(found)} errors:"
+    assert sorted(found) == sorted([
+        "unknown key 'tittle'; did you mean 'title'?",
+        "dataset.name: unknown dataset 'digitz'; did you mean 'digits'?",
+        "dataset.limit: 'one' is not a whole number",
+        "model: unknown key 'widht'; did you mean 'width'?",
+        "train.epochs: -3 must be greater than 0",
+        "train.batch_size: 'many' is not a whole number",
+        "train.selection.0: 'lasst' is unknown; did you mean 'last'?",
+        "seeds.0: -1 must be at least 0",
+        "seeds.1: 2.5 is not a whole number",
+        "threats.linf: eps = 8 is too large for linf: pixels are in [0, 1]; did you mean 8/255?",
+        "threats.mine: norm: 'l7' is unknown; known: l1, l2, linf",
+        "optimizer.lr: 'fast' is not a number",
+        "unknown key 'optimizer.momentun'; did you mean 'momentum'?",
+        "unknown method 'pgdat'; did you mean 'pgd-at' or 'lbgat'?",
+        "method trades: unknown key 'betta'; did you mean 'beta'?",
+        "method trades: beta: 'big' is not a number",
+        "unknown metric kind 'pgdd'; did you mean 'pgd'?",
+        "unknown panel 'standart'; did you mean 'standard'?",
+        "metric clean: n: 0 must be at least 1",
+    ])  # fmt: skip

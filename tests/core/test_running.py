@@ -46,7 +46,7 @@ def test_an_error_or_an_interruption_leaves_no_mark(tmp_path: Path) -> None:
 
 def test_a_torn_mark_is_reported_too(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("{")
-    assert "a process died here" in (last_words(tmp_path) or "")
+    assert "a process ended" in (last_words(tmp_path) or "")
 
 
 def test_the_next_start_says_which_cell_died(tmp_path: Path) -> None:

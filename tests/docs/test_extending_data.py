@@ -120,7 +120,7 @@ def test_a_run_and_its_checkpoint_are_evaluated(suite: Path, tmp_path: Path) -> 
     ("model", "message"),
     [
         ({**MODEL, "dept": 2}, "unknown key 'dept'; did you mean 'depth'?"),
-        ({**MODEL, "depth": 10}, "depth: Input should be less than or equal to 9"),
+        ({**MODEL, "depth": 10}, "depth: 10 must be at most 9"),
         ({**MODEL, "width": 8}, "width is fixed in tiny-mlp; only ['small-resnet'] take it"),
         ({"name": "tiny-mpl"}, "unknown model 'tiny-mpl'; did you mean 'tiny-mlp'?"),
     ],

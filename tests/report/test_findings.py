@@ -97,8 +97,8 @@ def test_clean_and_autoattack_are_compared_on_the_same_images(tmp_path: Path) ->
     clean = suite.of("joint")[0].outcomes["clean"].astype(float)  # type: ignore[index]
     attacked = suite.of("joint")[0].outcomes["aa_linf"]  # type: ignore[index]
     wanted = (clean[:150].mean() + attacked[:150].astype(float).mean()) / 2
-    weights = leaders.scores(suite)["mean of clean and AutoAttack accuracy"]
-    assert leaders._mean_score(suite, "joint", weights) == pytest.approx(wanted)
+    (score,) = (s for s in leaders.scores(suite) if s.kind == "sum")
+    assert leaders._mean_score(suite, "joint", score.weights) == pytest.approx(wanted)
     assert clean[:150].mean() != clean.mean()
     whole = line_test(suite, "generalist-d", ("pgd-at", "joint"), "aa_linf")
     for path in tmp_path.glob("all/cells/*/outcomes.parquet"):  # only the attacked images are left
@@ -118,12 +118,14 @@ def test_clean_and_autoattack_are_compared_on_the_same_images(tmp_path: Path) ->
 def test_figures_equal_in_print_are_level(tmp_path: Path) -> None:
     """Protects: "0.1 points before (33.3 against 33.3)"."""
     suite = _suite(tmp_path, {"a": BASE["pgd-at"], "b": BASE["joint"]}, n=1000)
-    weights = {"clean": 1.0}
+    score = leaders.Scored("score", "clean", {"clean": 1.0})
     for first, second, says in ((0.33338, 0.33262, "level with b"), (0.334, 0.332, "0.2 points")):
         scores = {"a": first, "b": second}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(leaders, "_mean_score", lambda s, m, w, known=scores: known[m])
-            sentence = leaders.leader(suite, "score", weights, ())
+            found = leaders.lead(suite, score, ())
+        assert found
+        sentence = found.sentence
         assert says in sentence
         assert bool(re.search("p [=<]", sentence)) == (says != "level with b")
 
@@ -153,8 +155,12 @@ def test_a_leaders_p_value_counts_the_methods_it_was_chosen_from(tmp_path: Path)
     found = []
     for name, methods in {"few": few, "many": many}.items():
         suite = _suite(tmp_path / name, methods, n=1000)
-        sentence = leaders.leader(suite, "PGD-20 accuracy", {"pgd20_linf": 1.0}, ())
-        found.append(float(re.search(r"p = ([\d.]+)", sentence)[1]))  # type: ignore[index]
+        score = leaders.Scored("PGD-20 accuracy", "attack", {"pgd20_linf": 1.0})
+        ahead = leaders.lead(suite, score, ())
+        assert ahead
+        assert ahead.margin
+        found.append(float(re.search(r"p = ([\d.]+)", ahead.sentence)[1]))  # type: ignore[index]
+        assert (ahead.margin.low > 0) == (ahead.certainty == "sure") == (found[-1] <= 0.05)
     assert found[1] == pytest.approx(3 * found[0], abs=0.002)
 
 

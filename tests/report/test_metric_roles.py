@@ -87,7 +87,8 @@ def test_names_of_metrics_do_not_matter(out: Path) -> None:
 
     before = summarise(read_suite(out))
     after = summarise(rewritten(out, change))
-    assert after.findings == before.findings
+    for words in ("warnings", "leaders", "line", "caveats"):
+        assert getattr(after.findings, words) == getattr(before.findings, words)
     assert corruptions_md(after) == corruptions_md(before)
     assert [heat.key for heat in heat_maps(after)] == ["norms", "weather"]
     pairs = (("aa_linf", "strong"), ("pgd20_linf", "pgd20_linf"))

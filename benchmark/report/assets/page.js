@@ -4,6 +4,7 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const one = (selector) => document.querySelector(selector);
   const root = document.documentElement;
+  root.classList.add("script");
 
   // --- marks: a colour and a shape per family, as in the other plots ---
 
@@ -26,9 +27,20 @@
       context.closePath();
     },
   };
+  const turned = (symbol, angle) => ({
+    draw(context, size) {
+      const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+      symbol.draw({
+        moveTo: (x, y) => context.moveTo(x * cos - y * sin, x * sin + y * cos),
+        lineTo: (x, y) => context.lineTo(x * cos - y * sin, x * sin + y * cos),
+        closePath: () => context.closePath(),
+      }, size);
+    },
+  });
   const SHAPES = {
     o: d3.symbolCircle, s: d3.symbolSquare, "^": d3.symbolTriangle, D: diamond, v: down,
-    P: d3.symbolCross, "*": d3.symbolStar,
+    P: d3.symbolCross, "*": d3.symbolStar, X: turned(d3.symbolCross, Math.PI / 4),
+    "<": turned(d3.symbolTriangle, -Math.PI / 2), ">": turned(d3.symbolTriangle, Math.PI / 2),
   };
   const OPEN = [
     d3.symbolTimes, d3.symbolPlus, d3.symbolAsterisk, d3.symbolSquare2, d3.symbolDiamond2,
@@ -40,7 +52,8 @@
   };
   const family = (method) => data.families[data.methods[method].family];
   const colour = (method) => `var(${family(method).colour})`;
-  const ink = (paint) => `color-mix(in oklab, ${paint} 70%, var(--text))`; // letters need more contrast
+  const line = (method) => `var(${data.methods[method].line})`; // of one family's lines no two are alike
+  const ink = (paint) => `color-mix(in oklab, ${paint} 60%, var(--text))`; // letters need more contrast
   const shape = (method) => SHAPES[family(method).marker];
 
   for (const svg of all("svg[data-marker]")) {
@@ -54,8 +67,18 @@
   for (const svg of all("svg[data-stroke]")) {
     const method = svg.dataset.stroke;
     d3.select(svg).append("line").attr("x2", 26).attr("y1", 4).attr("y2", 4)
-      .attr("stroke", colour(method)).attr("stroke-width", 2)
+      .attr("stroke", line(method)).attr("stroke-width", 2)
       .attr("stroke-dasharray", data.methods[method].dash || null);
+  }
+  const frontLook = (name) => data.fronts.looks[name];
+  const frontColour = (name) => `var(${frontLook(name).colour})`;
+  for (const svg of all("svg[data-front-stroke]")) {
+    const name = svg.dataset.frontStroke;
+    d3.select(svg).append("line").attr("x2", 26).attr("y1", 6).attr("y2", 6)
+      .attr("stroke", frontColour(name)).attr("stroke-width", 1.6)
+      .attr("stroke-dasharray", frontLook(name).dash || null);
+    d3.select(svg).append("path").attr("transform", "translate(13,6)")
+      .attr("d", d3.symbol(SHAPES[frontLook(name).marker], 44)()).attr("fill", frontColour(name));
   }
 
   // --- which methods are shown ---
@@ -87,29 +110,21 @@
 
   const table = one("#results");
   for (const box of all("[data-detail]")) {
-    const apply = () => table.classList.toggle(`show-${box.dataset.detail}`, box.checked);
-    box.addEventListener("change", apply);
+    const apply = () => {
+      table.classList.toggle(`show-${box.dataset.detail}`, box.checked);
+    };
+    box.addEventListener("change", () => { apply(); arrange(); draw(); });
     apply();
   }
-  all("thead th", table).forEach((head, column) => {
-    const button = head.querySelector("button");
-    button.addEventListener("click", () => {
-      const words = button.dataset.kind === "text";
-      const before = head.getAttribute("aria-sort");
-      const rising = before === "none" ? words : before === "descending";
-      for (const other of all("thead th", table)) other.setAttribute("aria-sort", "none");
-      head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const key = (row) => row.cells[column].dataset.key;
-      const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => {
-        if (!key(a) || !key(b)) return !key(a) - !key(b); // missing ones last, either way
-        const order = words ? key(a).localeCompare(key(b)) : key(a) - key(b);
-        return rising ? order : -order;
-      });
-      table.tBodies[0].append(...rows);
-      say(`Sorted by ${button.textContent}, ${rising ? "ascending" : "descending"}.`);
-    });
-  });
+  // The table stands beside the plot where it has room there, else below it.
+  function arrange() {
+    const first = one(".first");
+    first.classList.remove("stacked");
+    const frame = table.parentElement;
+    first.classList.toggle("stacked", frame.scrollWidth > frame.clientWidth + 1);
+  }
+  arrange();
+  sortable(table, say);
 
   // --- what the charts share ---
 
@@ -165,7 +180,7 @@
   // --- trade-off ---
 
   const boxes = (kind) => all(`[data-${kind}]`);
-  const on = (key) => one(`[data-show="${key}"]`).checked;
+  const on = (key) => one(`[data-show="${key}"]`)?.checked ?? false;
 
   function activeLayers(metric) {
     return boxes("layer")
@@ -179,7 +194,8 @@
       label.hidden = label.dataset.metric !== metric;
       any ||= !label.hidden;
     }
-    one("#no-layers").hidden = any;
+    const none = one("#no-layers");
+    if (none) none.hidden = any;
   }
 
   function drawTradeoff() {
@@ -199,7 +215,7 @@
     const inside = points.filter((point) => point.method !== off);
     const outside = points.filter((point) => point.method === off);
     const width = room(figure, 280);
-    const height = Math.round(Math.min(560, Math.max(340, width * 0.56)));
+    const height = Math.round(Math.min(520, Math.max(340, width * 0.66)));
 
     const bars = on("bars");
     const reach = (axis, end) => inside.map((p) => (bars ? p[axis][end] : p[axis][0]));
@@ -327,7 +343,7 @@
           const box = [cx - half[0], cy - half[1], cx + half[0], cy + half[1]];
           const out = box[0] < frame[0] || box[1] < frame[1] || box[2] > frame[2] || box[3] > frame[3];
           const cost = 0.4 * ring ** 2 + Math.abs(dx * dy) + 100 * out + 60 * hits(box, taken) +
-            30 * hits(box, rest) + 30 * hits(box, [dots[i]]) + 1.5 * Math.min(4, hits(box, thin)) +
+            30 * hits(box, rest) + 30 * hits(box, [dots[i]]) + 5 * Math.min(4, hits(box, thin)) +
             2 * Math.min(6, hits(box, others));
           if (!best || cost < best.cost) best = { cost, box, cx, cy, far: ring > 1 };
         }
@@ -428,13 +444,15 @@
     });
   }
 
+  const visible = (figure) => sheet || !figure.closest("details:not([open])");
+
   function drawCurves() {
-    const want = (key) => one(`[data-curves="${key}"]`).checked;
-    for (const figure of all("[data-curve]")) {
+    const want = (key) => one(`[data-curves="${key}"]`)?.checked ?? false;
+    for (const figure of all("[data-curve]").filter(visible)) {
       const curve = data.curves[figure.dataset.curve];
       const lines = Object.fromEntries(Object.entries(curve.lines).filter(([method]) => shown(method)));
       lineChart(figure, {
-        lines, paint: colour, dash: (method) => data.methods[method].dash || null,
+        lines, paint: line, dash: (method) => data.methods[method].dash || null,
         band: want("band"), y: {}, digits: 1,
         height: Math.max(260, 14 * Object.keys(lines).length + 70),
         what: `${curve.title} during training`,
@@ -445,15 +463,54 @@
   }
 
   function drawRadii() {
-    for (const figure of all("[data-radii]")) {
+    for (const figure of all("[data-radii]").filter(visible)) {
       const curves = data.radii[figure.dataset.radii];
       const lines = Object.fromEntries(Object.entries(curves.lines).filter(([method]) => shown(method)));
       lineChart(figure, {
-        lines, paint: colour, dash: (method) => data.methods[method].dash || null,
+        lines, paint: line, dash: (method) => data.methods[method].dash || null,
         band: true, seeds: [], y: { zero: true }, digits: 1, axis: curves.axis, of: "95 %",
         height: Math.max(260, 14 * Object.keys(lines).length + 70),
         what: `Accuracy against eps, ${curves.title}`,
       });
+    }
+  }
+
+  function drawFronts() {
+    for (const figure of all("[data-front]").filter(visible)) {
+      const plane = data.fronts.planes[figure.dataset.front];
+      const names = Object.keys(plane.fronts);
+      const of = (key) => names.flatMap((name) => plane.fronts[name][key].map((p) => ({ name, p })));
+      const width = room(figure, 280);
+      const points = of("points").map(({ name, p: [label, x, y] }) => ({
+        name, x, y, tip: `${name}: ${label}\nClean ${x.toFixed(1)} %\n${plane.title} ${y.toFixed(1)} %`,
+      }));
+      const hulls = of("hull").map(({ name, p: [x, y] }) => ({ name, x, y }));
+      const seeds = of("seeds").flatMap(({ name, p }, i) =>
+        p.map(([x, y]) => ({ name, x, y, run: `${name} ${i}` })));
+      const svg = Plot.plot({
+        width, height: Math.round(Math.min(480, Math.max(300, width * 0.55))),
+        marginLeft: 48, marginBottom: 38, marginTop: 28,
+        style: { background: "none", fontSize: "12px" },
+        x: { label: "Clean accuracy (%)", labelAnchor: "center", labelArrow: "none", grid: true,
+          nice: true, ticks: Math.max(3, Math.round(width / 110)) },
+        y: { label: `${plane.title} accuracy (%)`, labelArrow: "none", grid: true, nice: true, ticks: 7 },
+        marks: [
+          Plot.line(seeds, { x: "x", y: "y", z: "run", stroke: (p) => frontColour(p.name),
+            strokeWidth: 0.7, strokeOpacity: 0.4, className: "seeds" }),
+          ...names.map((name) => Plot.line(hulls.filter((p) => p.name === name), {
+            x: "x", y: "y", stroke: frontColour(name), strokeWidth: 1.8,
+            strokeDasharray: frontLook(name).dash || null, className: "hull",
+          })),
+          Plot.dot(points, { x: "x", y: "y", r: 4.5, fill: (p) => frontColour(p.name),
+            symbol: (p) => SHAPES[frontLook(p.name).marker], stroke: "var(--page)",
+            strokeWidth: 0.8, className: "settings" }),
+          Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: "tip", maxRadius: 26, ...tipStyle })),
+        ],
+      });
+      svg.setAttribute("role", "group");
+      svg.setAttribute("aria-label", `Fronts: ${plane.title} against clean accuracy, ${names.join(", ")}`);
+      place(figure, svg);
+      reachable(svg, all("g.settings > *", svg), (i) => points[i].tip.replaceAll("\n", ", "));
     }
   }
 
@@ -462,7 +519,7 @@
   const DASHES = [null, "7 2", "2 2", "8 2 2 2", "14 3", "4 4"];
 
   function drawMixing() {
-    for (const figure of all("[data-mixing]")) {
+    for (const figure of all("[data-mixing]").filter(visible)) {
       if (!shown(figure.dataset.mixing)) continue;
       const { panel } = figure.dataset;
       lineChart(figure, {
@@ -512,18 +569,47 @@
     });
   }
 
+  // --- sections: a link opens what it leads to, charts are drawn when they are first seen ---
+
+  function reveal(id) {
+    const target = id && document.getElementById(id);
+    if (!target) return;
+    const fold = target.closest("details") ?? target.querySelector(":scope > details.fold");
+    if (fold && !fold.open) {
+      fold.open = true;
+      draw();
+    }
+    target.scrollIntoView();
+  }
+  const menu = one(".menu");
+  menu.addEventListener("click", () => {
+    menu.setAttribute("aria-expanded", String(menu.getAttribute("aria-expanded") !== "true"));
+  });
+  for (const link of all('a[href^="#"]')) {
+    link.addEventListener("click", () => {
+      menu.setAttribute("aria-expanded", "false");
+      reveal(link.hash.slice(1));
+    });
+  }
+  addEventListener("hashchange", () => reveal(decodeURIComponent(location.hash.slice(1))));
+  for (const fold of all("details.fold")) fold.addEventListener("toggle", () => { if (fold.open) draw(); });
+
+  let opened = [];
   addEventListener("beforeprint", () => {
-    for (const part of all("details[data-print]")) part.open = true;
+    opened = all("details[data-print]:not([open])");
+    for (const part of opened) part.open = true;
     sheet = 680;
     draw();
   });
   addEventListener("afterprint", () => {
+    for (const part of opened) part.open = false;
     sheet = null;
     draw();
   });
 
   function draw() {
     if (one("#metric").value) drawTradeoff();
+    drawFronts();
     drawCurves();
     drawRadii();
     drawMixing();
@@ -532,10 +618,12 @@
   for (const box of [...boxes("show"), ...boxes("layer")]) box.addEventListener("change", drawTradeoff);
   for (const box of boxes("curves")) box.addEventListener("change", drawCurves);
   draw();
+  reveal(decodeURIComponent(location.hash.slice(1)));
   let width = root.clientWidth;
   addEventListener("resize", () => {
     if (root.clientWidth !== width) {
       width = root.clientWidth;
+      arrange();
       draw();
     }
   });

@@ -1,0 +1,67 @@
+"""Mean ranks of methods over seeds, for critical-difference diagrams (Demsar, JMLR 7, 2006)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import friedmanchisquare, rankdata
+
+from benchmark.records.study import SuiteRecord
+from benchmark.report.leaders import scores
+from benchmark.report.paired import shared_outcomes
+from benchmark.report.study_model import MethodRanks
+
+# Fewer methods or seeds than these have no ranks worth a test.
+_FEWEST = 3
+
+
+def mean_ranks(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[MethodRanks, ...]:
+    """The mean ranks in each score of the methods that have the most seeds in common.
+
+    A seed is a block: it ranks the methods by their score in it, on the same images. Seeds of one
+    data set say how far the order depends on initialisation and the order of images, and nothing
+    about other data. Under-trained methods are left out.
+    """
+    methods = [m for m in suite.methods if m not in undertrained]
+    found = (_ranks(suite, score.words, methods, score.weights) for score in scores(suite))
+    return tuple(one for one in found if one is not None)
+
+
+def _ranks(
+    suite: SuiteRecord, what: str, methods: list[str], weights: Mapping[str, float]
+) -> MethodRanks | None:
+    most = max((len(suite.evaluated(m)) for m in methods), default=0)
+    methods = [m for m in methods if len(suite.evaluated(m)) == most]
+    methods = [m for m in methods if all(suite.evaluated(m, metric) for metric in weights)]
+    if most < _FEWEST or len(methods) < _FEWEST:
+        return None
+    outcomes = shared_outcomes(suite, [(m, metric) for m in methods for metric in weights])
+    if outcomes is None or len(outcomes[0]) < _FEWEST:
+        return None
+    by_seed = np.array([part.mean(axis=1) for part in outcomes])
+    share = np.array(list(weights.values()))
+    score = np.tensordot(by_seed.reshape(len(methods), len(weights), -1), share, ([1], [0]))
+    each = rankdata(-score, axis=0)  # (methods, seeds)
+    mean = dict(sorted(zip(methods, map(float, each.mean(axis=1)), strict=True), key=_second))
+    return MethodRanks(
+        score=what,
+        seeds=score.shape[1],
+        mean=mean,
+        friedman=float(friedmanchisquare(*score).pvalue),
+        pairs=_nemenyi(pd.DataFrame(score.T, columns=methods)),
+    )
+
+
+def _second(item: tuple[str, float]) -> float:
+    return item[1]
+
+
+def _nemenyi(table: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """p for each two columns of a table whose rows are blocks."""
+    from scikit_posthocs import posthoc_nemenyi_friedman  # noqa: PLC0415 - start-up time
+
+    p = posthoc_nemenyi_friedman(table)
+    return {(a, b): float(p.loc[a, b]) for a, b in combinations(table.columns, 2)}

@@ -1,0 +1,134 @@
+"""Differences from one method, ranks over seeds, unions of attacks, and accuracy against cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import rankdata
+from synthetic_records import ELEVEN, write_suite
+
+from benchmark.records.statistics import holm, paired_contrast
+from benchmark.records.study import read_suite
+from benchmark.report import comparison_plots
+from benchmark.report.markdown import differences_md
+from benchmark.report.study_model import Study
+from benchmark.report.summarise import summarise
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("natural", "pgd-at", "trades", "generalist-d", "generalist-t")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    return write_suite(folder, {m: ELEVEN[m] for m in METHODS}, seeds=(0, 1, 2), n=500, n_aa=200)
+
+
+@pytest.fixture(scope="module")
+def study(out: Path) -> Study:
+    return summarise(read_suite(out))
+
+
+def outcomes(out: Path, method: str, metric: str) -> np.ndarray:
+    """(seeds, images) of one method."""
+    cells = sorted(out.glob(f"cells/{method}-cifar10-s*"))
+    assert len(cells) == 3
+    return np.stack(
+        [pd.read_parquet(c / "outcomes.parquet")[metric].to_numpy(dtype=float) for c in cells]
+    )
+
+
+def test_differences_are_paired_and_adjusted_over_all(out: Path, study: Study) -> None:
+    assert {one.reference for one in study.differences} == {"generalist-d"}  # the first Generalist
+    rows = [row for one in study.differences for row in one.rows]
+    natural = next(one for one in study.differences if one.score == "natural accuracy")
+    assert [row.method for row in natural.rows] == [m for m in METHODS if m != "generalist-d"]
+    raw = []
+    for one in study.differences:
+        for row in one.rows:
+            metrics = {
+                "natural accuracy": ["clean"],
+                "PGD-20 accuracy": ["pgd20_linf"],
+                "AutoAttack accuracy": ["aa_linf"],
+                "mean of clean and AutoAttack accuracy": ["clean", "aa_linf"],
+            }[one.score]
+            w = 1 / len(metrics)
+            test = paired_contrast(
+                [(w, outcomes(out, row.method, m)) for m in metrics]
+                + [(-w, outcomes(out, "generalist-d", m)) for m in metrics]
+            )
+            raw.append(test.p)
+            assert (row.interval.low, row.interval.value, row.interval.high) == pytest.approx(
+                (test.low, test.value, test.high)
+            )
+    assert [row.p for row in rows] == pytest.approx(holm(raw))
+    assert "n = 200, 3 seeds" in {one.where for one in study.differences}
+    text = differences_md(study)
+    assert "| natural" in text
+    assert "## Mean of clean and AutoAttack accuracy" in text
+
+
+def test_ranks_are_those_of_the_seeds(out: Path, study: Study) -> None:
+    one = next(one for one in study.ranks if one.score == "natural accuracy")
+    by_seed = np.array([outcomes(out, m, "clean").mean(axis=1) for m in METHODS])
+    mean = rankdata(-by_seed, axis=0).mean(axis=1)
+    assert one.mean == pytest.approx(dict(zip(METHODS, mean, strict=True)))
+    assert list(one.mean) == sorted(one.mean, key=lambda m: one.mean[m])
+    assert (one.seeds, len(one.pairs)) == (3, 10)
+    # With few seeds, only methods that are far apart in rank can be told apart.
+    far = one.pairs["natural", "trades"]
+    near = one.pairs["generalist-d", "generalist-t"]
+    assert far < near <= 1
+    assert 0 < one.friedman < 0.05
+
+
+def test_two_seeds_make_no_ranks(tmp_path: Path) -> None:
+    methods = {m: ELEVEN[m] for m in METHODS[:3]}
+    suite = read_suite(write_suite(tmp_path, methods, seeds=(0, 1), n=200, n_aa=100))
+    study = summarise(suite)
+    assert study.ranks == ()
+    assert comparison_plots.ranks(study) is None
+    # Without a Generalist, differences are from plain adversarial training.
+    assert {one.reference for one in study.differences} == {"pgd-at"}
+
+
+def test_points_of_the_plots(study: Study) -> None:
+    fig = comparison_plots.cost(study)
+    assert fig is not None
+    passes = next(cost.values for cost in study.table.costs if cost.key == "training")
+    ax = fig.axes[0]
+    drawn = sorted(float(_marker(bar).get_xdata()[0]) for bar in ax.containers)
+    assert drawn == pytest.approx(sorted(v for v in passes.values() if v))
+    forest = comparison_plots.differences(study)
+    assert forest is not None
+    for ax, one in zip(forest.axes, study.differences, strict=True):
+        values = [float(_marker(bar).get_xdata()[0]) for bar in ax.containers]
+        assert values == pytest.approx([100 * row.interval.value for row in one.rows])
+        filled = [_marker(bar).get_markerfacecolor() != "white" for bar in ax.containers]
+        assert filled == [row.p <= 0.05 for row in one.rows]
+
+
+def _marker(bar: Any) -> Any:
+    """The marker of an error bar."""
+    return bar.lines[0]
+
+
+def test_bars_of_a_union() -> None:
+    study = summarise(read_suite(ROOT / "results/cifar10-cpu-norms"))
+    (union,) = study.unions
+    assert [key for key, _ in union.parts] == ["aa_linf", "aa_l2", "aa_l1"]
+    fig = comparison_plots.unions(study)
+    assert fig is not None
+    patches: Any = fig.axes[0].patches
+    bars = [patch.get_width() for patch in patches]
+    rows = study.table.rows
+    expected = [
+        100 * row.summaries[key].interval.value  # type: ignore[union-attr]
+        for key in ("aa_linf", "aa_l2", "aa_l1", union.key)
+        for row in rows
+    ]
+    assert bars == pytest.approx(expected)
