@@ -25,7 +25,7 @@ from benchmark.cli.output import print_json, print_table
 from benchmark.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from benchmark.commands.figures import Figures, AskedFigures
+    from benchmark.commands.figures import AskedFigures, Figures
     from benchmark.commands.request import EvaluationRequest
 
 _IMAGES = "Test images"
