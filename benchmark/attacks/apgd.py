@@ -57,10 +57,11 @@ def apgd(
 ) -> tuple[Tensor, Tensor]:
     """``threat.steps`` APGD steps from ``x`` on the cross-entropy, or towards a class.
 
-    l_inf and l_2: step size 2 eps at first, momentum 0.75, halved at checkpoints unless three
-    quarters of the steps improved the loss or a new best was found, going on from the best. l_1:
-    sign steps on the largest share of coordinates, which shrinks with the sparsity of the best
-    perturbation, without momentum. ``threat.step`` is not used.
+    l_inf and l_2: the step size is 2 eps at first, with momentum 0.75. At a checkpoint it is
+    halved, and the attack continues from the best iterate, unless three quarters of the steps
+    improved the loss or a new best was found. l_1: sign steps, without momentum, on the coordinates
+    with the largest gradients; their share shrinks with the sparsity of the best perturbation.
+    ``threat.step`` is not used.
 
     Args:
         model: in crafting state, [n, c, h, w] in [0, 1] to logits.
@@ -112,8 +113,9 @@ class _APGD:
         self.size = torch.full((n,), self.first_size * self.eps, device=x.device, dtype=x.dtype)
         self.here = self.before = x
         self.grad = torch.zeros_like(x)
-        # What the next loss is compared with. The start is no improvement; the step after it is one
-        # unless its loss is 0, since the code compares it with 0 and not with the start.
+        # The loss with which the next one is compared. The start does not count as an improvement.
+        # The step after it does unless its loss is 0, since the code compares it with 0, not with
+        # the loss at the start.
         self.loss = torch.full_like(self.best_loss, torch.inf)
         self.started = False
         # Since the last checkpoint: improving steps, steps, and the best loss then.
@@ -126,7 +128,7 @@ class _APGD:
         self.shorten = max(int(0.03 * threat.steps), 1)
 
     def note(self, here: Tensor, loss: Tensor, grad: Tensor | None) -> None:
-        """Take in the iterate that was just evaluated."""
+        """Record the iterate that was just evaluated."""
         self.improved += (loss > self.loss).long()
         better = loss > self.best_loss
         self.best[better] = here[better]
@@ -153,7 +155,7 @@ class _APGD:
         return self.norm.admit(x_adv, self.x, self.eps)
 
     def _checkpoint(self, step: int) -> None:
-        """Halve the step size of images that do not get on, and go on from their best."""
+        """Halve the step size of images without progress, and continue from their best iterate."""
         self.since += 1
         if self.since < self.period:
             return
@@ -194,7 +196,7 @@ class _SparseAPGD(_APGD):
         return self.x + project_l1_box(self.x, delta, self.eps)
 
     def _checkpoint(self, step: int) -> None:
-        """Make the step sparser, and shorter unless the perturbation got sparser."""
+        """Make the step sparser, and also shorter unless the perturbation has become sparser."""
         self.since += 1
         if self.since < self.period:
             return

@@ -1,12 +1,13 @@
-"""AutoAttack (2003.01690; l_1: 2103.01208): the attacks of ``pyautoattack`` in a loop of our own.
+"""AutoAttack (2003.01690; l_1: 2103.01208): the attacks of ``pyautoattack`` in our own loop.
 
-The loop makes the same batches with the same seeds as the library's, so verdicts are those of its
-``run_standard_evaluation``. It adds: the state of the model, of the random generators and of the
-library's own counters is the same before and after; class counts below ten; progress; batches that
-survive a kill or are shared among processes; and every success is judged again. Images lie in
-[0, 1], eps is in the same unit.
+The loop makes the same batches with the same seeds as the library's, so outcomes are those of its
+``run_standard_evaluation``. It adds the following. The state of the model, of the random generators
+and of the library's own counters is restored afterwards. Fewer than ten classes are possible.
+Progress is shown. Finished batches are kept to resume after interruption, and several processes can
+share batches. Every success is verified again. Images are in [0, 1], and eps is in the same unit.
 
-pyautoattack keeps module-level counters and reseeds the global generators: one call at a time.
+pyautoattack has module-level counters and reseeds the global generators, so make one call at a
+time.
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ class AutoAttackResult:
     Attributes:
         robust: bool [n], the verdict that pyautoattack gives; False if wrong when clean.
         clean: bool [n], right when clean.
-        disputed: bool [n], fooled but not confirmed afterwards: the stored example is right when
-            judged in another batch, or it lies outside the ball or the box. Should be all False;
-            anything else means a random or batch-dependent model, or rounding at a tie. Counted as
-            fooled, as pyautoattack does; when screening (bf16) as robust.
+        disputed: bool [n], fooled but not confirmed afterwards: in another batch, the stored
+            example is classified correctly, or it is outside of the ball or of [0, 1]. All should
+            be False; otherwise the model is random or batch-dependent, or logits are equal up to
+            rounding. These images count as fooled, as in pyautoattack; in a screening (bf16) they
+            count as robust.
         x_adv: float [n, 3, h, w], the adversarial example where fooled, else the image itself.
         after: fraction of the n images that is robust after each attack, in the order run; empty
-            when screening, where the last word is spoken after all attacks.
+            in a screening, where outcomes are verified after all attacks.
         attacks: names in the order run.
         targets: number of target classes of the targeted attacks.
         folded: the gradients came from a folded copy of the model.
@@ -106,11 +108,12 @@ def run_autoattack(
 ) -> AutoAttackResult:
     """Attack ``model`` on ``x`` with AutoAttack.
 
-    Before each attack the images that are left are put into full batches, as pyautoattack does, and
-    an image that is wrong when clean is not attacked. Differences from the bare library:
+    Before each attack, the images that are still robust are put into full batches, as in
+    pyautoattack. An image that is misclassified when clean is not attacked. Differences from the
+    library alone:
 
     - Targeted attacks use min(9, K - 1) target classes (l_1: APGD-T min(5, K - 1)).
-    - With K = 3 classes APGD-T and with K = 2 also APGD-DLR are left out: the DLR losses are
+    - With K = 3 classes APGD-T is skipped, with K = 2 also APGD-DLR, because the DLR losses are
       undefined there. A warning in the result says so.
     - The model is in eval mode with frozen parameters, and both are restored.
 
@@ -124,16 +127,17 @@ def run_autoattack(
             those of ``version``.
         batch_size: images per forward pass. Verdicts of borderline images can depend on it.
         fold: craft on a BatchNorm-folded copy where it gives the same logits to 1e-4 (APGD-CE on
-            small-resnet, 128 images, one CPU thread: 5.4 instead of 7.4 s). Successes are judged on
-            ``model`` itself all the same. Without, results are bit-identical to the plain call;
-            with it, images at a tie can turn out differently.
-        precision: bf16 crafts on a copy in reduced precision. Every success is judged by ``model``
-            in fp32, twice, in different batches. A screening: its steps are not AutoAttack's.
-        progress: called a few times per second with work done, the most work that can be left
-            plus done (as if no further image fell), and the attack's name.
-        journal: folder in which every finished batch is kept. With the same folder, a call that
-            was killed reads the finished batches, makes the others, and ends with the result of an
-            uninterrupted one, bit by bit.
+            small-resnet, 128 images, one CPU thread: 5.4 instead of 7.4 s). Successes are still
+            verified with ``model`` itself. Without folding, results are bit-identical to the plain
+            call; with it, they can differ for images whose logits are equal up to rounding.
+        precision: bf16 crafts on a copy in reduced precision. Every success is verified with
+            ``model`` in fp32, twice, in different batches. This is a screening, since its steps are
+            not those of AutoAttack.
+        progress: called a few times per second with the work done, the total work at most (as if no
+            further image were broken), and the attack's name.
+        journal: folder in which every finished batch is kept. A call with the same folder reads the
+            batches that an interrupted call has finished and makes the others; its result is
+            bit-identical to that of an uninterrupted call.
         ranks: processes that share the batches of each attack; all of them call this with the same
             arguments and get the same result, that of one process. pyautoattack seeds every batch
             anew, so the batches of an attack do not depend on one another.
@@ -141,7 +145,7 @@ def run_autoattack(
     Raises:
         ConfigError: norm, eps, seed, version, attacks or batch size that cannot be used.
         DataError: images or labels that are not as described.
-        BenchmarkError: the model's logits are not finite or not [n, K]; ``journal`` was begun for
+        BenchmarkError: the model's logits are not finite or not [n, K]; ``journal`` belongs to
             another model, other images or settings.
     """
     if seed is None or isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -356,11 +360,12 @@ class _Meter:
 
 @dataclass
 class _Loop:
-    """The loop of ``run_standard_evaluation``: every attack on what is left, batch by batch.
+    """The loop of ``run_standard_evaluation``: every attack on the images that are still robust,
+    batch by batch.
 
-    Bit by bit the library's: the same batches, and the same seed for each of them. So no batch
-    depends on another one of its attack, and they can be made by any process or be read from the
-    journal.
+    It is bit-identical to the library's loop: the same batches, and the same seed for each of them.
+    So batches of an attack do not depend on each other, and any process can make them, or they can
+    be read from the journal.
     """
 
     objects: AutoAttack
@@ -396,8 +401,8 @@ class _Loop:
         return robust, x_adv, after
 
     def _batches(self, name: str, rows: list[Tensor], later: int) -> list[AttackedBatch]:
-        """What the attack does to each batch, given by its images' places in x. This process makes
-        its share and gets the rest from the others.
+        """The result of the attack for each batch of ``rows``, which are indices in x. This process
+        attacks its share of the batches and gets the results for the others from other processes.
 
         Args:
             later: forward passes that further attacks cost, per image that is left.
@@ -455,7 +460,8 @@ def _cost(objects: AutoAttack, name: str, classes: int) -> int:
     apgd, targeted, fab, square = (
         objects.apgd, objects.apgd_targeted, objects.fab, objects.square
     )  # fmt: skip
-    # A phase takes one gradient more than steps; with large radii first there are three phases.
+    # A phase makes one gradient pass more than it has steps; with large radii first, there are
+    # three phases.
     once, to_class = (
         _GRADIENT_PASS * (attack.n_iter_orig + (3 if attack.use_largereps else 1))
         for attack in (apgd, targeted)
@@ -507,7 +513,8 @@ def _disputed(
 ) -> Tensor:
     """Which of the ``fooled`` images have an example that is right or not admissible. Bool [n]."""
     disputed = torch.zeros_like(fooled)
-    # Reversed order and odd-sized batches: other neighbours than during the attack.
+    # Reversed order and batches of an odd size, so that images have other neighbours than during
+    # the attack.
     indices = fooled.nonzero().flatten().flip(0)
     for part in indices.split(batch_size // 2 + 1):
         with torch.no_grad():

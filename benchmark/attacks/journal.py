@@ -1,4 +1,4 @@
-"""What an attack has finished, batch by batch, so that an evaluation can resume after a kill."""
+"""The finished batches of an attack, so that an evaluation resumes after interruption."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Journal:
 
     Args:
         folder: made if needed.
-        fingerprint: whatever the outcome depends on, as JSON values.
+        fingerprint: everything that the outcome depends on, as JSON values.
 
     Raises:
         BenchmarkError: the folder was written under another fingerprint.
@@ -67,7 +67,7 @@ class Journal:
         return self.folder / f"{attack}-{number:05d}.pt"
 
     def read(self, attack: str, number: int, y: Tensor) -> AttackedBatch | None:
-        """That batch, or None if it is not finished (or its file is damaged: it is made anew).
+        """That batch; None if it is not finished, or its file is damaged, so that it must be made.
 
         Args:
             y: the labels of the batch, int64 [m].
@@ -83,7 +83,7 @@ class Journal:
             fits = torch.equal(content["labels"], y) and len(batch.examples) == int(
                 (batch.predictions != y).sum()
             )
-        # torch reports a damaged file by whatever its parser stumbles over.
+        # torch raises exceptions of any type for a damaged file.
         except Exception:
             return None
         return batch if fits else None

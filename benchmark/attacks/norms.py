@@ -2,8 +2,8 @@
 ``random_start``.
 
 Perturbations ``delta`` and gradients have shape [n, c, h, w]; lengths are in pixel units, images in
-[0, 1]. Intersecting with the image box is the attack's business: clipping an image in the box only
-shrinks ``delta``, so the result stays in the ball.
+[0, 1]. The attack itself clips images to [0, 1]: this only shrinks ``delta``, so the result stays
+in the ball.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def _per_example(value: Tensor, like: Tensor) -> Tensor:
 def _unit(delta: Tensor) -> Tensor:
     """Each example scaled to l_2 length 1; zero stays zero.
 
-    Divided by its largest entry first: a network with large logits has gradients whose squares
-    vanish in fp32, and an attack that took them for zero would call it robust.
+    The perturbation is first divided by its largest entry: a network with large logits has
+    gradients whose squares underflow in fp32, and an attack that treated them as zero would find
+    the network robust.
     """
     largest = delta.flatten(1).abs().amax(1)
     scaled = delta / _per_example(torch.where(largest > 0, largest, 1.0), delta)
@@ -114,11 +115,12 @@ class L2(Norm):
 class L1(Norm):
     """Sum of absolute changes.
 
-    The steepest l_1 step moves a single coordinate, which is hopelessly slow; ``ascend`` therefore
+    The steepest l_1 step moves a single coordinate, which is far too slow. Therefore ``ascend``
     moves the top ``1 - sparsity`` share of the coordinates by equal amounts, as the SLIDE attack
     does (Tramer & Boneh, 1904.13000, section 2; default sparsity 0.99). Pixels at 0 or 1 that the
-    step would push out of [0, 1] are not counted: in a dark or bright image the largest gradients
-    belong to pixels that cannot follow. (MSD's code leaves out more of them; see ``FewPixelsL1``.)
+    step would push out of [0, 1] are excluded, since in a dark or bright image the largest
+    gradients often belong to pixels that cannot move. (MSD's code excludes more of them; see
+    ``FewPixelsL1``.)
     """
 
     name = "l1"
@@ -161,13 +163,13 @@ class L1(Norm):
 class FewPixelsL1(L1):
     """The l_1 steps of robust_union, the code of MSD (Maini et al., 1909.04068).
 
-    A step moves the k coordinates with the largest gradients by 1/k of its length each, k drawn
-    uniformly from 5 to 20, once per step for the whole batch. Left out are coordinates that have no
-    more than ``gap`` to go until 0 or 1, and those at 0 or 1 whatever their direction.
+    A step moves the k coordinates with the largest gradients by 1/k of its length each, with k
+    drawn uniformly from 5 to 20, once per step for the whole batch. It does not move coordinates
+    within ``gap`` of the border (0 or 1) ahead of them, nor coordinates at 0 or 1 in any direction.
 
     Args:
-        gap: k to a distance in pixel units.
-        generator: where k is drawn.
+        gap: maps k to a distance in pixel units.
+        generator: the generator that draws k.
     """
 
     fewest, most = 5, 20
@@ -179,8 +181,9 @@ class FewPixelsL1(L1):
         self._gap, self._generator = gap, generator
 
     def ascend(self, grad: Tensor, x: Tensor) -> Tensor:
-        """As of ``L1``. Shorter than 1 where fewer than k coordinates have a gradient, longer where
-        more than k tie, as in the code, which gives each coordinate 1/k."""
+        """As in ``L1``. The step is shorter than 1 if fewer than k coordinates have a gradient, and
+        longer if more than k have equal ones, as in the code, which moves each coordinate by 1/k.
+        """
         drawn = torch.randint(
             self.fewest, self.most + 1, (), generator=self._generator, device=grad.device
         )
@@ -197,7 +200,7 @@ NORMS: dict[str, Norm] = {norm.name: norm for norm in (Linf(), L2(), L1())}
 
 
 def norm_of(name: str) -> Norm:
-    """The norm of that name; ConfigError with near misses otherwise."""
+    """The norm of that name. Raises ConfigError: unknown name; the message suggests others."""
     if name not in NORMS:
         raise ConfigError(f"unknown norm {name!r}; {did_you_mean(name, NORMS)}")
     return NORMS[name]

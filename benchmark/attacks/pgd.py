@@ -1,4 +1,4 @@
-"""Projected gradient descent and its relatives, written once against a ``Norm``.
+"""Projected gradient descent and its variants, written once for every ``Norm``.
 
 Sources: PGD, Madry et al. 1706.06083; momentum (MIM), Dong et al. 1710.06081; the margin loss (CW),
 Carlini & Wagner 1608.04644; the KL loss, Zhang et al. (TRADES) 1901.08573; the squared distance,
@@ -60,10 +60,11 @@ def attack_loss(loss: Loss, y: Tensor, clean_logits: Tensor | None = None) -> At
 
 
 def input_gradient(model: nn.Module, x: Tensor, loss: AttackLoss) -> Tensor:
-    """The gradient of ``loss`` of the model's logits to the images ``x``, without history.
+    """The gradient of ``loss`` of the model's logits to the images ``x``, detached.
 
-    Zero where none reaches them (a one-hot output) or it is NaN: such a model is attacked blindly,
-    and named by the reliability checks. An image of NaN would count as one that fooled it.
+    It is set to zero if there is none (a one-hot output) or it is NaN. Such a model is attacked
+    without information, and the reliability checks report it. With NaN, the image would become NaN
+    and count as an adversarial example.
     """
     here = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -102,10 +103,10 @@ def pgd(
 ) -> Tensor:
     """The last iterate of ``threat.steps`` projected gradient-ascent steps.
 
-    The model is used as it is: the caller puts it in the right mode (``core.crafting``).
+    The caller must put the model in the right mode (``core.crafting``).
 
     Args:
-        model: [n, c, h, w] in [0, 1] to logits [n, k].
+        model: maps [n, c, h, w] in [0, 1] to logits [n, k].
         x: images in [0, 1]; y: labels [n].
         threat: norm, eps, step size and number of gradient steps.
         start: ``uniform`` in the ball, ``gaussian`` (x + 0.001 * normal, TRADES), or ``none``.

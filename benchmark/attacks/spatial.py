@@ -1,7 +1,8 @@
 """Rotations and translations: the worst case over a grid (Engstrom et al., 1712.02779).
 
-What leaves the frame is lost, what enters is black. The image is interpolated once, as in the
-paper's formula; the released code turns it and then shifts the result, which interpolates twice.
+Parts that leave the frame are lost, and areas that enter it are black. The image is interpolated
+once, as in the paper's formula; the released code rotates it and then shifts the result, which
+interpolates twice.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ def spatial_robust(
 ) -> Tensor:
     """Whether each image is right at every point of the grid, itself included: bool [n].
 
-    The model is used as it is: the caller puts it in the right mode (``core.crafting``). An image
-    that has fallen is not tried again.
+    The caller must put the model in the right mode (``core.crafting``). An image that is
+    misclassified at one point is not tried at further points.
 
     Args:
         model: [n, c, h, w] in [0, 1] to logits [n, k].

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def check(
     run_: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="Folder of a suite that was run; else it is run."),
+        typer.Argument(metavar="RUN", help="Folder of a finished suite; default: run it now."),
     ] = None,
     baseline: Annotated[Path, typer.Option(help="The recorded baseline (.json).")] = Path(
         "baseline.json"
@@ -44,7 +44,7 @@ def check(
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare the code as it is with a recorded baseline; exit status 1 if something moved."""
+    """Compare the present code with a recorded baseline; exit status 1 if something changed."""
     from dataclasses import asdict
 
     from benchmark.commands.check import check as hold_against

@@ -19,7 +19,7 @@ def compare(
         ),
     ],
     second: Annotated[
-        Path, typer.Argument(metavar="SECOND", help="Folder of another, same test images.")
+        Path, typer.Argument(metavar="SECOND", help="Folder of another one, same test images.")
     ],
     json_: AsJson = False,
 ) -> None:
@@ -50,7 +50,7 @@ def compare(
         print(f"WARNING: {line}")
     print(
         "difference: percentage points with 95 % bootstrap interval over images; p: exact McNemar, "
-        "adjusted after Holm; one trained network each, so nothing is said about other seeds"
+        "adjusted by Holm's method; one trained network each, so this says nothing on other seeds"
     )
 
 

@@ -22,7 +22,7 @@ def evaluate(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Measure on the test images of this set; the figures stand beside the runs' own.",
+            help="Measure on the test images of this data set; recorded separately.",
             rich_help_panel=_OTHER,
         ),
     ] = None,
@@ -50,8 +50,8 @@ def evaluate(
         wrong = next((name for name, value in (("--set", set_), ("--limit", limit)) if value), None)
         if wrong:
             raise ConfigError(
-                f"{wrong} is for another test set: add --dataset, or leave {wrong} out, since "
-                "trained runs bring their own"
+                f"{wrong} is for another test set: add --dataset, or remove {wrong}, since "
+                "trained runs have their own test set"
             )
     other = OtherTestSet(dataset, set_ or (), limit) if dataset else None
     measure(options, lambda request: evaluate_runs(run_, request, other))

@@ -42,7 +42,7 @@ def record_baseline(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a suite and record its results for check. Options left out stay as they were recorded."""
+    """Run a suite and record its results for check. Options that are not given stay as recorded."""
     from benchmark.commands.check import record_baseline as record
     from benchmark.commands.run import pick_device
     from benchmark.core.progress import Progress

@@ -18,15 +18,15 @@ def speed(
         list[str] | None,
         typer.Option(help="Only this task, e.g. pgd-at or pgd-20; repeatable."),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of our passes.")] = Precision.fp32,
-    repeats: Annotated[int, typer.Option(min=1, help="Interleaved; the median counts.")] = 3,
+    precision: Annotated[Precision, typer.Option(help="For our passes.")] = Precision.fp32,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; results are medians.")] = 3,
     batch_size: Annotated[int | None, typer.Option(min=4, help="Default: 128; quick: 16.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Seconds, for a first look.")] = False,
     device: Device = "auto",
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure training steps and attacks against plain loops, other libraries and the limit."""
+    """Measure training steps and attacks; compare with plain loops, other libraries, the limit."""
     from benchmark.commands.run import pick_device
     from benchmark.core.progress import Progress
     from benchmark.speed.measure import measure, options, tables

@@ -26,7 +26,8 @@ def submit(
         Path | None, typer.Option(help="YAML file: id, name, authors, link, venue, ...")
     ] = None,
     draft: Annotated[
-        bool, typer.Option("--draft", help="Also what the leaderboard would not take, marked so.")
+        bool,
+        typer.Option("--draft", help="Write it even if it would be refused, with the reasons."),
     ] = False,
     data_root: DataRoot = Path("data"),
     threads: Threads = None,
@@ -34,7 +35,7 @@ def submit(
         Path | None, typer.Option(help="Default: RUN/submission.", rich_help_panel=OUTPUT)
     ] = None,
 ) -> None:
-    """Write a bundle for RobustBench, with the issue to open."""
+    """Write a submission to RobustBench: model, weights, figures and the text of the issue."""
     from benchmark.commands.submit import submit as write_bundle
 
     set_threads(threads, quiet=False)

@@ -33,7 +33,7 @@ def tune(
     method: Methods = None,
     tuning_seed: Annotated[
         int,
-        typer.Option(min=0, max=2**32 - 1, help="Of the trials and of the search."),
+        typer.Option(min=0, max=2**32 - 1, help="Seed of the trials and of the search."),
     ] = 1000,
     set_: Overrides = None,
     limit: Limit = None,
@@ -47,7 +47,8 @@ def tune(
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune every method of SUITE alike, on the validation split. Run it again to continue."""
+    """Tune all methods of SUITE with the same effort, on the validation split. Run it again to
+    continue."""
     from benchmark.commands.run import pick_device
     from benchmark.commands.tune import tune as search
     from benchmark.config.suite import load_suite

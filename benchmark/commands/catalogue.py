@@ -1,4 +1,4 @@
-"""What the methods and metrics are: their docstrings, defaults and cost, for ``list`` and
+"""The lists of methods and metrics: docstrings, defaults and cost, for ``list`` and
 docs/methods.md."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ListedMethod:
         module: where it is defined.
         passes: gradient passes per image and step with the default threat models (10 steps); None
             if it cannot be built with defaults alone.
-        forward_passes: passes of frozen teachers, forward alone, per image and step.
+        forward_passes: forward passes of frozen teachers, per image and step.
         inference_passes: forward passes of the deployed model per image.
         defaults: hyper-parameters and their defaults as JSON.
         authors: the authors' recipe; empty if there is none.
@@ -54,7 +54,7 @@ class ListedMethod:
     def cost(self) -> str:
         """The cost in words."""
         if self.passes is None:
-            return "depends on what it is given"
+            return "depends on its settings"
         text = f"{self.passes:g} gradient passes"
         if self.forward_passes:
             text += f" and {self.forward_passes:g} forward passes of teachers"

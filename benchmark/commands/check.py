@@ -1,4 +1,4 @@
-"""Run or read a suite, and hold it against a baseline, or record one."""
+"""Run or read a suite, and compare it with a baseline, or record one."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def check(
     device: torch.device,
     progress: Progress,
 ) -> tuple[Verdict, Baseline]:
-    """The verdict on the code as it is, or on the runs in ``run``.
+    """The verdict on the present code, or on the runs in ``run``.
 
     Args:
-        path: of the baseline.
-        run: folder of a suite that was run; None trains anew, in a folder that does not stay:
-            runs are named by their configuration, so finished ones would hide a change of code.
-        seeds: to train; default: the first of the baseline.
+        path: path of the baseline.
+        run: folder of a suite that has been run; None trains anew in a temporary folder, since runs
+            are found by their configuration and a finished one would hide a change of code.
+        seeds: seeds to train; default: the first of the baseline.
 
     Raises:
         BenchmarkError: see ``read_baseline`` and ``judge``; a damaged reference network.
@@ -168,10 +168,10 @@ class _Reference:
         device: torch.device,
         progress: Progress,
     ) -> ReferenceNetwork:
-        """What the code as it is makes of it.
+        """The results of the present code on it.
 
         Raises:
-            BenchmarkError: its method is another by now.
+            BenchmarkError: its method has changed.
         """
         label, _, seed = self.of.rpartition(", seed ")
         *_, cell = suite.only([label], [int(seed)]).cells()  # after the runs that it needs
@@ -183,7 +183,7 @@ class _Reference:
         except RuntimeError as error:
             raise BenchmarkError(
                 f"{weights_path(self.path)} does not fit the network of {label}, which changed "
-                "since the baseline was recorded; if that is meant, record it anew: "
+                "since the baseline was recorded; if this is intended, record it anew: "
                 f"generalist-bench record-baseline {self.path} --reason WHY"
             ) from error
         return probe(

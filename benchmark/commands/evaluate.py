@@ -38,7 +38,7 @@ from benchmark.records.schema import (
 from benchmark.training.selection import load_deployed, record_directories, weights_path
 
 # Test images of AutoAttack where neither a suite nor the command line says how many: on a whole
-# test set it takes hours, which nobody asked for.
+# test set it takes hours, which users rarely want.
 _AUTOATTACK_IMAGES = 1000
 
 

@@ -1,4 +1,4 @@
-"""The figures on record, as the command line prints them."""
+"""The recorded figures, in the form that the command line prints."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class AskedFigures:
 
 
 def read_figures(folder: Path, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
-    """What the record in ``folder`` says of each metric.
+    """The figures of each metric in the record in ``folder``.
 
     Args:
         only: names of metrics; None for all on record.
 
     Returns:
         By metric: ``mean``, ``n``, ``correct`` (None for means over several outcomes), the 95 %
-        interval ``low`` to ``high``, ``settings`` in words, ``findings`` of the reliability checks
-        (name and text), ``warnings`` of AutoAttack, and ``earlier``: figures under the same name
-        whose place this one took, with the reason.
+        interval ``low`` to ``high``, ``settings`` as text, ``findings`` of the reliability checks
+        (name and text), ``warnings`` of AutoAttack, and ``earlier``: figures with the same name
+        that this one replaced, with the reason.
     """
     record = read_evaluation(folder)
     metrics, limit = record["metrics"], record["dataset"]["limit"]
@@ -88,8 +88,8 @@ def _reason(one: Mapping[str, Any], present: Mapping[str, Any]) -> str:
 
 
 def _ends(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The 95 % interval; of an estimate, for these test images and for new images. A figure that is
-    no share of images has none."""
+    """The 95 % interval; for an estimate, those for these test images and for new images. A figure
+    that is not a share of images has none."""
     detail = entry["detail"]
     if entry["outcomes"] == "none":
         return {}

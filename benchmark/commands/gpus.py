@@ -1,4 +1,4 @@
-"""What a GPU that is not at hand is assumed to sustain, for the estimate of a plan."""
+"""The speed that a GPU is assumed to sustain, to estimate the time of a plan without that GPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ class Gpu:
 
     Attributes:
         memory: GB.
-        fp32: outside tensor cores.
-        tf32, bf16: in tensor cores, with sums in fp32; as fp32 where the card has none for it.
+        fp32: peak outside of tensor cores.
+        tf32, bf16: peak in tensor cores, with sums in fp32; equal to ``fp32`` if the card has no
+            tensor cores for the precision.
     """
 
     memory: int
@@ -36,8 +37,8 @@ GPUS = {
     "h100": Gpu(80, 67, 495, 989),
     "h200": Gpu(141, 67, 495, 989),
 }
-# The part of the peak that convolutions of ResNets are assumed to sustain. No card was measured
-# here; ``speed`` on one gives its own (docs/gpu.md).
+# The share of the peak that convolutions of ResNets are assumed to sustain. No card was measured;
+# ``speed`` measures the share of a card (docs/gpu.md).
 ASSUMED_SHARE = {"fp32": 0.5, "tf32": 0.2, "bf16": 0.2}
 
 
@@ -73,7 +74,7 @@ def sustained(device_name: str | None, tflops: float | None, precision: str) -> 
         ConfigError: an unknown card, or both options.
     """
     if device_name and tflops:
-        raise ConfigError("--device-name and --tflops both assume a speed; leave one of them out")
+        raise ConfigError("--device-name and --tflops both give a speed; remove one of them")
     if tflops:
         return Sustained("a GPU", tflops, tflops)
     if not device_name:
@@ -82,7 +83,7 @@ def sustained(device_name: str | None, tflops: float | None, precision: str) -> 
     if name not in GPUS:
         raise ConfigError(
             f"unknown --device-name {device_name!r}; {did_you_mean(name, GPUS)}. For another card, "
-            "give --tflops, what it sustains"
+            "give the speed that it sustains by --tflops"
         )
     gpu = GPUS[name]
     peak = {"fp32": gpu.fp32, "tf32": gpu.tf32, "bf16": gpu.bf16}[precision]

@@ -1,4 +1,4 @@
-"""RobustBench's leaderboards: what each measures, and why it would not take a run.
+"""RobustBench's leaderboards: what each measures, and the reasons why it would refuse a run.
 
 Boards, numbers of images and keys are those of RobustBench 1.1.1 (2010.09670).
 """
@@ -56,7 +56,7 @@ Percent = Annotated[str, BeforeValidator(_percent)]
 
 
 class Paper(Config):
-    """What only the author knows; an ``--info`` file. Accuracies are in per cent.
+    """Information that only the author has: an ``--info`` file. Accuracies are in per cent.
 
     Attributes:
         id: NameYearFirstWordOfTitle, with a suffix for the model: Rade2021Helper_R18_ddpm.
@@ -109,7 +109,7 @@ class Paper(Config):
 def reported_metric(metrics: Mapping[str, Any], threat: Threat, board: Board | None) -> str | None:
     """The metric whose accuracy is the robust accuracy under ``threat``; None without any.
 
-    Of several, the one that the board has least against. Estimates never are.
+    Of several, it is the one for which the board has the fewest objections. Estimates are excluded.
     """
     found = [
         name
@@ -132,7 +132,7 @@ def violations(
     config: CellConfig,
     evaluation: Mapping[str, Any],
 ) -> list[str]:
-    """Why the board would not take the run, each as a clause; empty if it would.
+    """The reasons why the board would refuse the run, each as a clause; empty if it would accept.
 
     Args:
         config, evaluation: of the run; the latter in the form of its JSON file.
@@ -184,7 +184,7 @@ def _against_images(board: Board, config: CellConfig, dataset: Mapping[str, Any]
 
 
 def _against(name: str, entry: Mapping[str, Any], board: Board | None) -> list[str]:
-    """What keeps a measurement from the board, apart from what it is measured on."""
+    """The board's objections to a measurement, apart from those to its images."""
     detail, reasons = entry["detail"], []
     if board and entry["n"] != board.images:
         reasons.append(f"{name} was measured on {entry['n']:,} of {board.images:,} images")

@@ -1,7 +1,6 @@
-"""Numbers of the command line (images, seed, PGD's steps) laid over the metrics of a panel.
+"""Applies numbers of the command line (images, seed, PGD's steps) to the metrics of a panel.
 
-Each is honoured or refused in a sentence, metric by metric: an error if no metric takes it, a
-warning if some do not.
+If no metric can use a number, that is an error; if some metrics cannot, there is a warning.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from benchmark.metrics.metric import Metric, Numbers
 
 @dataclass(frozen=True)
 class Options:
-    """What was given; None where nothing was.
+    """The given numbers; None for those that were not given.
 
     Attributes:
-        n: test images; n_aa, n_pgd: of AutoAttack (and rotations) and of PGD, in its place.
-        seed: of samples and attacks.
-        steps, step, restarts: of PGD. A metric that they change gets a name that says so, since a
-            column's name promises its attack.
+        n: number of test images; n_aa, n_pgd: the same for AutoAttack (and rotations) and for PGD,
+            used instead of ``n``.
+        seed: seed of samples and attacks.
+        steps, step, restarts: those of PGD. They change the name of a metric too, since the name of
+            a column states its attack.
     """
 
     n: int | None = None
@@ -38,11 +38,11 @@ class Options:
         """The ``metrics`` with these numbers.
 
         Args:
-            columns: names of metrics whose images and seed are those of their suite, so that its
+            columns: names of metrics that keep the images and seed of their suite, so that its
                 table has one measurement per column.
 
         Raises:
-            ConfigError: a number that no metric takes, or an attack that cannot be.
+            ConfigError: a number that no metric can use, or an impossible attack.
         """
         notes = _Notes([metric.name for metric in metrics], columns)
         changed = [self._counted(metric, metric.name in columns, notes) for metric in metrics]
@@ -85,7 +85,7 @@ class Options:
 
     def _counted(self, metric: Metric, fixed: bool, notes: _Notes) -> Metric:
         """With its number of images, and its seed."""
-        if metric.parts:  # has those of its parts
+        if metric.parts:  # it has the images and seeds of its parts
             return metric
         option, n = "--n", self.n
         own = {"--n-aa": self.n_aa, "--n-pgd": self.n_pgd}.get(metric.count_option)
@@ -119,7 +119,7 @@ _OWN = "it is a column of the run's suite, which sets its images and seed"
 
 
 class _Notes:
-    """Which option was taken by some metric, and refused by which."""
+    """For each option, whether a metric used it, and which metrics refused it."""
 
     def __init__(self, names: Sequence[str], columns: Collection[str]) -> None:
         self._names = names
@@ -134,8 +134,8 @@ class _Notes:
         self._refused.setdefault(option, {}).setdefault(why, []).append(metric.name)
 
     def settle(self, option: str, value: object) -> None:
-        """Warn of what refused the option; raise ConfigError if nothing took it, unless the suite's
-        columns alone could have and there are other metrics to measure."""
+        """Warn of metrics that refused the option. Raise ConfigError if none used it, unless only
+        columns of the suite refused it and there are other metrics to measure."""
         reasons = "; ".join(
             f"{', '.join(names)}: {why}" for why, names in self._refused.get(option, {}).items()
         )

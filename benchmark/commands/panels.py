@@ -23,7 +23,7 @@ def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
     """The metrics of the suite that ``run`` belongs to.
 
     Returns:
-        () for a run of ``train``; None where the suite's folder is not around the run.
+        () for a run of ``train``; None if the run is not inside its suite's folder.
 
     Raises:
         BenchmarkError: a damaged plan of the suite.
@@ -42,8 +42,8 @@ def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
 
 
 def named_and_given(texts: Sequence[str]) -> tuple[list[str], list[Metric]]:
-    """What ``--metric`` was given: names of metrics, and those that it gives by their settings,
-    whose names are among the former.
+    """The values of ``--metric``: all names of metrics, and the metrics that are given by their
+    settings.
 
     Raises:
         ConfigError: settings that no metric has.
@@ -93,7 +93,7 @@ def usual_radii(dataset: str) -> Radii:
 
 
 def radii_of(metrics: Sequence[Metric]) -> Radii:
-    """The radii of a suite's attacks; the default ones for norms that it does not attack in.
+    """The radii of a suite's attacks, and the default radii for norms that it does not use.
 
     Raises:
         ConfigError: several radii under one norm.
@@ -133,8 +133,8 @@ def panel_at(name: str, radii: Sequence[Radii], dataset: str, data_root: Path) -
 def find_panel(
     names: Sequence[str], radii: Sequence[Radii], dataset: str, data_root: Path
 ) -> list[Metric]:
-    """The panels that have the named metrics, as one; ``standard`` is looked at first, and a metric
-    of several panels is that of the first.
+    """The named metrics, from all panels. ``standard`` is searched first; if several panels have a
+    metric of that name, it is that of the first.
 
     Raises:
         ConfigError: a name that no panel has.

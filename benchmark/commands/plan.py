@@ -35,15 +35,15 @@ def plan(
     metrics: Sequence[Metric],
     assumed: Sustained | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per cell: its state, its whole cost in steps and passes, and the time left in it.
+    """One row per cell: its state, its total cost in steps and passes, and the remaining time.
 
-    Times are extrapolated from a few timed batches; evaluation is counted as if every image were
-    right and survived every attack, so it is an upper bound.
+    Times are extrapolated from a few timed batches. The time of evaluation is an upper bound, as if
+    every image were right and survived every attack.
 
     Args:
-        metrics: what would be measured after training; a metric on record counts as done.
-        assumed: instead of timing this machine, count operations and divide them by what this GPU
-            sustains. Neither images nor weights are then needed.
+        metrics: the metrics to measure after training; a recorded metric counts as done.
+        assumed: instead of timing this machine, count operations and divide them by the speed of
+            this GPU. Then neither images nor weights are needed.
 
     Raises:
         ConfigError: see ``training_length``.

@@ -1,4 +1,4 @@
-"""The cells of a suite on a Ray cluster: one task each, begun again if its worker is lost."""
+"""The cells of a suite on a Ray cluster: one task each, restarted if its worker is lost."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from benchmark.data.dataset import Dataset
 from benchmark.records.files import SuiteFiles
 from benchmark.training.state import check_same_data
 
-# How often a cell may lose its worker; each time it goes on from its checkpoint.
+# How often a cell may lose its worker; each time it resumes from its checkpoint.
 _LOSSES = 10
-# Seconds until a dead worker's lock is free: its loader processes may outlive it by a few, and a
-# file server may keep a lost machine's locks for 90.
+# Seconds until the lock of a dead worker is free: its loader processes may run a few seconds longer
+# than the worker, and a file server may keep the locks of a lost machine for 90 seconds.
 _PATIENCE = 120.0
 # Seconds that interrupted cells have to write a checkpoint, after the step they are in.
 _GRACE = 60.0
-_STORE_BYTES = 100 << 20  # only names and lines travel
+_STORE_BYTES = 100 << 20  # small, since only names and lines are sent
 _STARTED = "started"
 
 
@@ -44,10 +44,10 @@ class RayEngine:
     report and dashboard stay off.
 
     Attributes:
-        address: of a running cluster, ``auto`` for the one this machine belongs to; None for that
-            of RAY_ADDRESS, or else a Ray on this machine for the time of the call.
-        cpus: CPU cores per cell, which are also its torch threads.
-        gpus: GPUs per cell, shares allowed; None for one where the cluster has any.
+        address: address of a running cluster, ``auto`` for the cluster of this machine; None for
+            that of RAY_ADDRESS, or else a Ray that is started on this machine for this call.
+        cpus: CPU cores per cell, which is also its number of torch threads.
+        gpus: GPUs per cell, possibly a fraction; None for one if the cluster has GPUs.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -67,14 +67,14 @@ class RayEngine:
         """Yield cells as they end, in any order.
 
         Raises:
-            ConfigError: no cluster there, or no machine in it that is large enough for a cell.
+            ConfigError: there is no cluster, or no machine in it is large enough for a cell.
         """
-        # Workers start elsewhere; paths must not depend on where.
+        # Workers start in other folders, so paths must be absolute.
         job = replace(job, out=job.out.resolve(), data_root=job.data_root.resolve())
         with _cluster(self.address) as ray:
             gpus = _gpus(ray) if self.gpus is None and job.device != "cpu" else self.gpus or 0
             _check_room(ray, self.cpus, gpus)
-            if not gpus and job.device == "auto":  # not the machine's, which others may have
+            if not gpus and job.device == "auto":  # do not use GPUs that other cells may have
                 job = replace(job, device="cpu")
             yield from _Driver(ray, job, data, progress, self.cpus, gpus).run()
 
@@ -111,8 +111,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 def _ours_first() -> Callable[[], None]:
-    """What a worker does first: import our packages before Ray puts the working directory in front
-    of its path, where the user may have packages of the same names."""
+    """A hook that workers run first. It imports our packages before Ray puts the working directory
+    first in the path, where the user may have packages with the same names."""
     names = ("benchmark", "baselines", "generalist")
     folder = str(Path(__file__).parents[2])
 
@@ -133,7 +133,7 @@ def _gpus(ray: Any) -> float:
 
 
 def _check_room(ray: Any, cpus: int, gpus: float) -> None:
-    """Ray would wait for ever for a machine that nobody has."""
+    """Raise ConfigError if no machine is large enough, since Ray would wait for one for ever."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(r.get("CPU", 0) >= cpus and r.get("GPU", 0) >= gpus for r in machines):
         have = "; ".join(f"{r.get('CPU', 0):g} CPUs and {r.get('GPU', 0):g} GPUs" for r in machines)
@@ -144,7 +144,7 @@ def _check_room(ray: Any, cpus: int, gpus: float) -> None:
 
 
 class _Driver:
-    """Sends cells out, hears from them, and sends again those whose worker is lost."""
+    """Starts cells, receives their messages, and restarts those whose worker is lost."""
 
     def __init__(
         self, ray: Any, job: Job, data: Dataset, progress: Progress, cpus: int, gpus: float
@@ -155,19 +155,19 @@ class _Driver:
 
         self.ray, self.job, self.progress = ray, job, progress
         self.heads = job.heads()
-        # On this machine, so that no other one's end can take it away.
+        # The queue is on this machine, so that it is not lost with another machine.
         here = strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
         self.told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        # Ray would begin a lost task again without a word.
+        # No retries by Ray, since it would restart a lost task without a message.
         task = ray.remote(_run_cell).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
         self.send = lambda number: task.remote(
             job, *self.heads[number], number, cpus, data.fingerprint, self.told
         )
         self.cells: dict[Any, int] = {}
         self.running: set[int] = set()
-        # By cell that is not sent out yet, the runs that must have ended before.
+        # For each cell that is not started yet, the runs that must end before.
         slugs = {cell.slug for cell, _ in self.heads}
         self.waiting = {
             number: slugs & set(cell.config.needs.values())
@@ -177,7 +177,7 @@ class _Driver:
 
     def run(self) -> Iterator[Ended]:
         metrics = self.job.suite.evaluation if self.job.evaluate else ()
-        # Their time says nothing about that of the others.
+        # Finished cells take no time, so they do not count in the estimate for the others.
         finished = {
             number
             for number, (cell, _) in enumerate(self.heads)
@@ -217,7 +217,7 @@ class _Driver:
             self.progress.say(text if text.startswith(head) else f"{head}: {text.strip()}")
 
     def _ended(self, reference: Any, number: int) -> Ended | None:
-        """What became of a cell; None if it was sent out again."""
+        """The result of a cell; None if the cell was restarted."""
         from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415 - an optional extra
 
         cell, head = self.heads[number]
@@ -236,12 +236,12 @@ class _Driver:
                 return None
             error = BenchmarkError(
                 f"{cell.slug}: {reason} {_LOSSES + 1} times; look for what ends it, such as too "
-                "little memory, then run the same command again to go on"
+                "little memory, then run the same command again to resume"
             )
         return cell, error
 
     def _cancel(self) -> None:
-        """Stop the cells under way; each writes a checkpoint first if it is training."""
+        """Stop the running cells; those in training write a checkpoint first."""
         self.progress.say(
             f"stopping {len(self.running)} cells, which may take {_GRACE:.0f} s; once more to stop "
             "at once"
@@ -252,7 +252,7 @@ class _Driver:
 
 
 class _RemoteProgress(Progress):
-    """Says its lines to the driver."""
+    """Sends its lines to the driver."""
 
     def __init__(self, number: int, told: Any) -> None:
         super().__init__(quiet=True)
@@ -260,14 +260,14 @@ class _RemoteProgress(Progress):
         self._last: Any = None
 
     def say(self, text: str) -> None:
-        # Not put(), which waits: a task that waits lends its cores to another cell.
+        # Not put(), because it waits, and while a task waits, Ray gives its cores to another cell.
         self._last = self._told.actor.put_nowait.remote((self._number, text))
 
     def heard(self) -> None:
-        """Wait until the driver has the last line."""
+        """Wait until the driver has received the last line."""
         import ray  # noqa: PLC0415 - an optional extra
 
-        with suppress(ray.exceptions.RayError):  # what nobody listens to is done all the same
+        with suppress(ray.exceptions.RayError):  # if the driver is gone, the cell still counts
             ray.get(self._last)
 
 

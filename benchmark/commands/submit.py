@@ -1,4 +1,4 @@
-"""A finished run as a bundle of files for RobustBench: model, figures, and the issue to open."""
+"""Writes a finished run as files for RobustBench: model, figures, and the text of the issue."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ _FILES = {
 
 @dataclass(frozen=True)
 class _Submission:
-    """All that the texts of a bundle are made of.
+    """All data that the texts of a submission need.
 
     Attributes:
         weights: hash of the deployed model's.
-        metric: whose accuracy is the robust accuracy; None in a draft without any.
-        reasons: why the board would not take it; a draft has some, a submission none.
+        metric: the metric whose accuracy is the robust accuracy; None in a draft without one.
+        reasons: why the board would refuse it; only a draft can have reasons.
     """
 
     label: str
@@ -111,15 +111,15 @@ def submit(
 
     Args:
         out: a folder that is new, empty or holds an earlier bundle; default: ``run/submission``.
-        info: YAML file with what only the author knows, see ``Paper``.
-        draft: write it even if the board would not take it, with the reasons all over it.
+        info: YAML file with information that only the author has, see ``Paper``.
+        draft: write it even if the board would refuse it, with the reasons in every text.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        BenchmarkError: no evaluated run; without ``draft`` everything that the board would not
-            take, in one message; a network that cannot be rebuilt from source.
+        BenchmarkError: no evaluated run; without ``draft``, the board would refuse the run (all
+            reasons in one message); a network that cannot be rebuilt from source.
     """
     files = RunFiles(run)
     if not files.training.exists():
@@ -178,7 +178,7 @@ def _refuse(reasons: Sequence[str], config: CellConfig, threat: Threat, draft: b
     if reasons and not draft:
         raise BenchmarkError(
             f"RobustBench's board of {config.dataset.name} under {threat} would not take this run: "
-            f"{'; '.join(reasons)}. Mend that, or add --draft for a bundle that is marked as one"
+            f"{'; '.join(reasons)}. Correct that, or add --draft for files that are marked as draft"
         )
 
 
@@ -205,10 +205,10 @@ def _read_paper(path: Path | None) -> Paper:
 
 
 def _with_additional_data(paper: Paper, config: CellConfig) -> Paper:
-    """``paper``, which says of a run with ``dataset.extra`` that it has additional data.
+    """``paper``, with additional data set to true for a run with ``dataset.extra``.
 
     Raises:
-        ConfigError: it says that there is none.
+        ConfigError: it says false.
     """
     if config.dataset.extra is None:
         return paper
@@ -221,7 +221,7 @@ def _with_additional_data(paper: Paper, config: CellConfig) -> Paper:
 
 
 def _against_files(data: Dataset) -> list[str]:
-    """ImageNet's board is on fixed images; other boards' are the whole test set."""
+    """The board's objections to the images: ImageNet's board has a fixed set of images."""
     if not isinstance(data.test, StreamedSplit) or data.name != "imagenet":
         return []
     try:
@@ -409,7 +409,7 @@ A model for RobustBench's board {dataset}, {threat}.
 
 | file | content |
 |---|---|
-| `model.py` | the network's source; needs torch alone (torchvision too for ImageNet networks) |
+| `model.py` | the network's source; needs only torch (and torchvision for ImageNet networks) |
 | `checkpoint.pt` | its weights, tensors only; SHA-256 {digest} |
 | `model_info/{dataset}/{threat}/{submission.id}.json` | the leaderboard's entry |
 | `evaluation.log` | every figure with n, seed, eps, steps, versions and warnings |
@@ -429,7 +429,7 @@ import_robustbench().benchmark(load(), {", ".join(arguments)})
 ```
 
 The figures were measured on: {submission.evaluation["dataset"]["source"]}. RobustBench measures on
-the official files; images that were encoded anew give other figures.
+the official files; images that were encoded again give other figures.
 
 ## Submit
 

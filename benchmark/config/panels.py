@@ -13,8 +13,8 @@ from benchmark.core.registry import Registry, did_you_mean
 from benchmark.core.threat import NormName, Pixels, exact
 from benchmark.metrics.metric import Metric, make_metric
 
-# Steps of the standard PGD-20, as shares of eps: 2/255 for 8/255, 15/255 for about 128/255, and
-# for l_1 as far again as ten of E-AT's training steps (2105.12508).
+# Steps of the standard PGD-20 are eps divided by this: 2/255 for 8/255, about 15/255 for 128/255;
+# under l_1, 20 steps go as far as ten of E-AT's training steps (2105.12508).
 _STEP = {"linf": 4, "l2": 8, "l1": 8}
 _MIM = 1.0  # momentum of 1710.06081
 
@@ -104,8 +104,8 @@ def _union(tag: str, attacks: Sequence[Metric]) -> Metric:
 
 
 def _released(n: int | None) -> tuple[Metric, ...]:
-    """The "PGD-20" of the released Generalist code (PKU-ML/Generalist at f0dc153): whatever steps
-    are asked for, it makes 10 of 0.007 at eps 0.031. The published robust accuracies are of it."""
+    """The "PGD-20" of the released Generalist code (PKU-ML/Generalist at f0dc153): it always makes
+    10 steps of 0.007 at eps 0.031. The published robust accuracies were measured with it."""
     threat = {"norm": "linf", "eps": "0.031", "step": "0.007", "steps": 10}
     return (make_metric({"kind": "pgd", "tag": "released", "n": n, "threat": threat}),)
 
@@ -123,7 +123,7 @@ def _standard(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _quick(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Clean, PGD-20 l_inf, AutoAttack on 32 images unless said."""
+    """Clean, PGD-20 l_inf, AutoAttack (by default on 32 images)."""
     return (
         _clean(amount.n),
         _pgd("linf", radii, amount.n),
@@ -157,8 +157,8 @@ def _cross_norm(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _unseen(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """What l_inf training has not seen: l_2, l_1, 1.5 and 2 times its eps, rotations with
-    translations (775 passes an image, so on as many images as AutoAttack), and the union of all."""
+    """Attacks that l_inf training does not use: l_2, l_1, 1.5 and 2 times its eps, rotations with
+    translations (775 passes per image, so on as many images as AutoAttack), and their union."""
     n = amount.n
     attacks = (
         _pgd("l2", radii, n),

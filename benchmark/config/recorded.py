@@ -1,4 +1,4 @@
-"""The configuration of a run as its record states it."""
+"""Reads the configuration of a run from its record."""
 
 from __future__ import annotations
 

@@ -97,17 +97,18 @@ class TrainConfig(Config):
             same accuracies are recorded at each validation; their lead over the held-out ones is
             robust overfitting (2002.11569). 0: none.
         validation_threat: PGD on the held-out images; default: the training threat model ``linf``.
-        selection: the checkpoint that is deployed, chosen at the validations: ``last``; ``best``,
-            by PGD accuracy on held-out training images (clean accuracy breaks ties); ``best-sum``,
-            the rule of the released Generalist code on held-out images: of those with a clean
-            accuracy of at least ``selection_floor`` the largest clean + PGD accuracy (of all, if
-            none has it). The test set is never looked at. ``best`` and ``best-sum`` pass over
-            checkpoints before a Generalist has mixed in every learner, or SWA its first network.
-            With several rules, the first is deployed, and each gets columns of its own.
+        selection: the rule for the checkpoint that is deployed, chosen at the validations:
+            ``last``; ``best``, by PGD accuracy on held-out training images (ties are decided by
+            clean accuracy); ``best-sum``, the rule of the released Generalist code, but on held-out
+            images: among checkpoints with a clean accuracy of at least ``selection_floor`` (among
+            all, if none has it), the largest sum of clean and PGD accuracy. The test set is never
+            used. ``best`` and ``best-sum`` ignore checkpoints before a Generalist has mixed in
+            every learner, or SWA its first network. With several rules, the checkpoint of the first
+            is deployed, and each rule gets its own columns.
         selection_floor: see above; 0.88 in the released code.
-        batchnorm: statistics of a batch that processes share: of all its images, as in one
-            process, or of each process's part.
-        accumulate: in how many turns a batch passes through the networks, for memory that is too
+        batchnorm: BatchNorm statistics if several processes share a batch: those of the whole
+            batch, as in one process, or those of each process's part.
+        accumulate: number of micro-batches (turns) into which a batch is divided if memory is too
             small for all of it. The gradients are those of the mean loss of the whole batch, up to
             the order of sums; BatchNorm, however, normalises each turn by its own statistics, and
             moves its running averages at every turn.
@@ -132,7 +133,7 @@ class TrainConfig(Config):
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later and is off does not change the hashes of earlier records."""
+        """Leave out later options that are off, so that hashes of earlier records stay the same."""
         data = default(self)
         if self.batchnorm == "synchronised":
             data.pop("batchnorm", None)
@@ -164,8 +165,8 @@ class CellConfig(Config):
     """One run: method x data set x model x seed. Its hash names the run's directory.
 
     Attributes:
-        needs: the runs of the same suite that the method begins with or learns from: the names of
-            their directories, by label.
+        needs: the runs of the same suite from which the method starts or learns: the names of their
+            directories, by label.
     """
 
     dataset: DatasetConfig
@@ -195,7 +196,7 @@ class CellConfig(Config):
 
 
 class Cell(Config):
-    """A cell and what the tables call it."""
+    """A cell and its name in the tables."""
 
     label: Name
     config: CellConfig
@@ -207,10 +208,10 @@ class Cell(Config):
 
 
 class MethodEntry(Config):
-    """A row of the tables: a method, its hyper-parameters where they depart from the preset.
+    """A row of the tables: a method, and those hyper-parameters that differ from its preset.
 
     Attributes:
-        given: what the suite says, before its defaults are filled in.
+        given: the entry as the suite has it, before defaults are filled in.
     """
 
     label: Name
@@ -229,21 +230,22 @@ class SuiteConfig(Config):
 
     Attributes:
         name, title, description, hardware: for people.
-        dataset, model, train: shared by all cells.
-        threats: training threat models by name, which recipes refer to; of ``linf``, ``l2`` and
-            ``l1``, keys left out keep their default.
+        dataset, model, train: common to all cells.
+        threats: training threat models by name, to which recipes refer. For ``linf``, ``l2`` and
+            ``l1``, keys that are not given keep their default.
         optimizer, schedule: defaults of every learner.
         methods: names, or mappings with ``name``, optional ``label`` and hyper-parameters. A name
             may be ``my_file.py:MyMethod`` or ``my_module:MyMethod``, looked for in the working
-            directory; the hash of the file is recorded, and another one is another run. With
+            directory; the hash of the file is recorded, so a changed file gives another run. With
             ``recipe: authors`` (or the name ``trades@authors``), optimiser and schedule are those
-            of the method's authors in place of ``optimizer`` and ``schedule`` above.
-        seeds: one cell each.
-        evaluation: metrics in the order of the tables' columns; ``{panel: NAME}`` stands for those
-            of a panel (see ``suites.panels``).
-        fronts: by name, the labels of a method's settings that trade clean for robust accuracy,
-            such as one per beta of TRADES. Reports draw each as a line, compare the areas that they
-            dominate, and take the distance of each Generalist from each of the others.
+            of the method's authors instead of ``optimizer`` and ``schedule`` above.
+        seeds: each seed is one cell per method.
+        evaluation: metrics in the order of the tables' columns; ``{panel: NAME}`` means those of a
+            panel (see ``config.panels``).
+        fronts: for each name, the labels of a method's settings that trade clean for robust
+            accuracy, such as one per beta of TRADES. Reports draw each front as a line, compare the
+            areas that fronts dominate, and compute the distance of each Generalist from the fronts
+            of other methods.
     """
 
     name: Name
@@ -317,8 +319,8 @@ class SuiteConfig(Config):
         return self
 
     def cells(self) -> list[Cell]:
-        """Seed by seed, so that a first full table exists early; what a run learns from is before
-        it."""
+        """The cells, seed by seed, so that there is a complete first table early. A run comes after
+        the runs from which it learns."""
         cells = []
         for seed in self.seeds:
             slugs: dict[str, str] = {}
@@ -353,8 +355,8 @@ class SuiteConfig(Config):
         """One of the methods with other hyper-parameters.
 
         Args:
-            settings: of the method, in place of what the suite says.
-            optimizer: changes of the suite's optimiser, for learners that do not state their own.
+            settings: settings of the method, which replace those of the suite.
+            optimizer: changes of the suite's optimiser, for learners that do not set their own.
 
         Raises:
             ConfigError: a setting that the method does not take.
@@ -370,7 +372,7 @@ class SuiteConfig(Config):
             raise ConfigError(str(error)) from error
 
     def _context(self, optimizer: OptimizerConfig) -> dict[str, Any]:
-        """What fills the settings that a method leaves open."""
+        """The defaults for settings that a method does not give."""
         return {
             "threats": self.threats,
             "weights": found,
@@ -381,11 +383,11 @@ class SuiteConfig(Config):
         }
 
     def only(self, methods: Sequence[str], seeds: Sequence[int]) -> SuiteConfig:
-        """The suite cut down to some labels or method names (and seeds); empty means all.
+        """The suite restricted to some labels or method names (and seeds); empty means all.
 
         A registered method that the suite does not have is added with its preset. ``NAME@authors``
-        and ``NAME@common`` are a method or a label with that recipe: a row of its own. The rows
-        that a chosen one learns from are chosen too.
+        and ``NAME@common`` mean a method or a label with that recipe, as a separate row. The rows
+        from which a chosen row learns are included too.
 
         Raises:
             ConfigError: unknown method, or one without an authors' recipe.
@@ -415,7 +417,7 @@ class SuiteConfig(Config):
             except ValueError as error:
                 raise ConfigError(f"--method {name}: {error}") from error
         rows = {entry.label: entry for entry in (*self.methods, *chosen)}
-        for entry in chosen:  # which grows
+        for entry in chosen:  # the list grows in the loop
             for label in entry.needs:
                 if label not in rows and label in METHODS:
                     rows[label] = MethodEntry.model_validate(_entry(label, context))
@@ -431,7 +433,7 @@ def in_order_of_need(entries: Sequence[MethodEntry]) -> list[MethodEntry]:
     """The entries in their order, but each after those that it needs.
 
     Raises:
-        ValueError: one that is needed is not there, or needs itself by way of others.
+        ValueError: a needed entry is missing, or entries need each other in a circle.
     """
     rows = {entry.label: entry for entry in entries}
     placed: dict[str, MethodEntry] = {}
@@ -490,8 +492,8 @@ def _fits(cls: Any, value: Any) -> bool:
 
 
 def _threats(given: Any) -> tuple[dict[str, ThreatModel], list[str]]:
-    """The default threat models and those given, which may state a part of a default one; and what
-    is wrong with others."""
+    """The default threat models and the given ones, which may give only some keys of a default; and
+    what is wrong with others."""
     threats = dict(DEFAULT_THREATS)
     wrong: list[str] = []
     if not isinstance(given, Mapping):
@@ -534,13 +536,13 @@ def _entry(item: Any, context: Mapping[str, Any]) -> Any:
 
 
 def _split(name: str) -> tuple[str, dict[str, str]]:
-    """A method's name without ``@authors`` or ``@common`` at its end, and what that says."""
+    """A method's name without ``@authors`` or ``@common`` at its end, and the recipe from it."""
     bare, _, recipe = name.rpartition("@")
     return (bare, {"recipe": recipe}) if bare and recipe in RECIPES else (name, {})
 
 
 def _schema_of(cls: Any) -> Any:
-    """The class whose field names are near misses for a user's typing error."""
+    """The class whose field names are suggested for a misspelt key."""
     return SingleLearner if is_objective(cls) else cls
 
 
@@ -556,11 +558,11 @@ def load_suite(
     """A suite by name, or from a YAML file of the user's.
 
     Args:
-        name: of a shipped suite, or a path ending in .yaml. A file may name another suite as its
-            ``base``, which it then changes key by key (lists are replaced whole), and that one
-            may have a base, too.
+        name: name of a shipped suite, or a path ending in .yaml. A file may give another suite as
+            its ``base``, of which it then changes single keys (lists are replaced as a whole); that
+            one may have a base too.
         overrides: ``dotted.key=value`` settings, values in YAML.
-        extra: a nested mapping laid over the file after the overrides.
+        extra: a nested mapping that changes the result of the overrides.
 
     Raises:
         ConfigError: unknown suite, unreadable file, wrong key or value.

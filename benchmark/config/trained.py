@@ -1,4 +1,4 @@
-"""Where trained weights are that a configuration names by a path; see ``core.weights``."""
+"""Finds trained weights to which a configuration refers by a path; see ``core.weights``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def found(given: Mapping[str, Any], *, with_model: bool) -> dict[str, Any]:
     the SHA-256 of its content.
 
     Args:
-        with_model: fill in the architecture too, where a run's folder tells it.
+        with_model: add the architecture too, if a run's folder contains it.
 
     Raises:
-        ValueError: there is no such file, the run is not trained, or the content is not that of a
-            SHA-256 that is given or on file beside it.
+        ValueError: there is no such file, the run is not trained, or the content does not match a
+            SHA-256 that is given or stored next to it.
     """
     place = str(given["path"])
     complete = dict(given)

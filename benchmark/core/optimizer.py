@@ -91,6 +91,6 @@ class AuthorsRecipe:
         batch = f", batch {self.batch_size}" if self.batch_size else ""
         return (
             f"{self.optimizer.name} ({settings}); lr times {points} of training "
-            f"({self.schedule.interpolation}){clip}. Theirs has {self.epochs} epochs{batch}. "
-            f"Source: {self.source}"
+            f"({self.schedule.interpolation}){clip}. The authors train for {self.epochs} epochs"
+            f"{batch}. Source: {self.source}"
         )

@@ -44,15 +44,15 @@ class Evaluator(Setup):
     ) -> None:
         """Add the missing ``metrics`` of ``model`` to ``directory``, one by one.
 
-        Writes ``evaluation.json`` and ``outcomes.parquet`` after each metric; AutoAttack goes on
-        behind its last finished batch. The first metric with examples (PGD) also leaves a few
-        images to look at, ``gallery.npz``. A metric already there under the same key (settings,
-        weights, function, images) is kept; any other is measured, and the figure whose place it
-        takes goes to ``earlier/``, from where it comes back when it is asked for again. ``model``
-        is left as it was.
+        It writes ``evaluation.json`` and ``outcomes.parquet`` after each metric; AutoAttack resumes
+        after its last finished batch. The first metric with examples (PGD) also writes a few images
+        to look at, ``gallery.npz``. A figure that is recorded under the same key (settings,
+        weights, function, images) is kept. Otherwise the metric is measured, and the figure that it
+        replaces is moved to ``earlier/``, from which it is restored if its key is asked for again.
+        ``model`` stays unchanged.
 
-        With several ranks, all call this with the same arguments; the first alone measures what
-        cannot be shared, and writes.
+        With several ranks, all call this with the same arguments; only the first measures metrics
+        that cannot be shared, and only the first writes.
 
         Raises:
             BenchmarkError: the model's output does not fit the data set or is not finite; a damaged
@@ -71,8 +71,8 @@ class Evaluator(Setup):
             except torch.OutOfMemoryError as error:
                 half = max(1, self.batch_size // 2)
                 raise DeviceMemoryError(
-                    f"the memory of {self.device} does not hold {self.batch_size} images at once; "
-                    f"go on with `evaluate --batch-size {half}` or less: nothing is trained again"
+                    f"the memory of {self.device} is too small for {self.batch_size} images at "
+                    f"once; use `evaluate --batch-size {half}` or less: nothing is trained again"
                 ) from error
 
     def check(self, metrics: Sequence[Metric], directory: Path) -> None:
@@ -95,10 +95,7 @@ class Evaluator(Setup):
             _, config = read_cell_config(place)
             return load_deployed(config, self.data, place, self.device)
         if model is None and place.is_file() and not is_model_file(str(place)):
-            raise ConfigError(
-                f"{place} holds weights, which do not tell their network; add its architecture, "
-                "model: NAME"
-            )
+            raise ConfigError(f"{place} holds weights without an architecture; add model: NAME")
         if model is not None or place.is_file():
             return load_external(
                 model or str(place),
@@ -164,7 +161,7 @@ class Evaluator(Setup):
     def _bring(
         self, model: nn.Module, metric: Metric, figures: Figures, of: Mapping[str, str]
     ) -> None:
-        """Have ``metric`` on record: it is there already, was there earlier, or is measured."""
+        """Make sure that ``metric`` is on record: keep it, restore it, or measure it."""
         directory, settings = figures.directory, metric.settings()
         on = {**of, "data": metric.images_of(self, figures.record["metrics"], of["data"])}
         key = metric_key(settings, on["model"], on["data"], on["function"])
@@ -236,7 +233,7 @@ class Evaluator(Setup):
             gallery.write_gallery(model, self.data, attack, path, fingerprint, self.device)
 
     def _guard_unfinished(self, directory: Path, metric: Metric, of: Mapping[str, str]) -> None:
-        """Unfinished work of another function of the same weights is never gone on with.
+        """Refuse to continue unfinished work that belongs to another function of the weights.
 
         Raises:
             BenchmarkError: there is such work.
@@ -245,8 +242,8 @@ class Evaluator(Setup):
         path = folder / "function.json"
         if path.exists() and read_json(path) != of["function"]:
             raise BenchmarkError(
-                f"{folder} holds an unfinished attack with another weights or code of the network; "
-                "go on with those it was started with, or delete that folder to start over"
+                f"{folder} holds an unfinished attack on a network with other weights or code; "
+                "continue with those it was started with, or delete that folder to start over"
             )
         if self.ranks.first and metric.shared:
             write_json(path, of["function"])

@@ -1,4 +1,4 @@
-"""The figures of one folder: what is read before an evaluation, and written after each metric."""
+"""The figures of one folder: they are read before an evaluation and written after each metric."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Figures:
         return same and np.array_equal(frame["label"], self.outcomes["label"])
 
     def set_aside(self, of: Mapping[str, str]) -> str:
-        """Move what was measured on other images, weights or code out of the record.
+        """Move figures that were measured on other images, weights or code out of the record.
 
         Args:
             of: hashes of the weights ("model") and their function ("function").
@@ -125,7 +125,7 @@ class Figures:
         )
 
     def earlier(self, key: str, *, with_examples: bool) -> earlier.Kept | None:
-        """The figure under ``key`` that another took the place of, if it is of these images.
+        """The replaced figure with ``key``, if it was measured on these images.
 
         Args:
             with_examples: only if its adversarial examples are there too.
@@ -138,7 +138,7 @@ class Figures:
         return kept
 
     def put(self, metric: Metric, measured: Measured, entry: dict[str, Any]) -> list[str]:
-        """The record with ``entry`` for a metric; then its unfinished work can go.
+        """Write the record with ``entry`` for a metric; then its unfinished work can be removed.
 
         Returns:
             Warnings: see ``compare``.
@@ -161,7 +161,7 @@ class Figures:
         return said
 
     def compare(self) -> list[str]:
-        """Renew the findings that come from comparing metrics, each network's with one another.
+        """Update the findings that come from comparing the metrics of one network.
 
         Returns:
             A warning for each new one.

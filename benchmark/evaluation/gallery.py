@@ -1,4 +1,4 @@
-"""A few images, what an attack makes of them and what the model says, for people to look at."""
+"""A few images, their attacked versions and the model's predictions, to look at."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIXELS = 16 * 32 * 32
 def chosen(labels: Tensor, side: int) -> Tensor:
     """The first test image of each class, classes evenly spread where there are too many.
 
-    By label and place alone: no model's outcome has a part in it.
+    The choice depends only on labels and positions, not on any model's outcome.
 
     Args:
         labels: int64 [n] of the test split.
@@ -43,7 +43,7 @@ def is_current(path: Path, fingerprint: Mapping[str, str]) -> bool:
         with np.load(path, allow_pickle=False) as found:
             about = json.loads(str(found["about"]))
             return all(about[key] == value for key, value in fingerprint.items())
-    # numpy and zipfile have errors of their own for every way in which a file can be damaged
+    # numpy and zipfile raise exceptions of several classes for a damaged file
     except Exception:
         return False
 

@@ -1,8 +1,8 @@
-"""What a figure was measured on: the weights, the function that the code makes of them, the images.
+"""What a figure was measured on: the weights, the function that the code computes, and the images.
 
-Weights alone do not say what a network computes: its code may have been corrected since. So a few
-fixed images are sent through it, and what comes out, with its gradient, stands in the record. Two
-machines round differently, which is why such probes are compared with a tolerance, not by a hash.
+Weights alone do not determine what a network computes, since its code may have been corrected. So
+a few fixed images are passed through it, and its output and gradient are recorded. Two machines
+round differently, so these probes are compared with a tolerance and not by a hash.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ Probe = dict[str, Any]
 
 
 def probe(model: nn.Module, image_size: int, device: torch.device, channels: int = 3) -> Probe:
-    """What ``model`` makes of fixed images, and the source of its classes.
+    """The outputs of ``model`` on fixed images, and the source code of its classes.
 
-    The model and the global generators are left as they were.
+    The model and the global generators are unchanged afterwards.
 
     Args:
         model: images [n, c, s, s] in [0, 1] to logits [n, k].
@@ -120,8 +120,8 @@ def _source(model: nn.Module) -> str:
     """A hash over the source of the classes in ``model`` that are neither torch's nor ours, and of
     the code that TorchScript and exported programs bring.
 
-    A probe cannot tell what a network does on other images than its own, such as a branch on the
-    size of the batch.
+    The source is needed because a probe cannot detect a difference that affects only other inputs,
+    such as a branch on the size of the batch.
     """
     texts = set()
     for cls in {type(module) for module in model.modules()}:
@@ -137,7 +137,7 @@ def _source(model: nn.Module) -> str:
 
 
 def same_function(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two probes are of the same weights, source and function, but for rounding."""
+    """Whether two probes have the same weights, source and function, up to rounding."""
     return (
         all(one[key] == other[key] for key in ("weights", "source"))
         and _close(one["logits"], other["logits"], _SAME_LOGITS)

@@ -1,7 +1,7 @@
-"""Checks that an attack on a model can be believed: what is planted, forgotten or broken, by name.
+"""Checks whether attacks on a model can be trusted; each finding has a name.
 
-Robustness that comes from a missing gradient, from noise or from the state of a layer is not
-robustness (Athalye et al., 1802.00420; Carlini et al., 1902.06705; Croce et al., 2010.09670). Each
+Apparent robustness that comes from a missing gradient, from noise or from the state of a layer is
+not real (Athalye et al., 1802.00420; Carlini et al., 1902.06705; Croce et al., 2010.09670). Each
 check costs a few passes over one batch.
 """
 
@@ -28,8 +28,8 @@ from benchmark.core.crafting import crafting
 from benchmark.core.threat import Pixels, ThreatModel
 from benchmark.records.statistics import wilson
 
-# Images looked at, at most, where accuracies are compared; elsewhere a part of them, all of those
-# right when clean, as far as there are any.
+# The most images that are used when accuracies are compared. Other checks use a part of them, only
+# images that are classified correctly when clean if there are enough.
 IMAGES = 256
 _FEW = 64
 # Two passes of a deterministic network agree to rounding, relative to the largest logit; another
@@ -41,18 +41,18 @@ _BLIND = 0.1
 _VANISHING = 1e-30
 # Logits further apart than this saturate the softmax in fp32, and its gradient with it.
 _LARGE_MARGIN = 50.0
-# l_inf radius at which any image can become mid-grey: nothing is left to be robust with.
+# l_inf radius at which any image can be made mid-grey, so that no network can be robust.
 _HUGE = ThreatModel(norm="linf", eps=Pixels("0.5"), step=Pixels("0.05"), steps=20)
-# What images are often turned into outside the model: mean and standard deviation per channel.
+# Normalisations that are often done outside of the model: mean and standard deviation per channel.
 _NORMALISATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "normalised by CIFAR-10's mean": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
     "normalised by ImageNet's mean": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "in [-1, 1]": ((0.5,) * 3, (0.5,) * 3),
     "in [0, 255]": ((0.0,) * 3, (1 / 255,) * 3),
 }
-# By so much must accuracy rise with one of them, and so unlikely must it be that as many images
-# turn right rather than wrong by chance (one-sided sign test). A network with BatchNorm gets a part
-# of its images right in either range, so a large gap cannot be waited for.
+# A finding needs an increase of accuracy by this much with one of them, and this p-value in a
+# one-sided sign test on the images that become right or wrong. A large increase cannot be required,
+# since a network with BatchNorm classifies a part of the images correctly in either range.
 _BETTER, _CHANCE = 0.05, 1e-4
 
 
@@ -64,7 +64,7 @@ _SQUARE_SHARE, _SQUARE_IMAGES = 0.005, 3
 # PGD-20's surplus over AutoAttack that needs explaining; the largest of those runs had 9 points of
 # 200 images, lower bound 6.
 _SURPLUS = 0.1
-# Fewer steps are weak for honest reasons.
+# With fewer steps, PGD is weak even without masked gradients.
 _ENOUGH_STEPS = 20
 
 
@@ -86,9 +86,9 @@ class Finding:
 
 
 def check(model: nn.Module, x: Tensor, y: Tensor) -> list[Finding]:
-    """Everything that is wrong with ``model`` as the target of an attack; nothing for honest ones.
+    """Everything that makes attacks on ``model`` doubtful; empty if there is nothing.
 
-    The model and the global generators are left as they were.
+    The model and the global generators are unchanged afterwards.
 
     Args:
         model: images [n, c, h, w] in [0, 1] to logits [n, k].
@@ -124,7 +124,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor) -> list[Finding]:
 
 
 def _try(look: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
-    """A check that the model makes impossible is a finding, not the end of the evaluation."""
+    """A check that fails with an error becomes a finding and does not end the evaluation."""
     # Foreign forward code may raise any exception.
     try:
         return look(*arguments)
@@ -257,8 +257,8 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> list[Finding]:
 
 
 def _normalisation(model: nn.Module, x: Tensor, y: Tensor, some: Tensor) -> list[Finding]:
-    """A model that does better on images in another range was trained on them. All images are
-    looked at where ``some`` (indices) let one expect it."""
+    """A model that is better on images in another range was trained on such images. All images are
+    used only if the result on ``some`` (indices) suggests this."""
     found: tuple[float, float, str] | None = None
     usual = {len(some): _is_right(model, x[some], y[some])}
     for name, (mean, std) in _ranges(x).items():
@@ -305,7 +305,7 @@ def _ranges(x: Tensor) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
 
 
 def _attacks(model: nn.Module, x: Tensor, y: Tensor, classes: int) -> list[Finding]:
-    """Attacks that must get stronger, and one that must succeed."""
+    """Check that attacks with more steps are stronger, and that one with a huge radius succeeds."""
     findings = []
     x, y = x[: _FEW // 2], y[: _FEW // 2]
     generator = torch.Generator(device=x.device).manual_seed(0)

@@ -1,7 +1,7 @@
-"""What a baseline holds: outcomes per image of several seeds, and a reference network under attack.
+"""The content of a baseline: outcomes per image of several seeds, and of a reference network.
 
-A JSON file, and beside it the weights of the reference network (``NAME.pt``), which the file names
-by their hash.
+It is a JSON file. Next to it are the weights of the reference network (``NAME.pt``), whose hash the
+file contains.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ReferenceNetwork(Config):
         weights: SHA-256 of the state dict's file.
         margins: by metric, for each image the largest wrong logit minus the right one at the last
             iterate of its attack; above 0 where it succeeds.
-        neighbours: the largest change of a logit when the same images stand in other batches.
+        neighbours: the largest change of a logit if the same images are in other batches.
     """
 
     of: str
@@ -143,7 +143,7 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def read_scope(path: Path) -> Scope:
-    """What the baseline in ``path`` runs, though the rest of it be of an older form.
+    """The runs that the baseline in ``path`` makes, even if the rest of it has an older form.
 
     Raises:
         BenchmarkError: damaged.
@@ -161,12 +161,12 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def weights_path(path: Path) -> Path:
-    """Where the reference network's weights lie."""
+    """The file with the reference network's weights."""
     return path.with_suffix(".pt")
 
 
 def run_of(cell: CellRecord, metrics: tuple[str, ...]) -> GateRun:
-    """What a baseline keeps of a run.
+    """The part of a run that a baseline keeps.
 
     Raises:
         BenchmarkError: the run is not evaluated by one of ``metrics``.

@@ -1,4 +1,4 @@
-"""The reference network under attack: same weights, same images, so that only code can differ."""
+"""Attacks the reference network: weights and images are the same, so only code can differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmark.records.files import RunFiles
 from benchmark.records.outcomes import read_outcomes
 from benchmark.records.schema import read_evaluation
 
-# Images whose logits are looked at in two compositions of batches.
+# Number of images whose logits are compared in two compositions of batches.
 _FEW = 64
 
 
@@ -37,12 +37,12 @@ def probe(
 ) -> ReferenceNetwork:
     """Outcomes of ``metrics`` on the test split, and margins under its PGD attacks.
 
-    A robust accuracy moves only where an image falls or stands; margins show an attack that got
-    weaker on every image.
+    Robust accuracy changes only if the outcome for an image changes; margins also show an attack
+    that has become slightly weaker on every image.
 
     Args:
         of, weights: see ``ReferenceNetwork``.
-        seed: added to the attacks' own.
+        seed: added to the seeds of the attacks.
     """
     names = tuple(metric.name for metric in metrics)
     with tempfile.TemporaryDirectory() as folder:

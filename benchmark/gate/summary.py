@@ -10,7 +10,7 @@ from benchmark.report.markdown import markdown_table
 
 
 def markdown(verdict: Verdict, baseline: Baseline) -> str:
-    """What moved first, then every comparison."""
+    """First the figures that changed, then all comparisons."""
     moved = verdict.moved
     lines = [f"# Check of {baseline.scope.suite}: {headline(moved)}", ""]
     if verdict.other_settings:

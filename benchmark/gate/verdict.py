@@ -1,4 +1,4 @@
-"""What moved between a baseline and now, by how much, how sure, and what the likely cause is."""
+"""What has changed since a baseline, by how much, how certain that is, and the likely cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.core.errors import BenchmarkError
 from benchmark.gate.baseline import Baseline, GateRun, ReferenceNetwork
 from benchmark.records.statistics import holm, mcnemar_exact
 
-# The chance of an alarm, over all comparisons of a check, where nothing changed.
+# The probability of an alarm, over all comparisons of a check, if nothing has changed.
 ALPHA = 0.001
 # Margins that differ by less than this differ by rounding.
 _ROUNDING = 1e-4
@@ -32,8 +32,8 @@ class Comparison:
     Attributes:
         subject: a method's label, or the reference network.
         before, now: accuracies in per cent, mean margins in logits, ratios, or passes.
-        p: Holm-adjusted; 0 for what is no matter of chance and differs.
-        identical: nothing differs, on any image.
+        p: adjusted p-value (Holm); 0 for a difference that cannot be due to chance.
+        identical: whether the outcomes for all images are equal.
     """
 
     kind: ComparisonKind
@@ -59,7 +59,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All comparisons of a check, and the likely causes of those that moved.
+    """All comparisons of a check, and the likely causes of changes.
 
     Attributes:
         other_settings: in words, where the runs have other settings than the baseline's.
@@ -176,10 +176,11 @@ def _neighbours(before: ReferenceNetwork, now: ReferenceNetwork) -> Comparison:
 
 
 def _trained(baseline: Baseline, runs: Sequence[GateRun]) -> list[Comparison]:
-    """Accuracies on the same images, and training losses: seeds are what varies.
+    """Accuracies on the same images, and training losses, compared over seeds.
 
-    A two-sample t test of the seeds' figures with the spread pooled over methods (a method's own
-    where it is larger): few seeds of one method say little of its spread.
+    The test is a two-sample t test of the seeds' figures. Its standard deviation is pooled over
+    methods (a method's own is used if it is larger), since a few seeds of one method say little
+    about its spread.
     """
     if not runs:
         return []
@@ -220,8 +221,8 @@ def _pooled(groups: Sequence[Sequence[float]]) -> float:
     freedom = sum(len(values) - 1 for values in groups)
     if freedom < 1:
         raise BenchmarkError(
-            "the baseline has one seed per method, so that it knows no spread; record it anew "
-            "(see record-baseline) with several seeds"
+            "the baseline has one seed per method, so the spread over seeds is unknown; record it "
+            "anew (see record-baseline) with several seeds"
         )
     squares = sum(float(np.var(values)) * len(values) for values in groups)
     return math.sqrt(squares / freedom)
@@ -285,13 +286,13 @@ def _check_same(old: GateRun, new: GateRun) -> None:
 
 def _changed(what: str) -> BenchmarkError:
     return BenchmarkError(
-        f"{what} changed since the baseline was recorded, so there is nothing to compare; if that "
-        "is meant, record it anew: generalist-bench record-baseline FILE --reason WHY"
+        f"{what} changed since the baseline was recorded, so a comparison is not possible; if this "
+        "is intended, record it anew: generalist-bench record-baseline FILE --reason WHY"
     )
 
 
 def _exact(baseline: Baseline, runs: Sequence[GateRun]) -> list[Comparison]:
-    """What is the same for every seed: mixing ratios, cost, and the configuration itself."""
+    """Comparisons of what does not depend on the seed: mixing ratios and cost."""
     found = []
     first = {run.label: run for run in reversed(baseline.runs)}
     for run in {run.label: run for run in runs}.values():
@@ -330,7 +331,7 @@ def _exact(baseline: Baseline, runs: Sequence[GateRun]) -> list[Comparison]:
 
 
 def _causes(moved: Sequence[Comparison]) -> Iterable[str]:
-    """Likely causes, from the pattern of what moved; hints, not findings."""
+    """Likely causes, from the pattern of changes; these are hints, not findings."""
     weaker = [m for m in moved if m.kind == "probe-margins" and m.now < m.before]
     stronger = [m for m in moved if m.kind == "probe-margins" and m.now > m.before]
     clean = [m for m in moved if m.kind == "probe-outcomes" and m.metric == "clean"]

@@ -26,13 +26,14 @@ class AutoAttack(InBall):
     """Standard AutoAttack (Croce & Hein, 2003.01690) through pyautoattack.
 
     Attributes:
-        precision: bf16 crafts in reduced precision, and the fp32 model judges every success twice.
-            Faster where the processor has bf16 units, but no verdict of AutoAttack's, so the name
-            ends in ``_screening``.
-        budget: attack so many survivors of cheap attacks, the thinnest and a random sample of the
-            others, and estimate the accuracy from them (see ``benchmark.metrics.budget``); the name
-            ends in ``_estimate``.
-        halfwidth: the same, until the 95 % interval is this narrow, in percentage points.
+        precision: bf16 crafts in reduced precision, and every success is verified twice with the
+            fp32 model. This is faster on processors with bf16 units, but it is not the outcome of
+            AutoAttack, so the name ends in ``_screening``.
+        budget: number of images to attack among the survivors of cheap attacks: those with the
+            smallest margins, and a random sample of the others, from which the accuracy is
+            estimated (see ``benchmark.metrics.budget``); the name ends in ``_estimate``.
+        halfwidth: as ``budget``, but attack until the half-width of the 95 % interval is at most
+            this, in percentage points.
 
     Raises:
         ValueError: both a budget and a half-width, or an estimate of a screening or of a sample.

@@ -1,30 +1,34 @@
-"""AutoAttack on a budget: cheap attacks on all images, the real one where it can still matter.
+"""AutoAttack on a budget: cheap attacks on all images, AutoAttack on a part of those that survive.
 
-**Cheap attacks.** Every image meets PGD on the margin, and where the label's lead over the next
-class shrank enough to be worth it, a few steps of APGD towards each of the nearest classes: PGD has
-mostly stuck at the nearest one, and the second or third gives way. An image that is wrong when
-clean, or that either attack fools, is not robust: that is final.
+The *lead* of an image is its margin: the logit of the label minus the largest other logit. A
+*break* is an image that survives the cheap attacks but not AutoAttack.
 
-**Strata.** The S survivors are ordered by the lead that is left in logits. The T thinnest form one
-stratum, which AutoAttack meets whole, so nothing about it is left to chance. Of the other S - T it
-meets a simple random sample. T is settled from the cheap attacks and the first budget, before
-AutoAttack has met any image (``thin_stratum``).
+**Cheap attacks.** Every image is attacked by PGD on the margin. If PGD has reduced the lead enough,
+a few steps of APGD towards each of the nearest classes follow, since PGD mostly tries the nearest
+class only, and the second or third may succeed. An image that is misclassified when clean, or
+fooled by either attack, counts as not robust.
+
+**Strata.** The S survivors are ordered by their remaining lead. The T images with the smallest
+leads form the thin stratum, of which AutoAttack attacks all images, so its result is exact. Of the
+other S - T images, AutoAttack attacks a simple random sample. T is chosen from the results of the
+cheap attacks and the first budget, before AutoAttack has attacked any image (``thin_stratum``).
 
 **Interval for these images.** Given the cheap attacks, each survivor either withstands AutoAttack
-or does not; the only randomness is the sample. The robust images of the thin stratum are counted.
-The number of robust ones among the other S - T is estimated from the sample, without replacement,
-by ``statistics.looks_interval``: exact hypergeometric limits at the first look, whose size was set
-in advance, with four fifths of alpha; at all later looks, whose sizes may follow what was seen, a
-confidence sequence with the last fifth. Proof of coverage: each of the two holds for *every* number
-of robust images with at least its share of 1 - alpha; by the union bound they hold together with
-95 % or more; and adding a known count moves both ends and the truth alike. Where the breaks lie
-among the S - T does not matter, since a simple random sample has the same distribution wherever
-they lie, and nothing about the margins enters. A wrong guess in ``thin_stratum`` costs width and
-never coverage.
+or does not; only the sample is random. The robust images of the thin stratum are counted. The
+number of robust images among the other S - T is estimated from the sample, which is drawn without
+replacement, by ``statistics.looks_interval``. A look is the computation of an interval. The first
+look has a sample size that is set in advance; it uses exact hypergeometric limits with four fifths
+of alpha. All later looks, whose sample sizes may depend on earlier results, use a confidence
+sequence with the last fifth. Proof of coverage: each of the two fails with at most its share of
+alpha, for *every* number of robust images; by the union bound, both hold together with 95 % or
+more; and adding a known count shifts both ends and the true value equally. The result does not
+depend on which of the S - T images are breaks, since the distribution of a simple random sample
+does not, and margins are not used. A bad choice in ``thin_stratum`` makes the interval wider but
+does not reduce its coverage.
 
-Two strata are enough: once few breaks are left, the upper limit on the unseen ones is set by the
-smallest sampling rate of any stratum, so sampling some thick images at a lower rate than others
-widens the interval.
+Two strata are enough: if few breaks are left, the upper limit for the number of unseen ones depends
+on the smallest sampling rate of any stratum, so different sampling rates for the other images would
+make the interval wider.
 """
 
 from __future__ import annotations
@@ -53,14 +57,14 @@ from benchmark.records.statistics import (
     looks_interval,
 )
 
-# Survivors attacked between two looks at the interval, when a half-width is asked for.
+# Number of survivors attacked between two looks at the interval, if a half-width is asked for.
 LOOK = 32
 # Steps of PGD, each eps / 4 long: what PGD-20 costs, on the margin, at any iterate.
 PGD_STEPS = 20
 # APGD: steps towards each class, and how many of the nearest classes. Networks attacked in full
 # show that one class is not enough and that more steps find nothing more (docs/evaluation.md).
 APGD_STEPS, APGD_CLASSES = 10, 3
-# APGD is spared where the lead that is left exceeds this many times what PGD took off it.
+# APGD is skipped if the remaining lead is more than this many times the reduction by PGD.
 HOPELESS = 2.0
 CHEAP = (
     f"PGD-{PGD_STEPS} on the margin, step eps/4, then APGD-{APGD_STEPS} towards the "
@@ -78,13 +82,13 @@ Judge = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Cheap:
-    """What the cheap attacks left of n images.
+    """The result of the cheap attacks on n images.
 
     Attributes:
         survived: not fooled, and right when clean; bool [n].
-        lead: the smallest lead of the label over the next class that was seen, in logits; float
-            [n]. Of survivors alone it has a meaning.
-        after_pgd: the smallest lead that PGD saw; float [n].
+        lead: the smallest lead that any iterate had, float [n]. It is meaningful only for
+            survivors.
+        after_pgd: the smallest lead that an iterate of PGD had, float [n].
         late: fooled by APGD after PGD had failed; bool [n].
     """
 
@@ -175,11 +179,12 @@ def cheap_attacks(
 
 
 def thin_stratum(cheap: Cheap, budget: int) -> int:
-    """How many of the thinnest survivors AutoAttack should meet whole.
+    """The size of the thin stratum, of which AutoAttack attacks all images.
 
-    Of none, an eighth, a quarter and half of the budget, the size that should give the narrowest
-    interval if the breaks to come are a ``STILL_TO_COME`` share of those that APGD found beyond
-    PGD, and lie where those lay. A guess for the allocation alone: no interval rests on it.
+    Among none, an eighth, a quarter and half of the budget, it is the size that should give the
+    narrowest interval if there are ``STILL_TO_COME`` times as many breaks as APGD found beyond PGD,
+    with the same distribution over leads. This assumption affects only the allocation of the
+    budget; intervals do not depend on it.
     """
     survivors = int(cheap.survived.sum())
     budget = min(budget, survivors)
@@ -222,7 +227,7 @@ def _smallest_sample(images: float, total: int) -> int:
 
 @dataclass(frozen=True)
 class Draw:
-    """The survivors in the order in which AutoAttack meets them, and its verdicts so far.
+    """The survivors in the order in which AutoAttack attacks them, and its results so far.
 
     Attributes:
         order: indices of all survivors: the thin stratum, then the others at random. A longer
@@ -282,8 +287,8 @@ class Draw:
     def interval(self, images: int) -> Interval:
         """Of the robust accuracy over these ``images``, in [0, 1].
 
-        It holds the choice of the sample alone; ``statistics.population_interval`` makes of it the
-        interval for new images, which is the one to compare and to rank by.
+        It covers only the choice of the sample. ``statistics.population_interval`` turns it into
+        the interval for new images, by which networks are compared and ranked.
         """
         sure = int(self.verdicts[: self.thin].sum())
         sampled, others = self.verdicts[self.thin :], len(self.order) - self.thin
@@ -299,7 +304,7 @@ class Draw:
 def begin(
     cheap: Cheap, seed: int, *, budget: int | None = None, halfwidth: float | None = None
 ) -> Draw:
-    """Settle strata and order; AutoAttack has met nothing yet.
+    """Choose strata and order, before AutoAttack has attacked any image.
 
     Args:
         seed: of the order in which the images outside the thin stratum are drawn.

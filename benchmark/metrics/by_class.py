@@ -30,8 +30,8 @@ class ByClass(Derived):
     lower than the accuracy of that class on new images, the more so the fewer images a class has.
 
     Attributes:
-        of: any accuracy, measured before this one; no estimate, of which most images have no
-            outcome.
+        of: any accuracy that is measured before this one; not an estimate, where most images have
+            no outcome.
         reduce: worst or balanced.
     """
 

@@ -28,15 +28,15 @@ _KEPT_BYTES = 1 << 30
 class Corruptions(Metric):
     """Mean accuracy over 15 common corruptions x severities (Hendrycks, Dietterich, 1903.12261).
 
-    The user's published CIFAR-10-C or CIFAR-100-C files are used where they lie below the data
-    root; otherwise the corruptions are generated.
+    If the published CIFAR-10-C or CIFAR-100-C files are below the data root, they are used;
+    otherwise the corruptions are generated.
 
-    With a threat model every corrupted image is attacked by PGD, as OODRobustBench does
-    (2310.12793): right is an image that is right when corrupted and at the last iterate.
+    With a threat model, every corrupted image is attacked by PGD, as in OODRobustBench
+    (2310.12793): an image counts as right if it is right when corrupted and at the last iterate.
 
     Attributes:
         severities: 1 (weak) to 5.
-        threat: of the attack; None for corrupted images as they are.
+        threat: threat model of the attack; None for corrupted images without attack.
     """
 
     kind: Literal["corruptions"] = "corruptions"

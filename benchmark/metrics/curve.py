@@ -25,15 +25,15 @@ _WORDS = {
 class Curve(Metric):
     """Accuracy under PGD at several radii, and the area below that curve.
 
-    The smallest radius that fools an image is found by bisection: every image that is right when
-    clean meets PGD at the middle radius, then at a smaller one if it was fooled and at a larger one
-    if not, and so on, 3 attacks for 7 radii. An image counts as fooled at every radius from the
-    smallest one that fooled it, because an adversarial example of a small ball lies in every larger
-    one. So the curve cannot rise, and at the middle radius it is the figure of the metric ``pgd``
-    with the same threat and seed, image by image.
+    For each image, the smallest radius at which PGD fools the network is found by bisection: an
+    image that is right when clean is attacked at the middle radius, then at a smaller one if the
+    attack succeeded and at a larger one if not, and so on: 3 attacks for 7 radii. From this
+    smallest radius on, the image counts as fooled, because an adversarial example of a small ball
+    is in every larger ball. So the curve cannot rise, and at the middle radius it equals the figure
+    of the metric ``pgd`` with the same threat and seed, image by image.
 
-    Departure from an attack at every radius: an image that resists at one radius is taken to resist
-    at all smaller ones.
+    Departure from an attack at every radius: an image that resists at one radius is assumed to
+    resist at all smaller ones.
 
     The figure is the area below the curve from eps 0 (clean accuracy) to the largest radius, by
     trapezoids, divided by that radius: the mean accuracy over all radii up to it.

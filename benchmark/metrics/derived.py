@@ -15,7 +15,7 @@ class Derived(Metric):
     """Computed from its ``parts``, which are measured before it."""
 
     n: None = None
-    # Nothing is drawn here: the parts have seeds.
+    # A derived metric draws no random numbers; its parts have seeds.
     seed: Literal[0] = 0
 
     per_image = False

@@ -1,8 +1,8 @@
-"""The contract of a metric, and how one is found by its kind.
+"""The contract of a metric, and how a metric is found by its kind.
 
-A metric is one class in one file: its settings, what it is called, how it is measured, what it
-costs and how a table's footnote describes it. The entry-point group ``generalist_bench.metrics``
-lists the kinds, so that an installed package adds one without a change here.
+A metric is one class in one file: its settings, its name, how it is measured, what it costs and how
+a table's footnote describes it. The entry-point group ``generalist_bench.metrics`` lists the kinds,
+so that an installed package can add one without a change here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ METRICS: Registry[type[Metric]] = Registry("metric kind", "generalist_bench.metr
 
 @dataclass
 class Measured:
-    """What one measurement found.
+    """The result of one measurement.
 
     Attributes:
         indices: of the test images it was made on, int64 [m].
@@ -51,8 +51,8 @@ class Measured:
         outcomes: right (True) or wrong for each of ``indices``, by column name; a column may also
             be a pandas array over all test images, null where an image was not tried. Empty for a
             metric that does not judge images one by one.
-        detail: the settings and side results that belong into the record, as JSON values.
-        correct: how many of ``indices`` are right; None where ``value`` is no such share.
+        detail: the settings and side results for the record, as JSON values.
+        correct: how many of ``indices`` are right; None if ``value`` is not the share of these.
         frame: instead of ``outcomes``, the table of outcomes on images other than the test split's.
     """
 
@@ -73,17 +73,17 @@ class Measured:
 
 @dataclass
 class Setup:
-    """What all measurements of one evaluation share.
+    """What the measurements of one evaluation have in common.
 
     Attributes:
         batch_size: images per forward pass.
         data_root: folder with the user's published CIFAR-10-C files and shifted test sets, if any.
-        limit: the cap under which the data was loaded.
-        ranks: processes that share a metric's work where the metric can (``Metric.shared``).
+        limit: the limit on the number of images with which the data were loaded.
+        ranks: processes that share a metric's work if the metric allows it (``Metric.shared``).
         keep_adversarial: write the adversarial examples of AutoAttack too.
-        cache: what one model's measurement can leave for the next one's, by key.
-        runs: of the study around the record, those with the same seed, by label; set by the
-            evaluator for each record.
+        cache: values that the measurement of one model can keep for that of the next, by key.
+        runs: runs of the same study with the same seed, by label; set by the evaluator for each
+            record.
     """
 
     data: Dataset
@@ -166,14 +166,14 @@ class Numbers:
 class Metric(Config, ABC):
     """A column of the tables, by its settings.
 
-    A subclass states ``kind`` as a field with a single value, the name of its entry point, and adds
-    its settings. Its name follows from the settings, so that no table can call one attack by the
-    name of another.
+    A subclass has ``kind`` as a field with a single value, the name of its entry point, and adds
+    its settings. Its name follows from the settings, so that an attack cannot have the name of
+    another in a table.
 
     Attributes:
-        tag: tells apart two metrics that would have the same name; ``name@tag`` in tables.
-        n: how many test images, a sample drawn by ``seed``; None for all.
-        seed: of the sample and of everything random in the measurement.
+        tag: distinguishes two metrics that would have the same name; ``name@tag`` in tables.
+        n: number of test images, a sample drawn by ``seed``; None for all.
+        seed: seed of the sample and of all random numbers in the measurement.
     """
 
     kind: str
@@ -287,7 +287,8 @@ class Metric(Config, ABC):
         return True
 
     def images_of(self, setup: Setup, record: Mapping[str, Any], images: str) -> str:
-        """A hash of what is measured on: a figure of other images is never taken for this one.
+        """A hash of the images that are measured, so that figures on other images are not mixed up
+        with this one.
 
         Args:
             record: the entries of the metrics on record, by name.
@@ -325,7 +326,8 @@ class Metric(Config, ABC):
         """
 
     def about(self, detail: Mapping[str, Any]) -> dict[str, Any]:
-        """What a record says of the metric, so that its readers need no metric; JSON values."""
+        """What the record says about the metric, so that readers of the record do not need its
+        class; JSON values."""
         return {
             "kind": self.kind,
             "settings": self.settings(),
@@ -382,7 +384,7 @@ FORWARD = 0.45
 
 
 def norm_in_title(norm: NormName) -> str:
-    """A norm as headings say it, after a space; l_inf goes without saying."""
+    """The norm for a heading, after a space; nothing for l_inf, which is the default."""
     return "" if norm == "linf" else f" {norm}"
 
 

@@ -22,8 +22,8 @@ Advance = Callable[[int], None]
 def sample(total: int, n: int | None, seed: int) -> Tensor:
     """Sorted indices of a seeded random sample of ``n`` of ``total`` images; all for None.
 
-    Samples of one seed are nested: a larger one contains a smaller one. Folders are ordered by
-    class, so the first n images would not do.
+    Samples with the same seed are nested: a larger one contains a smaller one. The first n images
+    would be no good sample, since images in folders are ordered by class.
     """
     if n is None or n >= total:
         return torch.arange(total)

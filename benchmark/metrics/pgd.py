@@ -34,17 +34,18 @@ _WORDS = {
 class PGD(Metric):
     """PGD (1706.06083), judged at the last iterate.
 
-    Robust is an image that is right when clean and at the last iterate of every restart. With
-    momentum it is called MIM (1710.06081), with the margin loss CW (1608.04644's loss under
-    PGD, as papers on adversarial training use it).
+    An image is robust if it is right when clean and at the last iterate of every restart. With
+    momentum, the attack is called MIM (1710.06081); with the margin loss, CW (the loss of
+    1608.04644 under PGD, as in papers on adversarial training).
 
     Attributes:
         threat: norm, radius, step size and steps; pixels in [0, 1].
         loss: cross-entropy, or the margin between the best wrong class and the true one (cw).
         momentum: of the gradient, 1 for MIM; 0 is plain PGD.
         restarts: random starts, all of which an image must survive.
-        precision: bf16 crafts in reduced precision and judges in fp32. Faster where the processor
-            has bf16 units, but its steps are not those of fp32, so the name ends in ``_screening``.
+        precision: bf16 crafts in reduced precision and verifies in fp32. This is faster on
+            processors with bf16 units, but its steps are not those of fp32, so the name ends in
+            ``_screening``.
     """
 
     kind: Literal["pgd"] = "pgd"

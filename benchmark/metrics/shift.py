@@ -1,4 +1,4 @@
-"""Accuracy on a test set of the same classes from elsewhere."""
+"""Accuracy on a test set with the same classes from another source."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from benchmark.metrics.outcomes import sample
 
 
 class Shift(Metric):
-    """Accuracy on a test set of the same classes from elsewhere, read from the user's files.
+    """Accuracy on a test set with the same classes from another source, read from the user's files.
 
-    With a threat model its images are attacked by PGD, as OODRobustBench does (2310.12793): right
-    is an image that is right as it is and at the last iterate.
+    With a threat model, its images are attacked by PGD, as in OODRobustBench (2310.12793): an image
+    counts as right if it is right without attack and at the last iterate.
 
     Attributes:
         test_set: its name, see ``benchmark.data.shifted``.
-        threat: of the attack; None for the images as they are.
+        threat: threat model of the attack; None for images without attack.
     """
 
     kind: Literal["shift"] = "shift"
@@ -127,7 +127,7 @@ class Shift(Metric):
 
 
 class _Restricted(nn.Module):
-    """A model whose logits outside ``kept`` do not count."""
+    """A model whose logits outside of ``kept`` are ignored."""
 
     def __init__(self, model: nn.Module, kept: Tensor) -> None:
         super().__init__()

@@ -28,10 +28,9 @@ class TransferSource(Config):
     """The network that images are crafted on: a path, or ``{method: LABEL}``.
 
     Attributes:
-        path: folder of a trained run, whose deployed network is meant; a network as a file, or its
-            weights; relative to the working directory.
-        method: in place of ``path``: the row of the same study that is called so, with the same
-            seed.
+        path: folder of a trained run, whose deployed network is used; or a file with a network or
+            its weights; relative to the working directory.
+        method: instead of ``path``: the name of a row of the same study, with the same seed.
         model: architecture of weights in a file, as ``evaluate-model`` takes it.
     """
 
@@ -64,12 +63,12 @@ class TransferSource(Config):
 class Transfer(Metric):
     """Accuracy on images crafted on another network, the source, by PGD (1605.07277, 1706.06083).
 
-    Right is an image that is right as it is and with the perturbation of the last iterate. Every
-    image is attacked, from a start that the seed alone decides, so that all networks are measured
-    on the same crafted images. The source is attacked in eval mode.
+    An image counts as right if it is right without attack and with the perturbation of the last
+    iterate. Every image is attacked, from a start that depends only on the seed, so that all
+    networks are measured on the same crafted images. The source is attacked in eval mode.
 
-    A network whose own PGD fools it less often than images of another source do has gradients that
-    mislead attacks.
+    If images crafted on another network fool a network more often than PGD on the network itself,
+    its gradients mislead attacks.
 
     Attributes:
         source: the network that the images are crafted on.

@@ -18,7 +18,8 @@ class Union(Derived):
     """Robust under every one of several metrics, image by image; nothing is attacked again.
 
     Attributes:
-        of: names of metrics of the same panel; images that one of them left out are left out.
+        of: names of metrics of the same panel; only images that all of them were measured on are
+            used.
     """
 
     kind: Literal["union"] = "union"

@@ -1,8 +1,8 @@
-"""Figures that others took the place of: measured with other settings, weights, code or images.
+"""Figures that were replaced by others, measured with other settings, weights, code or images.
 
-Nothing that was measured is deleted. ``earlier/KEY.json`` and ``KEY.parquet`` in a run's folder
-hold a figure with what it was measured on, and its outcome on every image; asked for again under
-the same key, it is taken from there.
+No measured figure is deleted. ``earlier/KEY.json`` and ``KEY.parquet`` in a run's folder hold a
+figure, what it was measured on, and the outcome for every image. If a figure with the same key is
+asked for again, it is taken from there.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Kept:
 
     Attributes:
         name: of the metric.
-        entry: as it stood in ``evaluation.json``.
-        dataset: the record's, of the images that it was measured on.
+        entry: its entry in ``evaluation.json``.
+        dataset: the record's description of the images on which it was measured.
         functions: the probe that ``entry`` refers to, by its name.
         frame: ``index``, ``label`` and the metric's columns.
     """
@@ -73,8 +73,8 @@ def find(directory: Path, key: str) -> Kept | None:
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:
-    """What the store of ``directory`` holds, without outcomes, in order of metric; damaged files
-    are left out."""
+    """The figures in the store of ``directory``, without outcomes, in order of metric. It ignores
+    damaged files."""
     found = []
     for path in sorted(RunFiles(directory).earlier.glob("*.json")):
         try:

@@ -50,7 +50,8 @@ class RunFiles:
 
     @property
     def model(self) -> Path:
-        """What an evaluation outside a suite says of its network, in place of a configuration."""
+        """The description of the network in an evaluation outside of a suite, which has no
+        configuration."""
         return self.directory / "model.json"
 
     @property
@@ -84,7 +85,8 @@ class RunFiles:
 
     @property
     def training(self) -> Path:
-        """What the training cost and chose; written last: where it is, the training is over."""
+        """Cost of the training and the chosen checkpoint. It is written at the end: its existence
+        means that training is over."""
         return self.directory / "training.json"
 
     @property
@@ -134,7 +136,7 @@ class RunFiles:
 
     @property
     def earlier(self) -> Path:
-        """The folder of figures that others took the place of."""
+        """The folder of figures that were replaced by others."""
         return self.directory / "earlier"
 
     @property
@@ -144,7 +146,7 @@ class RunFiles:
 
     @property
     def path(self) -> Path:
-        """Between which runs an interpolation's path leads."""
+        """The runs at both ends of an interpolation's path."""
         return self.directory / "path.json"
 
     def elsewhere(self, images: str) -> Path:

@@ -15,24 +15,25 @@ def metric_key(metric: Mapping[str, Any], model: str, data: str, function: str |
         metric: the metric's configuration as JSON values.
         model: hash of the weights.
         data: hash of the images.
-        function: hash of what the code makes of the weights; None where that was not recorded.
+        function: hash of the function that the code computes with the weights; None if it was not
+            recorded.
     """
     settings = config_hash(dict(metric))
     return config_hash({"settings": settings, "model": model, "function": function, "data": data})
 
 
 def is_current(entry: Mapping[str, Any], metric: Mapping[str, Any]) -> bool:
-    """Whether ``entry`` of a record was measured under the settings ``metric``."""
+    """Whether ``entry`` of a record was measured with the settings ``metric``."""
     key = metric_key(metric, entry["model"], entry["data"], entry["function"])
     return bool(entry["key"] == key)
 
 
 def weights(evaluation: Mapping[str, Any]) -> list[str]:
-    """The hashes of the weights that the record ``evaluation`` has figures of; [] of none."""
+    """The hashes of the weights for which the record ``evaluation`` has figures; [] if none."""
     entries = evaluation.get("metrics", {}).values()
     return list(dict.fromkeys(str(entry["model"]) for entry in entries))
 
 
 def images_of(evaluation: Mapping[str, Any]) -> str:
-    """What identifies the test images of the record ``evaluation``; "" of a run without one."""
+    """A hash of the test images of the record ``evaluation``; "" if a run has no record."""
     return str(evaluation["dataset"]["images_hash"]) if evaluation else ""

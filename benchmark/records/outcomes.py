@@ -35,7 +35,7 @@ def read_outcomes(path: Path, metrics: Mapping[str, Any]) -> pd.DataFrame:
             if entry["outcomes"] == "test" and not columns_of(outcomes, name):
                 reason = f"no column {name!r}"
         reason = reason or _contradiction(metrics, outcomes)
-    # pyarrow has errors of its own for every way in which a file can be damaged
+    # pyarrow raises exceptions of several classes for a damaged file
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     if reason:
@@ -44,9 +44,10 @@ def read_outcomes(path: Path, metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _contradiction(metrics: Mapping[str, Any], outcomes: pd.DataFrame) -> str:
-    """Which figure of ``metrics`` is not that of its column of ``outcomes``; "" if none.
+    """A message on the first figure of ``metrics`` that differs from its column of ``outcomes``; ""
+    if there is none.
 
-    Means over several outcomes per image and estimates state no count, and are not checked.
+    Means over several outcomes per image, and estimates, have no count and are not checked.
     """
     for name, entry in metrics.items():
         if entry["correct"] is None or name not in outcomes:

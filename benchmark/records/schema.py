@@ -1,8 +1,9 @@
 """The form of every JSON file of a study; its writers and its readers go through this module.
 
-An unknown, missing or wrongly typed key is damage. Free are only the settings and side results of
-a metric and the parts of a configuration, which their own classes check; of those, what reports
-compute with is stated here. Files hold a ``schema_version`` beside what the models state.
+A file with an unknown, missing or wrongly typed key counts as damaged. Only the settings and side
+results of a metric, and the parts of a configuration, can have any keys, since their own classes
+check them; of those, the keys that reports use are listed here. In addition to the fields of the
+models, files have a ``schema_version``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class _Strict(BaseModel):
 
 
 class _Free(BaseModel):
-    """Somebody else's mapping, of which only a part is stated here."""
+    """A mapping that another class defines; only a part of its keys is listed here."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
@@ -103,7 +104,7 @@ class Entry(_Strict):
 
 
 class Probe(_Strict):
-    """What a network makes of fixed images, see ``evaluation.identity``."""
+    """The outputs of a network on fixed images, see ``evaluation.identity``."""
 
     weights: str
     source: str

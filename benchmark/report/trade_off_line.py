@@ -163,6 +163,6 @@ def _line_sentence(suite: SuiteRecord, test: LineTest, p: float) -> str:
         away = f"{points(abs(d.value))} points {side} {_line(test)}"
         return f"{plane}: {away} (perpendicular distance {figures}; {test.where})."
     return (
-        f"{plane}: no difference from {_line(test)} detected (perpendicular distance {figures}; "
+        f"{plane}: no difference detected from {_line(test)} (perpendicular distance {figures}; "
         f"{test.where})."
     )

@@ -14,8 +14,8 @@ Work = Callable[[], object]
 class Clock:
     """Seconds, as a call.
 
-    On a CPU process CPU time, of which other processes take nothing; measure with one thread. On
-    an accelerator wall-clock time, once the device has finished what it was given.
+    On a CPU, it is the process's CPU time, which other processes do not affect; measure with one
+    thread. On an accelerator, it is wall-clock time after the device has finished its work.
 
     Args:
         wall: wall-clock time on a CPU too.
@@ -54,7 +54,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """The time inside the block belongs to ``name``."""
+        """Add the time inside the block to ``name``."""
         started = self._clock()
         try:
             yield
@@ -62,7 +62,7 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - started
 
     def watch(self, owner: object, method: str, name: str) -> None:
-        """Calls of ``owner.method`` belong to ``name`` from now on."""
+        """From now on, add the time of calls of ``owner.method`` to ``name``."""
         call = getattr(owner, method)
 
         def watched(*arguments: object, **options: object) -> object:
@@ -78,8 +78,8 @@ def interleaved(
     clock: Clock,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each of the ``ways`` in each repeat, one way after the other and then again, so
-    that a machine that grows slower or faster does so for all of them."""
+    """Seconds of each of the ``ways`` in each repeat. The ways take turns, so that a change of the
+    machine's speed affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats):
         for name, work in ways.items():

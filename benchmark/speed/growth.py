@@ -71,7 +71,7 @@ def _step(bench: Bench, recipe: Any, size: int | None = None) -> Work:
 
 
 def _evaluation(bench: Bench, n: int) -> Work:
-    """PGD-20 at a radius at which nothing falls."""
+    """PGD-20 at a radius at which it breaks no image."""
     model = bench.method("natural").deployed().eval()
     split, _, _ = bench.predicted(model)
     settings = {"norm": "linf", "eps": "0.001/255", "step": "0.0001/255", "steps": 20}

@@ -1,4 +1,4 @@
-"""What training spends beside its passes, each part timed where it happens."""
+"""The time of training that is not spent on passes, measured part by part."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class Overhead:
 
 
 def in_steps(bench: Bench, method: str, own: str, steps: int, clock: Clock) -> list[Overhead]:
-    """Of bare updates: renewing the crafting views, the optimisers, and what the method does
-    beside its learners' steps, called ``own`` ("mixing").
+    """Overheads in updates: updating the crafting views, the optimisers, and what the method does
+    in addition to its learners' steps, called ``own`` ("mixing").
 
-    Each part is timed in a run of its own: on an accelerator every reading waits for the device.
+    Each part is timed in a separate run, because on an accelerator every reading of the clock waits
+    for the device.
     """
     found = []
     for part in ("refresh", "optimizer", own):
@@ -77,10 +78,10 @@ class _Entered:
 
 
 def in_training(bench: Bench, method: str, steps: int, clock: Clock) -> list[Overhead]:
-    """Of a training as a user runs it: loading and augmenting, and all the rest of the loop but
-    updates, validation and checkpoints: losses, lines of the log, progress.
+    """Overheads in a complete training: loading and augmenting; and the rest of the loop (losses,
+    lines of the log, progress) without updates, validation and checkpoints.
 
-    The images are repeated to an epoch of ``steps`` batches: the digits' own would end after a few.
+    The images are repeated to make an epoch of ``steps`` batches, since the digits are too few.
     """
     config = bench.config(method)
     train = config.train.model_copy(update={"epochs": 1, "validations": 1, "validation_images": 2})

@@ -1,5 +1,5 @@
-"""What a pass through a network costs: in every form that crafting and training could give it, and
-in arithmetic alone."""
+"""The time of a pass through a network, in every form that crafting and training could use, and the
+time of its arithmetic only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PassKind = Literal["forward", "gradient", "training"]
 KINDS: tuple[PassKind, ...] = ("forward", "gradient", "training")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Sides of the square matrices whose product says what the arithmetic units can do.
+# Sides of the square matrices by whose product the speed of the arithmetic units is measured.
 _GEMM_SIDES = (512, 1024, 2048)
 
 
@@ -92,7 +92,7 @@ def form_work(form: PassForm, model: nn.Module, x: Tensor, y: Tensor) -> Work:
 
 @dataclass(frozen=True)
 class PassLimit:
-    """The best measured pass of each kind, and what its arithmetic would take at the speed of a
+    """The fastest measured pass of each kind, and the time of its arithmetic at the speed of a
     matrix product. Seconds are per image.
 
     Attributes:
@@ -114,7 +114,7 @@ def limits(
     gflop: dict[PassKind, float],
     rates: dict[Precision, float],
 ) -> dict[Key, PassLimit]:
-    """By kind and precision; what bf16 may do includes what fp32 does.
+    """The limits by kind and precision. The limit for bf16 includes the forms in fp32, if faster.
 
     Args:
         seconds: of each form's pass, over repeats.

@@ -1,6 +1,6 @@
-"""The straightforward fp32 loops that ours are compared with, as the field's reference codes write
-them: the network as it is, contiguous, and ``loss.backward()`` inside the attack, which also
-computes the gradients of the weights and throws them away.
+"""Plain fp32 loops, with which our loops are compared, written as in usual reference code: the
+network is contiguous, and the attack calls ``loss.backward()``, which also computes gradients of
+the weights that are not used.
 
 Crafting is in eval mode, as in the Generalist code and in TRADES'.
 """

@@ -1,5 +1,5 @@
-"""What is measured: one network on scikit-learn's digits, so that no files are needed. What an
-image shows does not change what a pass costs."""
+"""What is measured: one network on scikit-learn's digits, so that no files are needed. The time of
+a pass does not depend on the content of images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from benchmark.data.dataset import Dataset, Split
 from benchmark.data.loader import evaluation_batches
 from benchmark.training.build import Length, build_method
 
-# Networks above this many parameters are attacked on fewer images, measured for overheads in one
-# step, and not for growth: they would show what the small ones do, at a hundred times the cost.
+# Networks above this many parameters are attacked on fewer images; overheads are measured in one
+# step, and growth is not measured: the results would be those of small networks, at a hundred times
+# the cost.
 _SMALL = 1_000_000
 _LARGE_EVALUATED = 64
-# Long enough that no learner is handed the global one while it is timed.
+# Long enough that there is no redistribution during the measurement.
 _LENGTH = Length(steps=1_000_000, steps_per_epoch=1000, images=0)
 
 

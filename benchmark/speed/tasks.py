@@ -29,13 +29,13 @@ PGD = "pgd-20"
 TASKS = (*TRAINING, PGD, *PARTS)
 assert set(PARTS) <= set(get_args(Attack))
 
-# Where in training the timed steps are: all mixing ratios are in use.
+# The progress of training at the timed steps, where all mixing ratios are above 0.
 _PROGRESS = 0.9
 _PGD_STEPS = 20
 _L2 = "pgd-at under l2"
-# What the Generalists' learners are, as tasks of their own.
+# The learners of the Generalists, as separate tasks.
 _LEARNERS = {"generalist-d": ("natural", "pgd-at"), "generalist-t": ("natural", "pgd-at", _L2)}
-# A radius at which nothing falls: every image costs an attack's whole length.
+# A radius at which no image is broken, so that every image costs the whole length of an attack.
 _SAFE = 1e-6
 
 
@@ -139,7 +139,7 @@ def _plain_step(bench: Bench, task: str) -> Work:
 
 
 def _contiguous(model: nn.Module) -> nn.Module:
-    """A copy as networks come, weights asking for gradients."""
+    """A contiguous copy, whose weights require gradients."""
     return copy.deepcopy(model).to(memory_format=torch.contiguous_format).requires_grad_()
 
 
@@ -151,8 +151,8 @@ def _threat(eps: str) -> ThreatModel:
 
 
 def _radius(bench: Bench, model: nn.Module) -> ThreatModel:
-    """PGD-20 with a radius of 2^k/255 that leaves a quarter to three quarters of the images, so
-    that verdicts can differ; the last one tried where none does."""
+    """PGD-20 with a radius of 2^k/255 at which a quarter to three quarters of the images survive,
+    so that outcomes can differ; if there is no such radius, the last one that was tried."""
     split, _, y = bench.predicted(model)
     n = min(32, len(y))
     power = 3
@@ -271,7 +271,8 @@ def part_passes(part: Attack, amount: Workload, n: int, precision: Precision) ->
 
 @contextmanager
 def shortened(amount: Workload) -> Iterator[None]:
-    """The library with attacks as short as ``amount`` says, for us and for the bare call alike."""
+    """Inside, the library's attacks are as short as ``amount`` says, for our code and for the plain
+    call."""
     full = AutoAttack._set_version
 
     def short(self: Any, version: str = "standard") -> None:

@@ -182,7 +182,7 @@ def test_unfinished_work_of_another_function_is_not_gone_on_with(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("benchmark.metrics.in_ball.run_autoattack", interrupted)
         evaluate(tmp_path, Net(), attack)
-    with pytest.raises(BenchmarkError, match="another weights or code of the network"):
+    with pytest.raises(BenchmarkError, match="network with other weights or code"):
         evaluate(tmp_path, Net(scale=2), attack)
 
 

@@ -325,7 +325,7 @@ def test_an_interrupted_autoattack_goes_on_and_tidies_up(
     with pytest.raises(KeyboardInterrupt):
         evaluator.evaluate(network(), panel(metric), tmp_path / "cut")
     assert (tmp_path / "cut" / "aa_linf.unfinished").is_dir()
-    with pytest.raises(BenchmarkError, match="another weights"):
+    with pytest.raises(BenchmarkError, match="with other weights"):
         evaluator.evaluate(network(seed=1), panel(metric), tmp_path / "cut")
     evaluator.evaluate(network(), panel(metric), tmp_path / "cut")
     assert [p.name for p in (tmp_path / "cut").iterdir() if p.is_dir()] == []

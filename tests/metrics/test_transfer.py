@@ -112,7 +112,7 @@ def test_a_source_by_its_path(study: Path, tmp_path: Path) -> None:
     [
         ("nowhere/run", "neither the folder of a trained run nor a file"),
         ({"method": "natura"}, "no row 'natura' with this seed; did you mean 'natural'"),
-        ({"path": "deployed.pt"}, "add its architecture, model: NAME"),
+        ({"path": "deployed.pt"}, "without an architecture; add model: NAME"),
         ({"path": "a", "method": "b"}, "write the path of a trained run"),
         ({"method": "b", "model": "c"}, "leave it out beside a method"),
     ],
