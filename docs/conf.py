@@ -11,6 +11,7 @@ html_title = project
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 html_theme = "furo"
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
 # attributes are in the docstrings' sections
 napoleon_use_ivar = True
 autodoc_default_options = {
