@@ -1,4 +1,4 @@
-# docker build -t generalist-bench .
+# docker build -t generalist-bench:cpu .
 # Another base, such as one with CUDA and torch in it: --build-arg BASE=pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime
 ARG BASE=python:3.11-slim
 FROM ${BASE}

@@ -18,7 +18,7 @@ from benchmark.core.averaging import mixed
 from benchmark.core.environment import environment
 from benchmark.core.errors import ConfigError
 from benchmark.core.files import atomic_path
-from benchmark.core.method import family_of
+from benchmark.core.method import Method, family_of
 from benchmark.core.progress import Progress
 from benchmark.data import sources
 from benchmark.data.dataset import Dataset
@@ -27,9 +27,10 @@ from benchmark.metrics.metric import Metric
 from benchmark.records.files import RunFiles
 from benchmark.records.schema import read_evaluation, write_environment, write_model, write_path
 from benchmark.training import checkpoint
-from benchmark.training.build import build_method, calibration_batches
-from benchmark.training.parted import bring_apart
+from benchmark.training.build import build_method, calibration_batches, cell_length
+from benchmark.training.parted import bring_apart, differ
 from benchmark.training.selection import load_deployed
+from benchmark.training.snapshots import load_snapshot, snapshot_steps
 from benchmark.training.state import check_same_data
 
 # A path between runs is an average of weights, whatever trained its ends.
@@ -41,12 +42,14 @@ class _Ends:
     """Networks of one architecture that are mixed.
 
     Attributes:
-        networks: by what they are called; front, family: of the mixtures in reports.
+        networks: by what they are called.
+        front, label, family: of all mixtures in reports, and how the label of each begins.
         step: of base learners.
     """
 
     networks: dict[str, nn.Module]
     front: str
+    label: str
     family: str
     step: int | None = None
 
@@ -119,29 +122,50 @@ def interpolate(
             load_deployed(config, data, first, device),
             load_deployed(other, data, second, device),
         ]
+        between = f"{label} to {other_label}"
         networks = dict(zip(names, deployed, strict=True))
-        ends = _Ends(networks, f"{label} to {other_label}", _FAMILY)
+        ends = _Ends(networks, between, between, _FAMILY)
     return _evaluate(ends, points, config, data, metrics, out, data_root, device, progress)
 
 
 def _learners(
     label: str, config: CellConfig, data: Dataset, folder: Path, device: torch.device
 ) -> _Ends:
-    """The base learners of a run, at the last checkpoint in which they differ."""
+    """The base learners of a run as they were when they last differed, as far as that was kept: in
+    a checkpoint, else in a snapshot."""
     path = RunFiles(folder).checkpoint
     state = checkpoint.load(path)
     check_same_data(str(state["data"]), data, path)
     method = build_method(config, data, device)
     method.load_state_dict(state["method"])
     step = bring_apart(method, state, path) if len(method.learners) > 1 else None
+    if step is None and method.mixture(0.0, 0) is not None:
+        step = _parted_in_snapshots(method, config, data, folder)
     if step is None:
         raise ConfigError(
-            f"{folder} has no base learners that differ in its checkpoints; give a second run to "
-            "interpolate to"
+            f"{folder} kept no base learners that differ; give a second run to interpolate to, or "
+            "train a Generalist with train.snapshots"
         )
     return _Ends(
-        method.alone(), f"{label} mixed after training", family_of(config.recipe.name), step
+        method.alone(),
+        f"{label} mixed after training",
+        f"{label} mixed",
+        family_of(config.recipe.name),
+        step,
     )
+
+
+def _parted_in_snapshots(
+    method: Method, config: CellConfig, data: Dataset, folder: Path
+) -> int | None:
+    steps = snapshot_steps(config.train.snapshots, cell_length(config, len(data.train)).steps)
+    for step in reversed(steps):
+        snapshot = load_snapshot(folder, step)
+        for name, learner in method.learners.items():
+            learner.model.load_state_dict(snapshot.learners[name])
+        if differ(method):
+            return step
+    return None
 
 
 def _evaluate(
@@ -172,7 +196,9 @@ def _evaluate(
                 networks, shares, calibration_batches(data, config.train.batch_size, device)
             )
             said = ", ".join(f"{end} {s:.2f}" for end, s in zip(names, shares, strict=True))
-            _describe(folder, ends, f"{ends.front}, {said}", config, device)
+            # The first share is what the others leave.
+            label = " ".join([ends.label, *(f"{share:.2f}" for share in shares[1:])])
+            _describe(folder, ends, label, config, device)
             evaluator.evaluate(model.eval(), metrics, folder)
             record = read_evaluation(folder)["metrics"]
             at = dict(zip(names, shares, strict=True)) if len(names) > 2 else {"alpha": shares[1]}

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from benchmark.commands.figures import read_figures
 from benchmark.config.panels import standard_panel
 from benchmark.config.recorded import read_cell_config
-from benchmark.config.suite import Cell, SuiteConfig
+from benchmark.config.suite import Cell, CellConfig, SuiteConfig
 from benchmark.core.environment import environment
 from benchmark.core.errors import BenchmarkError, ConfigError, DivergenceError, RunLockedError
 from benchmark.core.files import remove_temporaries
@@ -261,17 +261,16 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
     try:
         with following(job.log if job.ranks.first else (), directory, progress) as loggers:
             _train_cell(job, cell, data, directory, device, progress, head, loggers)
-            figures: dict[str, float] = {}
-            for rule, record in record_directories(cell.config, directory).items():
-                if not job.evaluate:
-                    break
-                model = load_deployed(cell.config, data, directory, device, rule)
-                evaluator.evaluate(model, job.suite.evaluation, record)
-                if job.ranks.first:
-                    chosen = "" if record == directory else f" ({rule} checkpoint)"
-                    progress.say(f"{head}{chosen}: {_scores(record)}")
-                    figures |= _logged_figures(record, "" if record == directory else f"@{rule}")
-            loggers.catch_up(read_training(directory)["steps"], figures)
+            if job.evaluate:
+                for rule, record in record_directories(cell.config, directory).items():
+                    model = load_deployed(cell.config, data, directory, device, rule)
+                    evaluator.evaluate(model, job.suite.evaluation, record)
+                    if job.ranks.first:
+                        chosen = "" if record == directory else f" ({rule} checkpoint)"
+                        progress.say(f"{head}{chosen}: {_scores(record)}")
+            if job.log and job.ranks.first:
+                figures = _logged_figures(cell.config, directory)
+                loggers.catch_up(read_training(directory)["steps"], figures)
     except BenchmarkError as error:
         # Divergence is found by all processes together; anything else, by one of them perhaps.
         if job.ranks.world > 1 and not isinstance(error, DivergenceError):
@@ -340,17 +339,21 @@ def _scores(directory: Path) -> str:
     return ", ".join(f"{name} {100 * entry['mean']:.1f} %" for name, entry in metrics.items())
 
 
-def _logged_figures(directory: Path, suffix: str) -> dict[str, float]:
-    """What loggers get of an evaluation: by metric its figure, the ends of its 95 % interval for
-    new images, and the number of images."""
+def _logged_figures(config: CellConfig, directory: Path) -> dict[str, float]:
+    """What loggers get of the evaluations on record: by metric its figure, the ends of its 95 %
+    interval for new images, and the number of images."""
     logged = {}
-    for name, figure in read_figures(directory).items():
-        logged[f"test/{name}{suffix}"] = figure["mean"]
-        logged[f"test-n/{name}{suffix}"] = figure["n"]
-        for end in ("low", "high"):
-            if end in figure:
-                value = figure.get(f"population_{end}", figure[end])
-                logged[f"test-{end}/{name}{suffix}"] = value
+    for rule, record in record_directories(config, directory).items():
+        if not RunFiles(record).evaluation.exists():
+            continue
+        suffix = "" if record == directory else f"@{rule}"
+        for name, figure in read_figures(record).items():
+            logged[f"test/{name}{suffix}"] = figure["mean"]
+            logged[f"test-n/{name}{suffix}"] = figure["n"]
+            for end in ("low", "high"):
+                if end in figure:
+                    value = figure.get(f"population_{end}", figure[end])
+                    logged[f"test-{end}/{name}{suffix}"] = value
     return logged
 
 

@@ -96,13 +96,13 @@ def measure_theory(
 
 def _read(folder: Path, data_root: Path, device: torch.device) -> _Path:
     label, config = read_cell_config(folder)
-    if not RunFiles(folder).training.exists():
-        raise BenchmarkError(f"{folder} holds no trained run; train one first (see run)")
     if not config.train.snapshots:
         raise BenchmarkError(
             f"{folder} kept no networks while training; train it with train.snapshots, such as "
             "--set train.snapshots=24"
         )
+    if not RunFiles(folder).training.exists():
+        raise BenchmarkError(f"{folder} holds no trained run; train one first (see run)")
     data = sources.load(config.dataset, data_root)
     check_same_data(read_training(folder)["data"], data, RunFiles(folder).training)
     method = build_method(config, data, device)
@@ -176,18 +176,20 @@ def _measure(paths: Sequence[_Path], device: torch.device, progress: Progress) -
         np.array([[one.ratios[name] for name in names] for one in own]),
         np.array([one.kept for one in own]),
     )
-    bounds = theory.risk_bounds(c, np.stack([one.losses for one in own]), tuple(names))
+    losses = np.stack([one.losses for one in own])
+    every_step = run.steps == list(range(1, len(own) + 1))
+    bounds = theory.risk_bounds(c, losses, tuple(names), every_step=every_step)
     apart: Sequence[Apart | None] = [None] * len(own)
     if len(paths) > 1:
-        apart = _stability(c, seen, np.array(distances), names)
-    risks = np.stack([one.losses.mean(axis=2) for one in own])
+        apart = _stability(c, seen, np.array(distances), names, every_step)
+    risks = losses.mean(axis=3)
     points = [
         TheoryPoint(
             step=one.step,
             progress=one.progress,
             ratios=one.ratios,
             weights=dict(zip(names, c[i].sum(axis=0).tolist(), strict=True)),
-            parted=one.parted,
+            checked=one.parted and (every_step or i > 0),
             risks=_by_network(risks[i], names),
             bounds={name: _inequality(sides, i) for name, sides in bounds.items()},
             stability=apart[i],
@@ -289,14 +291,18 @@ def _losses(
 
 
 def _stability(
-    c: np.ndarray, seen: Sequence[Sequence[_Seen]], distances: np.ndarray, names: list[str]
+    c: np.ndarray,
+    seen: Sequence[Sequence[_Seen]],
+    distances: np.ndarray,
+    names: list[str],
+    every_step: bool,
 ) -> list[Apart]:
     networks = [*names, theory.DEPLOYED]
     count = len(networks)
     differences = np.stack([np.abs(a.losses - b.losses)[:count] for a, b in seen])
-    mean, largest = theory.loss_stability(c, differences)
+    mean, largest = theory.loss_stability(c, differences, every_step=every_step)
     bounds = {
-        "parameters": theory.distance_bound(c, distances),
+        "parameters": theory.distance_bound(c, distances, every_step=every_step),
         "mean loss": mean,
         "largest loss": largest,
     }

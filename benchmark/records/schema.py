@@ -373,7 +373,8 @@ class TheoryPoint(_Strict):
 
     Attributes:
         ratios: gamma by learner; weights: of the learners in the moving average.
-        parted: whether any learner differs from the deployed network.
+        checked: whether the bounds say something: a learner differs from the deployed network, and
+            the point is not the first, which knows nothing of the steps before it.
         risks: by network and task.
         bounds: by task, of all tasks, of own tasks.
         stability: against the other run, if there is one.
@@ -383,7 +384,7 @@ class TheoryPoint(_Strict):
     progress: Share
     ratios: dict[str, float]
     weights: dict[str, float]
-    parted: bool
+    checked: bool
     risks: dict[str, dict[str, Positive]]
     bounds: dict[str, Inequality]
     stability: Apart | None = None

@@ -5,9 +5,11 @@ ratios gamma_k^i. The deployed network theta_g is a moving average of their mixt
 
     theta_g^S = sum_{i <= S, k} c_ik theta_k^i,    c_ik = w_i gamma_k^i,    sum_ik c_ik = 1,     (1)
 
-where w_i is the share in the average of the steps since the point before i (of all steps, for the
-first point). It is exact if every step is a point; else each stands for the steps before it. Let
-R_j(theta) be the risk of task j, and g_k = sum_i c_ik the weight of learner k. With R_j convex,
+where w_i is the share in the average of the steps since the point before i (for the first point,
+of all steps until then). It is exact if every step is a point. Else learners are not known between
+two points, and each step counts with the larger of the two values at the points around it (see
+``larger_end``). Let R_j(theta) be the risk of task j, and g_k = sum_i c_ik the weight of learner k.
+With R_j convex,
 
     R_j(theta_g) <= sum_ik c_ik R_j(theta_k^i)                                                   (2)
 
@@ -76,16 +78,29 @@ def shares(ratios: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return c
 
 
-def risk_bounds(c: np.ndarray, losses: np.ndarray, tasks: tuple[str, ...]) -> Mapping[str, Sides]:
+def larger_end(values: np.ndarray) -> np.ndarray:
+    """What a right side counts for the steps before each point: its values, [points, ..., images],
+    or those of the point before where their mean over images is larger."""
+    mean = values.mean(axis=-1, keepdims=True)
+    found = values.copy()
+    found[1:] = np.where(mean[:-1] > mean[1:], values[:-1], values[1:])
+    return found
+
+
+def risk_bounds(
+    c: np.ndarray, losses: np.ndarray, tasks: tuple[str, ...], *, every_step: bool
+) -> Mapping[str, Sides]:
     """(2) by task, (3) as ``MIXED`` and (4) as ``OWN``.
 
     Args:
         c: see ``shares``.
         losses: [points, networks, tasks, images]: of the learners, in the order of their tasks, and
             then of the deployed network.
+        every_step: the points are all steps, so that nothing lies between them.
     """
     count = len(tasks)
     learners, deployed = losses[:, :count], losses[:, count]
+    learners = learners if every_step else larger_end(learners)
     weight = c.sum(axis=1)
     left = deployed.transpose(1, 0, 2)  # [tasks, points, images]
     right = np.einsum("sik,ikjm->jsm", c, learners)
@@ -97,13 +112,17 @@ def risk_bounds(c: np.ndarray, losses: np.ndarray, tasks: tuple[str, ...]) -> Ma
     return found
 
 
-def distance_bound(c: np.ndarray, distances: np.ndarray) -> Sides:
+def distance_bound(c: np.ndarray, distances: np.ndarray, *, every_step: bool) -> Sides:
     """(5): ``distances`` [points, networks], of the learners and then of the deployed network."""
-    right = np.einsum("sik,ik->s", c, distances[:, :-1])
+    learners = distances[:, :-1]
+    learners = learners if every_step else larger_end(learners[..., None])[..., 0]
+    right = np.einsum("sik,ik->s", c, learners)
     return Sides(distances[:, -1], right, np.zeros(len(right)))
 
 
-def loss_stability(c: np.ndarray, differences: np.ndarray) -> tuple[Sides, Sides]:
+def loss_stability(
+    c: np.ndarray, differences: np.ndarray, *, every_step: bool
+) -> tuple[Sides, Sides]:
     """(6) with means and with the largest over images.
 
     Args:
@@ -112,11 +131,14 @@ def loss_stability(c: np.ndarray, differences: np.ndarray) -> tuple[Sides, Sides
     count = differences.shape[2]
     learners, deployed = differences[:, :count], differences[:, count]
     own = np.einsum("ikkm->ikm", learners)
+    most = own.max(axis=2)
+    if not every_step:
+        own, most = larger_end(own), larger_end(most[..., None])[..., 0]
     weight = c.sum(axis=1)
     mean = _sides(np.einsum("sj,sjm->sm", weight, deployed), np.einsum("sik,ikm->sm", c, own))
     largest = Sides(
         np.einsum("sj,sj->s", weight, deployed.max(axis=2)),
-        np.einsum("sik,ik->s", c, own.max(axis=2)),
+        np.einsum("sik,ik->s", c, most),
         np.zeros(len(c)),
     )
     return mean, largest

@@ -160,7 +160,10 @@ def fronts(study: Study) -> Figure | None:
             Line2D([], [], color=c, marker=m, ls=d, ms=3.6, mew=0.4, mec="white", label=name)
             for name, (c, m, d) in looks.items()
         ]
-        fig.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.0)
+        # Some 60 letters are as wide as the figure.
+        longest = max(len(front.name) for plane in study.fronts for front in plane.fronts)
+        columns = max(1, min(3, 60 // (longest + 4)))
+        fig.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.0)
         return fig
 
 

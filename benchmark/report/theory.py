@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,10 +41,11 @@ def theory_md(measured: Theory) -> str:
         f"Risks are means over {measured.images:,} held-out images. Tasks: {tasks}.",
         _regrets(measured),
     ]
-    points = [point for point in measured.points if point.parted]
+    points = [point for point in measured.points if point.checked]
     if not points:
         parts.append(
-            "At no point did a learner differ from the deployed network: nothing to check."
+            "After the first point, no learner ever differed from the deployed network: there is "
+            "nothing to check."
         )
         return "\n\n".join(parts) + "\n"
     parts += [_risks(points[-1]), _bounds(measured, points)]
@@ -132,7 +134,7 @@ def _checks(points: Sequence[TheoryPoint], bounds: Mapping[str, Sequence[Inequal
             [
                 name,
                 f"{len(found) - len(fails)} of {len(found)}",
-                str(len(clear)),
+                str(len(clear)) if last.error else "",
                 f"{_with_error(found[least])} at {100 * points[least].progress:.0f} %",
                 f"{_number(last.left)} {'≤' if last.slack >= 0 else '>'} {_number(last.right)}",
                 _with_error(last),
@@ -140,7 +142,8 @@ def _checks(points: Sequence[TheoryPoint], bounds: Mapping[str, Sequence[Inequal
         )
     head = ["bound", "holds at", "clearly violated at", "least slack", "at the end", "slack there"]
     return (
-        f"{_table(head, rows)}\n\nAt points where learners and deployed network differ. Slack: "
+        f"{_table(head, rows)}\n\nAt the points after the first where learners and deployed "
+        "network differ. Steps between two points count with the larger value at the two. Slack: "
         "right side less left side, with its standard error over images (none for parameters and "
         f"for largest differences). Clearly violated: by more than {ERRORS:g} standard errors."
     )
@@ -184,20 +187,24 @@ def risks(measured: Theory) -> Figure:
             for name in (*measured.tasks, DEPLOYED):
                 _line(ax, measured, [p.risks[name][task] for p in points], name, colours[name])
             _line(ax, measured, [p.bounds[task].right for p in points], "bound", _GREY, "--")
+            ax.set_yscale("log")
             ax.set_ylabel(f"Risk, {task}")
         return _finished(fig, axes)
 
 
 def slack(measured: Theory) -> Figure:
-    """Right side less left side of each bound of the deployed network's risk."""
+    """How loose each bound of the deployed network's risk is, from the second point on."""
     looks = {task: (f"task {task}", _colours(measured)[task], "-") for task in measured.tasks}
     looks |= {MIXED: (MIXED, _BLACK, "-"), OWN: (f"{OWN} alone", _BLACK, "--")}
     with mpl.rc_context(STYLE):
         fig, axes = figure(2.2)
         for name, look in looks.items():
-            _line(axes[0, 0], measured, [p.bounds[name].slack for p in measured.points], *look)
+            bounds = [point.bounds[name] for point in measured.points]
+            loose = [math.nan, *(100 * one.slack / one.left for one in bounds[1:])]
+            _line(axes[0, 0], measured, loose, *look)
         axes[0, 0].axhline(0, color=_GREY, lw=0.6, zorder=0)
-        axes[0, 0].set_ylabel("Slack")
+        axes[0, 0].set_yscale("symlog", linthresh=1)
+        axes[0, 0].set_ylabel("Slack (% of the left side)")
         return _finished(fig, axes)
 
 

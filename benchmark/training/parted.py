@@ -26,7 +26,7 @@ def bring_apart(method: Method, state: Mapping[str, Any], path: Path) -> int | N
     Returns:
         The step of that checkpoint, None if there is none.
     """
-    if _differ(method):
+    if differ(method):
         return int(state["step"])
     try:
         before = checkpoint.load(checkpoint.previous(path))
@@ -35,10 +35,11 @@ def bring_apart(method: Method, state: Mapping[str, Any], path: Path) -> int | N
     if before["config"] != state["config"]:
         return None
     method.load_state_dict(before["method"])
-    return int(before["step"]) if _differ(method) else None
+    return int(before["step"]) if differ(method) else None
 
 
-def _differ(method: Method) -> bool:
+def differ(method: Method) -> bool:
+    """Whether the base learners are different networks."""
     first, *others = (floating_state(item.model) for item in method.learners.values())
     return any(
         one.shape != two.shape or not torch.equal(one, two)

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from tiny_suites import cli, write_suite
 
+from benchmark.commands.interpolate import _grid
+
 PANEL = [
     {"kind": "clean"},
     *(
@@ -23,8 +25,11 @@ PANEL = [
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("path")
-    train = {"epochs": 12, "validations": 1}
-    suite = write_suite(folder, methods=["natural", "pgd-at"], train=train, evaluation=PANEL)
+    train = {"epochs": 12, "validations": 1, "snapshots": 3}  # after steps 8, 24, 40 and 48
+    # handed back after steps 24, 36 and 48
+    mixed = {"name": "generalist-d", "warmup": "50%", "every": "25%", "mixing": {"linf": 0.5}}
+    suite = write_suite(folder, methods=["natural", "pgd-at", mixed], train=train,
+                        evaluation=PANEL, fronts={"plain": ["natural", "pgd-at"]})  # fmt: skip
     called = cli("run", suite, "--out", folder / "out")
     assert called.status == 0, called.err
     return folder / "out"
@@ -95,6 +100,33 @@ def test_a_path_joins_its_ends(out: Path, tmp_path: Path) -> None:
     before = (target / "alpha-0.5000" / "evaluation.json").stat().st_mtime_ns
     assert "clean\t" in cli(*command).out
     assert (target / "alpha-0.5000" / "evaluation.json").stat().st_mtime_ns == before
+
+
+def test_base_learners_of_a_run_make_a_front(out: Path, tmp_path: Path) -> None:
+    """Protects: learners of the last step, which are one network again."""
+    target = tmp_path / "sweep"
+    command = ("interpolate", cell(out, "generalist-d"), "--points", 3, "--out", target,
+               "--metric", "clean", "--metric", "pgd2_linf")  # fmt: skip
+    rows = cli(*command, "--json").json()
+    assert [row["alpha"] for row in rows if row["metric"] == "clean"] == [0, 0.5, 1]
+    record = json.loads((target / "path.json").read_text())
+    assert record["ends"] == ["natural", "linf"]
+    assert record["step"] == 40
+    assert cli("report", out, target, "--out", tmp_path / "report").status == 0
+    table, fronts = ((tmp_path / "report" / name).read_text() for name in ("table.md", "fronts.md"))
+    assert "| generalist-d mixed 0.50 |" in table
+    assert "| generalist-d mixed after training |" in fronts
+    called = cli("interpolate", cell(out, "pgd-at"), "--metric", "clean")
+    assert called.status == 2
+    assert "kept no base learners that differ; give a second run" in called.err
+
+
+def test_grids_of_shares() -> None:
+    assert _grid(2, 2) == [(1, 0), (0.5, 0.5), (0, 1)]
+    three = _grid(3, 4)
+    assert len(set(three)) == len(three) == 15
+    assert {sum(shares) for shares in three} == {1}
+    assert (three[0], three[-1]) == ((1, 0, 0), (0, 0, 1))
 
 
 def test_paths_that_cannot_be(out: Path, tmp_path: Path) -> None:

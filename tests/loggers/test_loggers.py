@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -246,3 +247,22 @@ def test_what_cannot_be_logged_to_is_said_before_any_work(
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ConfigError, match="unknown logger"):
         run(tmp_path, "nothing")
+
+
+def test_the_logger_on_the_page(tmp_path: Path) -> None:
+    """The example of docs/loggers.md does what its page says."""
+    page = (Path(__file__).parents[2] / "docs" / "loggers.md").read_text()
+    (code,) = re.findall(r'```python title="line_logger.py"\n(.*?)```', page, re.DOTALL)
+    module: dict[str, Any] = {"__name__": "line_logger"}
+    exec(compile(code, "line_logger.py", "exec"), module)
+    run = LoggedRun(
+        name="pgd-at-s0-1", method="pgd-at", suite="quick", folder=tmp_path / "cells" / "x",
+        study=tmp_path, config={}, id=None, quiet=True,
+    )  # fmt: skip
+    logger = module["LineLogger"](run)
+    logger.line(3, {"loss/pgd-at": 2.5})
+    logger.figures(9, {"test/clean": 0.5})
+    logger.close("finished")
+    assert Path(logger.place).read_text().splitlines() == [
+        "pgd-at-s0-1 step 3: loss 2.5", "pgd-at-s0-1 clean 0.5", "pgd-at-s0-1 finished"
+    ]  # fmt: skip
