@@ -197,4 +197,4 @@ def following(names: Sequence[str], directory: Path, progress: Progress) -> Iter
 def _reason(error: Exception) -> str:
     """The first line of a foreign error."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line[:200]}" if line else type(error).__name__
+    return f"{type(error).__name__}: {line[:200].rstrip('.')}" if line else type(error).__name__

@@ -81,6 +81,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_one_run(out: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is an optional extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -134,6 +135,7 @@ def offline_runs(out: Path) -> Iterator[dict[str, Any]]:
         yield run
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_one_identity(out: Path) -> None:
     pytest.importorskip("wandb", reason="Weights & Biases is an optional extra")
     first, second = offline_runs(out)
@@ -148,6 +150,7 @@ def test_wandb_offline_keeps_one_identity(out: Path) -> None:
     assert second["summary"]["test-n/pgd2_linf"] == 20
 
 
+@pytest.mark.slow
 def test_mlflow_goes_on_in_the_same_run(out: Path) -> None:
     """In the SQLite file of the study, since no server is named."""
     mlflow = pytest.importorskip("mlflow", reason="MLflow is an optional extra")
