@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from filelock import FileLock, Timeout
 
+from benchmark.commands.time_left import EVALUATION, TRAINING, stage, time_left
 from benchmark.config.panels import standard_panel
 from benchmark.config.recorded import read_cell_config
 from benchmark.config.suite import Cell, SuiteConfig
@@ -158,9 +159,13 @@ def local_engine(job: Job, data: Dataset, progress: Progress) -> Iterator[Ended]
     device = pick_device(job.device)
     evaluator = job.evaluator(data, device, progress)
     heads = job.heads()
+    if not progress.quiet:
+        metrics = job.suite.evaluation if job.evaluate else ()
+        progress.whole = time_left([cell for cell, _ in heads], job.out, data, metrics)
     with locked([cell_directory(job.out, cell) for cell, _ in heads] if job.ranks.first else []):
         for cell, head in heads:
             yield cell, run_cell(job, cell, head, evaluator)
+    progress.whole = None
 
 
 def run_suite(
@@ -251,14 +256,11 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
         if died:
             progress.say(f"{head}: {died}")
     try:
-        _train_cell(job, cell, data, directory, device, progress, head)
+        with progress.stage(stage(cell.slug, TRAINING)):
+            _train_cell(job, cell, data, directory, device, progress, head)
         if job.evaluate:
-            for rule, record in record_directories(cell.config, directory).items():
-                model = load_deployed(cell.config, data, directory, device, rule)
-                evaluator.evaluate(model, job.suite.evaluation, record)
-                if job.ranks.first:
-                    chosen = "" if record == directory else f" ({rule} checkpoint)"
-                    progress.say(f"{head}{chosen}: {_scores(record)}")
+            with progress.stage(stage(cell.slug, EVALUATION)):
+                _evaluate_cell(job, cell, directory, head, evaluator)
     except BenchmarkError as error:
         # Divergence is found by all processes together; anything else, by one of them perhaps.
         if job.ranks.world > 1 and not isinstance(error, DivergenceError):
@@ -268,6 +270,16 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
             return error
         return type(error)(f"{cell.slug}: {error}")
     return None
+
+
+def _evaluate_cell(job: Job, cell: Cell, directory: Path, head: str, evaluator: Evaluator) -> None:
+    data, device = evaluator.data, evaluator.device
+    for rule, record in record_directories(cell.config, directory).items():
+        model = load_deployed(cell.config, data, directory, device, rule)
+        evaluator.evaluate(model, job.suite.evaluation, record)
+        if job.ranks.first:
+            chosen = "" if record == directory else f" ({rule} checkpoint)"
+            evaluator.progress.say(f"{head}{chosen}: {_scores(record)}")
 
 
 def _train_cell(
