@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from benchmark.commands.figures import read_figures
+from benchmark.commands.time_left import EVALUATION, TRAINING, stage, time_left
 from benchmark.config.panels import standard_panel
 from benchmark.config.recorded import read_cell_config
 from benchmark.config.suite import Cell, CellConfig, SuiteConfig
@@ -163,9 +164,13 @@ def local_engine(job: Job, data: Dataset, progress: Progress) -> Iterator[Ended]
     device = pick_device(job.device)
     evaluator = job.evaluator(data, device, progress)
     heads = job.heads()
+    if not progress.quiet:
+        metrics = job.suite.evaluation if job.evaluate else ()
+        progress.whole = time_left([cell for cell, _ in heads], job.out, data, metrics)
     with locked([cell_directory(job.out, cell) for cell, _ in heads] if job.ranks.first else []):
         for cell, head in heads:
             yield cell, run_cell(job, cell, head, evaluator)
+    progress.whole = None
 
 
 def run_suite(
@@ -260,14 +265,11 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
             progress.say(f"{head}: {died}")
     try:
         with following(job.log if job.ranks.first else (), directory, progress) as loggers:
-            _train_cell(job, cell, data, directory, device, progress, head, loggers)
+            with progress.stage(stage(cell.slug, TRAINING)):
+                _train_cell(job, cell, data, directory, device, progress, head, loggers)
             if job.evaluate:
-                for rule, record in record_directories(cell.config, directory).items():
-                    model = load_deployed(cell.config, data, directory, device, rule)
-                    evaluator.evaluate(model, job.suite.evaluation, record)
-                    if job.ranks.first:
-                        chosen = "" if record == directory else f" ({rule} checkpoint)"
-                        progress.say(f"{head}{chosen}: {_scores(record)}")
+                with progress.stage(stage(cell.slug, EVALUATION)):
+                    _evaluate_cell(job, cell, directory, head, evaluator)
             if job.log and job.ranks.first:
                 figures = _logged_figures(cell.config, directory)
                 loggers.catch_up(read_training(directory)["steps"], figures)
@@ -280,6 +282,16 @@ def run_cell(job: Job, cell: Cell, head: str, evaluator: Evaluator) -> Benchmark
             return error
         return type(error)(f"{cell.slug}: {error}")
     return None
+
+
+def _evaluate_cell(job: Job, cell: Cell, directory: Path, head: str, evaluator: Evaluator) -> None:
+    data, device = evaluator.data, evaluator.device
+    for rule, record in record_directories(cell.config, directory).items():
+        model = load_deployed(cell.config, data, directory, device, rule)
+        evaluator.evaluate(model, job.suite.evaluation, record)
+        if job.ranks.first:
+            chosen = "" if record == directory else f" ({rule} checkpoint)"
+            evaluator.progress.say(f"{head}{chosen}: {_scores(record)}")
 
 
 def _train_cell(

@@ -111,7 +111,7 @@ def _released(n: int | None) -> tuple[Metric, ...]:
 
 
 def _standard(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Clean, PGD-20 l_inf and l_2, AutoAttack, corruptions."""
+    """Measures clean accuracy, PGD-20 under l_inf and l_2, AutoAttack (l_inf), and corruptions."""
     n = amount.n
     return (
         _clean(n),
@@ -123,7 +123,8 @@ def _standard(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _quick(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Clean, PGD-20 l_inf, AutoAttack (by default on 32 images)."""
+    """Measures clean accuracy, PGD-20 and AutoAttack under l_inf; AutoAttack on 32 images, unless
+    another number is given."""
     return (
         _clean(amount.n),
         _pgd("linf", radii, amount.n),
@@ -132,7 +133,7 @@ def _quick(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _paper(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """The columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each), every
+    """Measures the columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each), every
     attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released Generalist code
     calls PGD-20."""
     n, n_aa = amount.n, amount.costly
@@ -151,14 +152,14 @@ def _paper(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _cross_norm(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """AutoAttack under l_inf, l_2 and l_1, and the union of the three."""
+    """Measures AutoAttack under l_inf, l_2 and l_1, and the union of the three."""
     attacks = tuple(_aa(norm, radii, amount.costly) for norm in ("linf", "l2", "l1"))
     return (_clean(amount.n), *attacks, _union("norms", attacks))
 
 
 def _unseen(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Attacks that l_inf training does not use: l_2, l_1, 1.5 and 2 times its eps, rotations with
-    translations (775 passes per image, so on as many images as AutoAttack), and their union."""
+    """Measures what l_inf training has not seen: l_2, l_1, 1.5 and 2 times its eps, rotations with
+    translations (775 passes an image, so on as many images as AutoAttack), and the union of all."""
     n = amount.n
     attacks = (
         _pgd("l2", radii, n),
@@ -171,7 +172,7 @@ def _unseen(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _ood(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """15 corruptions x 5 severities; ``evaluate --panel`` adds the shifted test sets that are
+    """Measures 15 corruptions at 5 severities; ``evaluate --panel`` adds the shifted test sets that are
     there."""
     return (_clean(amount.n), _corruptions(amount.n))
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,16 +16,19 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from tqdm import TqdmWarning
+
+from benchmark.core.shorten import shorten
 
 with warnings.catch_warnings():  # tqdm warns in a notebook without widgets; a plain bar is enough
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
+# What the bar of a task takes beside its name: the bar, counts and the time left; and how much more
+# where the time for something larger stands there, too.
+_BAR, _COUNTS, _LEFT, _WHOLE = 10, 15, 13, 18
 # Seconds between two plain lines of one task.
 _PLAIN_INTERVAL = 15.0
 
@@ -43,12 +46,32 @@ def duration(seconds: float) -> str:
     return f"{hours // 24}d{hours % 24:02d}h"
 
 
+class Whole(Protocol):
+    """Something larger that tasks are parts of, such as the cells of a suite, stage by stage."""
+
+    def begin(self, stage: str) -> None:
+        """A stage is begun; tasks belong to it until it ends."""
+
+    def end(self, stage: str, finished: bool) -> None:
+        """The stage is over, or failed."""
+
+    def left(self, task: Task) -> str:
+        """The time that is left for everything while ``task`` runs, in words; "" if unknown."""
+
+
 class Task:
-    """One piece of work of known length."""
+    """One piece of work of known length.
+
+    Attributes:
+        first: units that were done before it began.
+        whole: what it is a part of; None if nothing larger is known.
+    """
+
+    whole: Whole | None = None
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         self.name, self.total, self.done = name, total, done
-        self._first = done
+        self.first = done
         self.started = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -61,10 +84,17 @@ class Task:
 
     def eta(self) -> float | None:
         """Seconds left at the speed so far (work done before this process is not counted)."""
-        fresh = self.done - self._first
+        fresh = self.done - self.first
         if not fresh:
             return None
         return (time.monotonic() - self.started) / fresh * (self.total - self.done)
+
+    def left(self) -> str:
+        """ "20s left, suite: 3h05m", or what of it is known."""
+        own = self.eta()
+        parts = [f"{duration(own)} left"] if own is not None else []
+        parts += [text] if self.whole and (text := self.whole.left(self)) else []
+        return ", ".join(parts)
 
 
 class _PlainTask(Task):
@@ -80,8 +110,8 @@ class _PlainTask(Task):
         if now - self._last < _PLAIN_INTERVAL:
             return
         self._last = now
-        left = self.eta()
-        eta = f", {duration(left)} left" if left is not None else ""
+        left = self.left()
+        eta = f", {left}" if left else ""
         share = 100 * self.done / max(1, self.total)
         tail = f"  {note}" if note else ""
         print(
@@ -90,15 +120,25 @@ class _PlainTask(Task):
 
 
 class _BarTask(Task):
-    def __init__(self, bars: RichProgress, name: str, total: int, done: int = 0) -> None:
+    """Room for the name is what the console has beside bar and times; a note takes what is left."""
+
+    def __init__(
+        self, bars: RichProgress, name: str, total: int, done: int = 0, whole: Whole | None = None
+    ) -> None:
         super().__init__(name, total, done)
-        self._bars = bars
-        self._id = bars.add_task(escape(name), total=total, completed=done)
+        self._bars, self.whole = bars, whole
+        beside = _BAR + _COUNTS + _LEFT + (_WHOLE if whole else 0)
+        self._room = max(16, bars.console.width - beside)
+        self._id = bars.add_task(
+            escape(shorten(name, self._room)), total=total, completed=done, left=""
+        )
 
     def advance(self, count: int = 1, note: str = "") -> None:
         super().advance(count, note)
-        text = f"{escape(self.name)} [dim]{escape(note)}[/dim]" if note else escape(self.name)
-        self._bars.update(self._id, advance=count, description=text)
+        text = escape(shorten(self.name, self._room))
+        if note and len(self.name) + len(note) < self._room:
+            text += f" [dim]{escape(note)}[/dim]"
+        self._bars.update(self._id, advance=count, description=text, left=self.left())
 
     def resize(self, total: int) -> None:
         super().resize(total)
@@ -112,8 +152,9 @@ class _NotebookTask(Task):
 
     def advance(self, count: int = 1, note: str = "") -> None:
         super().advance(count, note)
-        if note:
-            self._bar.set_postfix_str(note, refresh=False)
+        whole = self.whole.left(self) if self.whole else ""
+        if text := ", ".join(filter(None, (note, whole))):
+            self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(count)
 
     def resize(self, total: int) -> None:
@@ -123,10 +164,15 @@ class _NotebookTask(Task):
 
 class Progress:
     """Shows progress and messages. It writes to standard error, so that standard output can be
-    piped."""
+    piped.
+
+    Attributes:
+        whole: what all tasks are parts of, while it is set.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.whole: Whole | None = None
         self._console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
@@ -139,6 +185,20 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage of ``whole``: the tasks inside the block belong to it."""
+        if self.whole is None:
+            yield
+            return
+        self.whole.begin(name)
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            self.whole.end(name, finished)
+
+    @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
         """A task to be advanced inside the block."""
         if self.quiet:
@@ -146,17 +206,19 @@ class Progress:
         elif self._console.is_terminal:
             columns = (
                 TextColumn("  {task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=_BAR),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("eta"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
             )
             with RichProgress(*columns, console=self._console, transient=True) as bars:
-                yield _BarTask(bars, name, total, done)
+                yield _BarTask(bars, name, total, done, self.whole)
         elif self._console.is_jupyter:
             # rich redraws its bars in a notebook only with widgets; this one does with or without
             with tqdm(total=total, initial=done, desc=name, leave=False) as bar:
-                yield _NotebookTask(bar, name, total, done)
+                shown: Task = _NotebookTask(bar, name, total, done)
+                shown.whole = self.whole
+                yield shown
         else:
-            yield _PlainTask(name, total, done)
+            shown = _PlainTask(name, total, done)
+            shown.whole = self.whole
+            yield shown

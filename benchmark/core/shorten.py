@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 CUT = "…"
+# As ``config_hash`` writes it, behind the seed in the name of a run's folder.
+_HASH = re.compile(r"-[0-9a-f]{10}\b")
 
 
 def shorten(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters, cut in the middle: "generalist-d…s2: aa_linf".
-
-    Names here begin with what is done and end with where (a seed, a metric), so both are kept.
+    """``text`` in at most ``width`` characters. Where that is too few, hashes go first, which tell
+    a reader least, and then the middle: names here begin with what is done and end with where (a
+    seed, a metric), as in "train generalist-d…s2: aa_linf".
     """
+    if len(text) > width:
+        text = _HASH.sub("", text)
     return _cut(text, width, (width - len(CUT)) // 2)
 
 

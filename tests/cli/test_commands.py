@@ -92,7 +92,7 @@ def test_method_and_seed_restrict_and_add(suite: Path, tmp_path: Path) -> None:
     assert {name: after[name] for name in one} == one
     called = cli("run", suite, "--out", out, "--method", "natural", "--seed", 1)
     assert labels(out) == [("joint", 0), ("natural", 1), ("pgd-at", 1)]
-    assert all(f"| {label}" in called.out for label in ("joint", "natural", "pgd-at"))
+    assert all(f"\n{label}\t" in called.out for label in ("joint", "natural", "pgd-at"))
 
 
 def test_train_then_evaluate(tmp_path: Path) -> None:
@@ -100,6 +100,7 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
     command = ["train", "--method", "natural", "--method", "trades", "--out", "out", *settings]
     plan = cli(*command, "--dry-run", "--json").json()
     assert {row["evaluation_seconds_at_most"] for row in plan["cells"]} == {0}
+    assert cli(*command).out == "trained: out\nnext: generalist-bench evaluate out\n"
     cells = cli(*command, "--json").json()["cells"]
     assert cells == [row["cell"] for row in plan["cells"]]
     assert not list(tmp_path.rglob("evaluation.json"))
@@ -115,6 +116,12 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
     table = cli("evaluate", "out", f"out/cells/{cells[0]}", "--metric", "clean").out
     rows = [line for line in table.splitlines() if "\tclean\t" in line]
     assert len(rows) == len(cells)  # a run that is named twice counts once
+    assert [line for line in table.splitlines() if line.startswith("record: ")] == [
+        f"record: out/cells/{cell}/evaluation.json" for cell in cells
+    ]
+    more = cli("evaluate", "out", "--metric", "pgd20_linf", "--n", 20).out
+    assert "\tpgd20_linf\t" in more
+    assert "\tclean\t" not in more  # it is on record, but was not asked for
     assert cli("report", "out").status == 0
 
 

@@ -65,7 +65,7 @@ def test_in_a_suite_file_and_inside_a_learner(method: Path, tmp_path: Path) -> N
     )
     done = cli("run", suite, "--out", "out", "-q")
     assert done.status == 0, done.err
-    assert "| own" in done.out
+    assert "\nown" in done.out
     (run,) = Path("out/cells").glob("own-*")
     recipe = json.loads((run / "config.json").read_text())["config"]["method"]["recipe"]
     assert recipe["name"] == f"smooth:SmoothAT#{hash_of(method)}"

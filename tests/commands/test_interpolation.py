@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -98,7 +99,9 @@ def test_a_path_joins_its_ends(out: Path, tmp_path: Path) -> None:
         (row,) = (r for r in rows if r["alpha"] == alpha and r["metric"] == "clean")
         assert row["mean"] == pytest.approx(own, abs=0.15)
     before = (target / "alpha-0.5000" / "evaluation.json").stat().st_mtime_ns
-    assert "clean\t" in cli(*command).out
+    said = cli(*command).out
+    assert "clean\t" in said
+    assert re.search(r"\nclean: [\d.]+ % at alpha 0, [\d.]+ % at alpha 1.*\.\nplot: ", said)
     assert (target / "alpha-0.5000" / "evaluation.json").stat().st_mtime_ns == before
 
 

@@ -146,6 +146,30 @@ def test_what_cannot_be_compared_is_refused(changed: dict[str, Any], message: st
         judge(BASELINE, [run(0, 320, **changed)], None)
 
 
+def test_other_settings_are_said() -> None:
+    """Protects: a suite file that was edited, whose figures are then blamed on the code."""
+    assert not judge(BASELINE, [run(0, 320)], None).other_settings
+    for found in (
+        judge(BASELINE, [run(0, 320, hash="new")], None),
+        judge(BASELINE, [run(9, 320)], None, {("trades", 1): "new", ("trades", 9): "h"}),
+    ):
+        assert "settings of trades are not those that the baseline" in found.other_settings
+        assert "**Other settings.** The settings of trades" in summary.markdown(found, BASELINE)
+
+
+def test_identical_stands_beside_identical_numbers_alone() -> None:
+    """Protects: "80.5, 80, identical": one seed's run beside the mean of eight."""
+    text = summary.markdown(judge(BASELINE, [BASELINE.runs[0]], BASELINE.probe), BASELINE)
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    found = {row[2]: row[3:6] for row in rows if len(row) > 6}
+    before, now, difference = found["pgd"]  # the last row of that name is the trained method's
+    assert (before, now) == ("80.25", "80")
+    assert difference.startswith("as in the baseline's run of the same seed on every image; -0.25")
+    for before, now, difference in list(found.values())[2:]:
+        assert difference != "identical" or before == now
+    assert found["clean"] == ["97.5", "97.5", "identical"]
+
+
 def test_outcomes_survive_packing() -> None:
     """A number of images that is no multiple of eight."""
     right = np.random.default_rng(0).random(13) < 0.5
