@@ -133,8 +133,8 @@ def _quick(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _paper(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures the columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each), every
-    attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released Generalist code
+    """Measures the columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each),
+    every attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released Generalist code
     calls PGD-20."""
     n, n_aa = amount.n, amount.costly
     released = _released(n) if exact(radii.linf) == exact("8/255") else ()
@@ -172,8 +172,8 @@ def _unseen(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _ood(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures 15 corruptions at 5 severities; ``evaluate --panel`` adds the shifted test sets that are
-    there."""
+    """Measures 15 corruptions at 5 severities; ``evaluate --panel`` adds the shifted test sets that
+    are there."""
     return (_clean(amount.n), _corruptions(amount.n))
 
 
