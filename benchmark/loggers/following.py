@@ -39,7 +39,7 @@ class Following:
         Raises:
             BenchmarkError: one of them cannot be opened.
         """
-        for name in self._names:
+        for name in list(self._names):  # which loses those that fail
             if name not in self._open:
                 self._begin(name)
 
@@ -92,10 +92,10 @@ class Following:
         try:
             logger = LOGGERS.get(name)(run)
         except Exception as error:  # of somebody else's code and network
-            known_as = f"; it knows the run as {run.id} ({RunFiles(run.folder).logged})"
+            anew = f", or delete {RunFiles(run.folder).logged} to log the run anew"
             raise BenchmarkError(
                 f"--log {name} cannot begin: {_reason(error)}; mend that, or leave --log {name} out"
-                + (known_as if run.id else "")
+                + (anew if run.id else "")
             ) from error
         self._open[name] = logger
         self._note(
