@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -99,6 +100,7 @@ def run_cells(
     *,
     evaluate: bool,
     engine: Engine | None = None,
+    intervals: bool = False,
 ) -> None:
     """Print the plan of ``chosen``, or train its cells and, with ``evaluate``, measure and report
     them.
@@ -106,6 +108,7 @@ def run_cells(
     Args:
         full: the suite with all its methods and seeds.
         engine: where the cells run; None for one after another in this process.
+        intervals: print the 95 % intervals, too.
 
     Raises:
         DivergenceError: some cells diverged; the others are finished.
@@ -147,12 +150,23 @@ def run_cells(
     if not together.first:
         return
     if evaluate:
-        render(out, None, options.json_)
+        render(out, None, options.json_, intervals=intervals)
     elif options.json_:
         print_json({"out": str(out), "cells": [cell.slug for cell in chosen.cells()]})
+    else:
+        print(f"trained: {out}")
+        print(f"next: {next_command(out, options)}")
     if diverged:
         count = f"{len(diverged)} of {len(chosen.cells())} cells diverged"
         raise DivergenceError(f"{count}; the first: {diverged[0]}")
+
+
+def next_command(out: Path, options: CellOptions) -> str:
+    """What measures the runs in ``out``, with the options that it needs to find their data."""
+    words = ["generalist-bench", "evaluate", str(out)]
+    if options.data_root != CellOptions.data_root:
+        words += ["--data-root", str(options.data_root)]
+    return shlex.join(words)
 
 
 def print_plan(

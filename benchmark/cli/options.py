@@ -51,6 +51,12 @@ Overrides = Annotated[
     typer.Option("--set", help="Change a setting, e.g. train.epochs=3; repeatable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON.", rich_help_panel=OUTPUT)]
+Intervals = Annotated[
+    bool,
+    typer.Option(
+        "--intervals", help="Print 95 % intervals beside the accuracies.", rich_help_panel=OUTPUT
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=OUTPUT)]
 
 

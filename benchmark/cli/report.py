@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli.options import OUTPUT, AsJson
-from benchmark.cli.output import print_json
+from benchmark.cli.options import OUTPUT, AsJson, Intervals
+from benchmark.cli.output import print_json, print_study
 
 
 def report(
@@ -54,52 +54,66 @@ def report(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    intervals: Intervals = False,
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
     if leaderboard:
         render_leaderboard(out, target or Path(), json_)
         return
-    render(out[0], target, json_, corruption_reference, html, out[1:], intervals_in_cells)
+    render(
+        out[0],
+        target,
+        json_,
+        intervals=intervals,
+        reference=corruption_reference,
+        html=html,
+        beside=out[1:],
+        intervals_in_cells=intervals_in_cells,
+    )
 
 
 def render(
     out: Path,
     target: Path | None,
     json_: bool,
+    *,
+    intervals: bool = False,
     reference: Path | None = None,
     html: bool = False,
     beside: Sequence[Path] = (),
     intervals_in_cells: bool = False,
 ) -> None:
-    """Write the report of ``out`` and print its table.
+    """Write the report of ``out``, and print its table, its verdict and where it lies.
 
     Args:
         target: folder of the report; None for ``out/report``.
         json_: print data in place of the table.
+        intervals: print the 95 % intervals, too.
         reference: errors of a reference network under corruptions, CSV.
         beside: folders whose rows stand with the suite's.
         intervals_in_cells: of table.tex.
     """
     from benchmark.records.study import read_suite
-    from benchmark.report import render as write_report
     from benchmark.report.summarise import summarise
     from benchmark.report.tables import tidy
+    from benchmark.report.verdict import verdict
+    from benchmark.report.write import write_report
 
-    files = write_report(out, target, reference, html, beside, intervals_in_cells)
+    study = summarise(read_suite(out, beside), reference)
+    files = write_report(study, target or out / "report", html, intervals_in_cells)
     if json_:
         # null for what is missing; NaN is no JSON
-        rows = (
-            tidy(summarise(read_suite(out, beside))).replace({"": None}).to_dict(orient="records")
-        )
-        print_json({"report": [str(path) for path in files], "table": rows})
+        rows = tidy(study).replace({"": None}).to_dict(orient="records")
+        paths = [str(path) for path in files]
+        print_json({"report": paths, "verdict": verdict(study), "table": rows})
         return
-    table = next((path for path in files if path.name == "table.md"), None)
-    if table:
-        print(table.read_text(encoding="utf-8"))
+    print_study(study, intervals)
     print(f"report: {files[0]}")
-    if html:
-        print(f"page: {next(path for path in files if path.suffix == '.html')}")
+    for kind, name in (("plot", "tradeoff.png"), ("page", "report.html")):
+        for path in files:
+            if path.name == name and (html or kind == "plot"):
+                print(f"{kind}: {path}")
 
 
 def render_leaderboard(folders: Sequence[Path], target: Path, json_: bool) -> None:

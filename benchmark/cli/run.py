@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.cli.cells import CellOptions, print_plan, run_cells
-from benchmark.cli.options import OUTPUT, Methods, set_threads
+from benchmark.cli.options import OUTPUT, Intervals, Methods, set_threads
 from benchmark.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def run(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name, or a YAML file.")],
     options: CellOptions,
     method: Methods = None,
+    intervals: Intervals = False,
     tflops: Annotated[
         float | None,
         typer.Option(
@@ -88,7 +89,7 @@ def run(
             "with --engine ray, --cpus-per-cell sets the threads; leave --threads out"
         )
     set_threads(options.threads, options.quiet)
-    run_cells(chosen, full, options, evaluate=True, engine=where)
+    run_cells(chosen, full, options, evaluate=True, engine=where, intervals=intervals)
 
 
 def _engine(

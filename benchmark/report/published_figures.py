@@ -128,7 +128,9 @@ def _figure(robust: str, **rest: Any) -> Iterable[PublishedFigure]:
     """The figure, if it is stated."""
     value = _number(robust)
     if value is not None:
-        texts = {k: v.replace("<br>", " ") if isinstance(v, str) else v for k, v in rest.items()}
+        texts: dict[str, Any] = {
+            k: v.replace("<br>", " ") if isinstance(v, str) else v for k, v in rest.items()
+        }
         yield PublishedFigure(robust=value, **texts)
 
 

@@ -122,3 +122,34 @@ def interval_cells(study: Study, escape: Callable[[str], str]) -> Cells:
         for row in study.table.rows
     ]
     return Cells([escape(text) for text in head], rows)
+
+
+def main_cells(study: Study, intervals: bool = False) -> Cells:
+    """The table as a command prints it: nothing emphasised, and where asked for, each interval in a
+    second line below its mean."""
+    cells = score_cells(study, str, {"best": str, "tied": str}, "±")
+    if not intervals:
+        return cells
+    ends = interval_cells(study, str)
+    first = cells.head.index("Seeds") + 1
+    for row, own in zip(cells.rows, ends.rows, strict=True):
+        for i, text in enumerate(own[1:], first):
+            row[i] += f"\n{text}" if text.startswith("[") else ""
+    return cells
+
+
+def by_importance(study: Study) -> list[int]:
+    """The columns of ``main_cells`` but the methods' names, those that a reader needs most first:
+    what leaders are named for, the seeds, what an attack must be read beside, then the others."""
+    table = study.table
+    named = {m for lead in study.findings.leads if lead.kind != "sum" for m in lead.metrics}
+
+    def rank(i: int) -> int:
+        column = table.columns[i]
+        return 0 if column.key in named else 2 if column.on_images_of else 3
+
+    columns = sorted(range(len(table.columns)), key=rank)
+    main = [i for i in columns if rank(i) == 0]
+    rest = [i for i in columns if rank(i) > 0]
+    costs = range(len(table.columns), len(table.columns) + len(table.costs))
+    return [*(i + 2 for i in main), 1, *(i + 2 for i in (*rest, *costs))]
