@@ -133,9 +133,9 @@ def _quick(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _paper(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures the columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each),
-    every attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released Generalist code
-    calls PGD-20."""
+    """Measures the columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps
+    each), every attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released
+    Generalist code calls PGD-20."""
     n, n_aa = amount.n, amount.costly
     released = _released(n) if exact(radii.linf) == exact("8/255") else ()
     parts = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")

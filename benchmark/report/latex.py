@@ -50,8 +50,9 @@ _LATEX_HEAD = r"""% Needs \usepackage{booktabs,graphicx}. \input it, or run pdfl
 
 
 # Widths in points, for a table over both columns of an article: of a character at \footnotesize and
-# at \tiny, of the space between columns, and of the page; and the lines that a page holds.
-_CHARACTER, _TINY, _GAP, _PAGE, _LINES = 3.75, 2.7, 7.0, 460.0, 54
+# at \tiny, of the space between columns, and of the page (a tenth more than it has: a table may be
+# made smaller by so much). Then the lines that a page holds.
+_CHARACTER, _TINY, _GAP, _PAGE, _LINES = 3.75, 2.7, 7.0, 515.0, 54
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
 
 

@@ -3,24 +3,76 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from browser import Browser, chromium
+from made_entries import made
+from synthetic_records import ELEVEN, write_suite
 
 from benchmark.records.study import SuiteRecord, read_suite
-from benchmark.report import published
+from benchmark.report import fronts
+from benchmark.report.leaderboard import leaderboard, parameters_of
+from benchmark.report.leaderboard_page import leaderboard_html
 from benchmark.report.page import report_html
+from benchmark.report.published_figures import published_figures, same_eps
 from benchmark.report.summarise import summarise
+from benchmark.report.verdict import verdict
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = ("quick", "cifar10-cpu")
 DOTS = "#tradeoff-chart g.methods > *"
 THEIRS = "#tradeoff-chart g.published > *"
+WIDTHS = (1440, 1024, 390)
+# What is cut off: wider than the screen, or than its own frame; the frame of a table may scroll
+# where there is no room for all columns.
+CUT = """[...document.querySelectorAll("body *")]
+    .filter(e => e.checkVisibility() && !e.closest("svg, .unseen, .skip, select"))
+    .filter(e => {
+      const box = e.getBoundingClientRect();
+      const beyond = !e.closest(".scroll > *") && (box.right > innerWidth + 1 || box.left < -1);
+      const inside = getComputedStyle(e).overflowX !== "visible" && e.scrollWidth > e.clientWidth + 1;
+      return box.width && (beyond || (inside && !e.matches("input, pre")));
+    })
+    .map(e => e.getAttribute("aria-label") || e.tagName + "." + e.className)"""
+# The lowest contrast of the texts that are seen, by WCAG's formula: colours are painted onto a
+# canvas, which turns every notation into what is on the screen.
+CONTRAST = """(() => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const paint = (colours) => {
+    pen.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const page = getComputedStyle(document.body).backgroundColor;
+  const below = (e) => {
+    const found = [];
+    for (let at = e; at; at = at.parentElement) found.unshift(getComputedStyle(at).backgroundColor);
+    return [page, ...found];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const words = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!words || !e.checkVisibility() || e.closest(".unseen, .skip, script, option")) continue;
+    const style = getComputedStyle(e);
+    const drawn = e.ownerSVGElement ? style.fill : style.color;
+    if (drawn === "none") continue;
+    const under = below(e.ownerSVGElement ?? e);
+    const [a, b] = [light(paint([...under, drawn])), light(paint(under))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    found.push([ratio, e.tagName + "." + (e.className.baseVal ?? e.className) + ": " + e.textContent.trim().slice(0, 40)]);
+  }
+  return found.sort((a, b) => a[0] - b[0]);
+})()"""
 
 pytestmark = pytest.mark.skipif(
     not (RESULTS / "quick").is_dir(), reason="the recorded studies are not beside the tests"
@@ -39,7 +91,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in STUDIES:
         text = report_html(summarise(read_suite(RESULTS / name)))
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
-    return {name: folder / f"{name}.html" for name in STUDIES}
+    board = leaderboard_html(leaderboard([RESULTS / "cifar10-cpu-norms", RESULTS / "resnet2b"]))
+    (folder / "leaderboard.html").write_text(board, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in (*STUDIES, "leaderboard")}
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +121,27 @@ def tip(page: Browser) -> str:
     return " ".join(page.texts("#tradeoff-chart g[aria-label=tip] text tspan"))
 
 
+def unfold(page: Browser) -> None:
+    """Open all sections, and wait until their charts are drawn."""
+    page.js("document.querySelectorAll('details').forEach(part => { part.open = true })")
+    empty = (
+        "[...document.querySelectorAll('figure.chart')].filter(f => !f.querySelector('svg')).length"
+    )
+    page.until(lambda: page.js(empty) == 0)
+
+
+def in_dark(page: Browser, dark: bool) -> None:
+    features = [{"name": "prefers-color-scheme", "value": "dark"}] if dark else []
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_it_stands_alone(browser: Browser, pages: dict[str, Path], name: str) -> None:
     """One file below 5 MB: no request, no complaint on the console, every chart drawn."""
     assert pages[name].stat().st_size < 5_000_000
     browser.resize(1280)
     browser.open(pages[name])
+    unfold(browser)
     figures = browser.all("figure.chart")
     assert len(figures) > 3
     assert all(figure.find_elements("css selector", "svg") for figure in figures)
@@ -81,13 +150,50 @@ def test_it_stands_alone(browser: Browser, pages: dict[str, Path], name: str) ->
     assert browser.complaints() == []
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_phone_scrolls_down_only(browser: Browser, pages: dict[str, Path], name: str) -> None:
-    """Nothing is wider than a narrow screen; tables scroll within their own frame."""
-    browser.resize(360, mobile=True)
+def test_the_first_screen_gives_the_answer(page: Browser, suite: SuiteRecord) -> None:
+    """One sentence, the plot and the table without scrolling; all else is folded until asked for."""
+    page.resize(1440)
+    assert page.one(".answer").text == verdict(summarise(suite))
+    for selector in (".answer", "#tradeoff-chart svg", "#results tbody tr:nth-child(5)"):
+        assert (
+            page.js("document.querySelector(arguments[0]).getBoundingClientRect().bottom", selector)
+            < 900
+        )
+    folds = page.all("main > section > details.fold")
+    assert len(folds) >= 8
+    assert not any(fold.get_attribute("open") for fold in folds)
+    assert "3 (seeds 0, 1, 2)" in page.one(".meta").text
+    # The sections' names stay in view, and lead to a section that opens.
+    page.click('nav.top a[href="#provenance"]')
+    page.until(lambda: page.js("scrollY") > 300)
+    assert page.one("#provenance details").get_attribute("open")
+    assert page.js("document.querySelector('nav.top').getBoundingClientRect().top") == 0
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "leaderboard"])
+def test_nothing_is_cut_off_and_all_text_is_legible(
+    browser: Browser, pages: dict[str, Path], name: str
+) -> None:
+    """At three widths; on a phone, tables beyond the first may scroll within their own frame. Text
+    has a contrast of 4.5 in both themes, heat maps and names in plots included."""
+    browser.resize(1440)
     browser.open(pages[name])
-    assert browser.js("document.documentElement.scrollWidth") <= 360
-    assert browser.js("document.querySelector('#tradeoff-chart svg').clientWidth") <= 360
+    if name != "leaderboard":
+        unfold(browser)
+    for width in WIDTHS:
+        browser.resize(width, mobile=width == 390)
+        browser.js("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+        assert browser.js("document.documentElement.scrollWidth") <= width
+        scrolls = {"Gallery", "Corruptions", "Runs"} if width == 390 else set()
+        published = {"Adversarial training, single threat model", "Several norms", "PRE.",
+                     "RobustBench leaderboard"}  # fmt: skip
+        assert set(browser.js(CUT)) <= scrolls | published, width
+    for dark in (False, True):
+        in_dark(browser, dark)
+        found: list[tuple[float, str]] = browser.js(CONTRAST)
+        assert len(found) > 100
+        assert found[0][0] >= 4.5, (dark, found[:8])
+    in_dark(browser, False)
     assert browser.complaints() == []
 
 
@@ -128,6 +234,7 @@ def test_the_keyboard_sorts_and_points(page: Browser) -> None:
 
 def test_a_filter_narrows_table_and_charts(page: Browser, suite: SuiteRecord) -> None:
     """Words and families are left out of the table, the trade-off plot and the curves alike."""
+    unfold(page)
     page.one("#filter").send_keys("generalist")
     wanted = [m for m in suite.methods if m.startswith("generalist")]
     assert methods(page) == wanted
@@ -155,31 +262,33 @@ def test_hovering_shows_the_figures_of_the_table(page: Browser, suite: SuiteReco
 
 
 def test_published_figures_are_layers_of_their_own(page: Browser) -> None:
-    """Off at first, other marks, offered for the attack they measure only; all 236 can be seen."""
+    """Off at first, other marks, and only of the same data set under the same attack: 99 entries of
+    the leaderboard for CIFAR-10 under l_inf 8/255, none of other boards."""
     from selenium.webdriver.support.ui import Select
 
+    page.js("document.querySelector('.options').open = true")
     select = Select(page.one("#metric"))
-    seen = 0
-    for metric in ("aa_linf", "aa_l2", "corruptions"):
-        select.select_by_value(metric)
-        assert not page.all(THEIRS)
-        own = len(page.all(DOTS))
-        offered = [label for label in page.all("#layers label") if label.is_displayed()]
-        assert offered
-        for label in offered:
-            if "RobustBench" in label.text:
-                page.show(label)
-                label.click()
-        seen += len(page.all(THEIRS))
-        assert len(page.all(DOTS)) == own, "ours are neither more nor fewer"
-        assert "not ours" in page.one("#legend-layers").text
-    assert seen == 236
+    own = {o.get_attribute("value") for o in select.options}
+    assert {label.get_attribute("data-metric") for label in page.all("#layers label")} <= own
+    select.select_by_value("aa_linf")
+    assert not page.all(THEIRS)
+    before = len(page.all(DOTS))
+    (label,) = [
+        x for x in page.all("#layers label") if "RobustBench" in x.text and x.is_displayed()
+    ]
+    assert "cifar10, linf, eps 8/255" in label.text
+    page.show(label)
+    label.click()
+    assert len(page.all(THEIRS)) == 99
+    assert len(page.all(DOTS)) == before, "ours are neither more nor fewer"
+    assert "not ours" in page.one("#legend-layers").text
     select.select_by_value("pgd20_l2")
     assert not page.all(THEIRS), "AutoAttack's figures are on no other axis"
 
 
 def test_layers_of_our_own_figures_switch(page: Browser) -> None:
     """Intervals, front, names and seeds come and go."""
+    page.js("document.querySelector('.options').open = true")
     for key, selector in (
         ("bars", "g.intervals path"),
         ("front", "g.front path"),
@@ -214,6 +323,7 @@ def test_themes_switch(page: Browser) -> None:
 
 def test_classes_switch_and_hashes_copy(page: Browser) -> None:
     """One metric by class at a time; a copy button answers with what it copied."""
+    unfold(page)
     page.click('label:has([name="class-metric"][value="pgd20_linf"])')
     shown = [b for b in page.all("[data-class-metric]") if b.is_displayed()]
     assert [b.get_attribute("data-class-metric") for b in shown] == ["pgd20_linf"]
@@ -222,7 +332,8 @@ def test_classes_switch_and_hashes_copy(page: Browser) -> None:
 
 
 def test_it_prints(page: Browser) -> None:
-    """Several pages with text, without the controls, in light colours even from the dark theme."""
+    """Several pages with text, without the controls, in light colours even from the dark theme; all
+    sections are open on paper and folded again after it. No row stays alone on a page."""
     page.click("label:has([value=dark])")
     printed = page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
     pdf = base64.b64decode(printed["data"])
@@ -230,9 +341,15 @@ def test_it_prints(page: Browser) -> None:
     streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.S)
     drawn = b"".join(_inflated(stream) for stream in streams)
     assert drawn.count(b" Tj") + drawn.count(b" TJ") > 100
+    assert not page.all("details.fold[open]")
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert page.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.one("#metric").is_displayed()
+    kept = "getComputedStyle(document.querySelector(arguments[0])).break{}"
+    rows = "#results tbody tr:nth-{}child(2)"
+    assert page.js(kept.format("After"), rows.format("")) == "avoid"
+    assert page.js(kept.format("Before"), rows.format("last-")) == "avoid"
+    assert page.js(kept.format("Inside"), rows.format("")) == "avoid"
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
@@ -245,8 +362,6 @@ def _inflated(stream: bytes) -> bytes:
 
 def test_a_hostile_record_runs_nothing(browser: Browser, tmp_path: Path) -> None:
     """Markup in a label is text everywhere, charts and tips included."""
-    from synthetic_records import ELEVEN, write_suite
-
     evil = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
     slug = "evil"
     write_suite(tmp_path / "out", {slug: ELEVEN["generalist-d"], "pgd-at": ELEVEN["pgd-at"]}, n=60)
@@ -267,21 +382,156 @@ def test_a_hostile_record_runs_nothing(browser: Browser, tmp_path: Path) -> None
 
 def test_an_empty_suite_opens(browser: Browser, tmp_path: Path) -> None:
     """A page without any figure complains of nothing."""
-    from synthetic_records import ELEVEN, write_suite
-
     write_suite(tmp_path, {"pgd-at": ELEVEN["pgd-at"]}, missing=[("pgd-at", 0)])
     page = tmp_path / "empty.html"
     page.write_text(report_html(summarise(read_suite(tmp_path))), encoding="utf-8")
     browser.open(page)
-    assert "No cell has been evaluated yet" in browser.one("#words").text
+    assert "No cell has been evaluated yet" in browser.one(".answer").text
     assert browser.complaints() == []
 
 
-def test_every_layer_keeps_its_source_apart() -> None:
-    """All 236 leaderboard entries are there once, and no layer mixes data sets or attacks."""
-    layers = published.layers()
-    board = [layer for layer in layers if layer.source == "RobustBench"]
-    assert sum(len(layer.points) for layer in board) == 236
-    keys = [(layer.source, layer.dataset, layer.threat, layer.metric) for layer in layers]
-    assert len(set(keys)) == len(keys)
-    assert all(np.isfinite(point[:2]).all() for layer in layers for point in layer.points)
+def test_a_tie_is_not_bold(page: Browser) -> None:
+    """Bold is what no other reaches; the highest among overlapping ones is italic and no more."""
+    style = "getComputedStyle(document.querySelector(arguments[0])).{}"
+    tied = "#results .tied .value"
+    assert page.js(style.format("fontWeight"), tied) == "400"
+    assert page.js(style.format("fontStyle"), tied) == "italic"
+
+
+# --- fronts and radii -----------------------------------------------------------------------------
+
+THREAT = {"norm": "linf", "eps": "8/255", "step": "2/255", "steps": 20}
+FRONTS = {"AT": ["pgd-at", "trades", "joint"], "Generalist": ["generalist-d", "generalist-t"]}
+
+
+def test_fronts_and_radii_are_drawn(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture and tables of each front; a curve per method over the radii, whose tip has the
+    figure, and which follows the filter."""
+    from selenium.webdriver import ActionChains
+
+    monkeypatch.setattr(fronts, "RESAMPLES", 200)
+    methods = {m: ELEVEN[m] for m in ("pgd-at", "trades", "joint", "generalist-d", "generalist-t")}
+    write_suite(tmp_path, methods, n=200, n_aa=100, corruptions=())
+    plan = json.loads((tmp_path / "suite.json").read_text())
+    (tmp_path / "suite.json").write_text(json.dumps({**plan, "fronts": FRONTS}))
+    for cell in tmp_path.glob("cells/*"):
+        _attack_at_radii(cell)
+    study = summarise(read_suite(tmp_path))
+    page = tmp_path / "page.html"
+    page.write_text(report_html(study), encoding="utf-8")
+    browser.resize(1440)
+    browser.open(page)
+    unfold(browser)
+
+    planes = browser.all("figure[data-front]")
+    assert len(planes) == len(study.fronts) == 2
+    assert len(planes[0].find_elements("css selector", "g.settings > *")) == 5
+    assert len(planes[0].find_elements("css selector", "g.hull path")) == 2
+    tables = browser.texts("#fronts table td")
+    for front in study.fronts[0].fronts:
+        assert front.name in tables
+        assert any(label in cell for label, _ in front.points for cell in tables)
+
+    lines = "figure[data-radii=curve20_linf] g.mean path"
+    assert len(browser.all(lines)) == 5
+    assert "eps (linf, 1/255)" in browser.texts("figure[data-radii] svg text")
+    looks = {(line.get_attribute("stroke"), line.get_attribute("stroke-dasharray"))
+             for line in (e.find_element("xpath", "..") for e in browser.all(lines))}  # fmt: skip
+    assert len(looks) == 5, "no two are alike"
+    chart = browser.one("figure[data-radii=curve20_linf] svg")
+    browser.show(chart)
+    ActionChains(browser.driver).move_to_element(browser.all(lines)[0]).perform()
+    shown = "figure[data-radii] g[aria-label=tip] text tspan"
+    assert browser.until(lambda: "95 %" in " ".join(browser.texts(shown)))
+    browser.one("#filter").send_keys("generalist")
+    assert len(browser.all(lines)) == 2
+    assert browser.complaints() == []
+
+
+def _attack_at_radii(cell: Path) -> None:
+    """A curve over radii in the record of a run."""
+    import pandas as pd
+
+    record = json.loads((cell / "evaluation.json").read_text())
+    frame = pd.read_parquet(cell / "outcomes.parquet")
+    accuracies = {"4/255": 0.6, "8/255": 0.4, "16/255": 0.2}
+    for radius, accuracy in accuracies.items():
+        frame[f"curve20_linf/{radius}"] = frame.index < 200 * accuracy
+    detail: dict[str, Any] = {
+        "threat": THREAT, "radii": [*accuracies], "clean": 0.8, "accuracies": [*accuracies.values()],
+    }  # fmt: skip
+    settings = {"kind": "curve", "threat": THREAT, "factors": [0.5, 1, 2]}
+    record["metrics"]["curve20_linf"] = made(settings, detail, n=200, mean=0.5)
+    (cell / "evaluation.json").write_text(json.dumps(record))
+    frame.to_parquet(cell / "outcomes.parquet")
+
+
+# --- the leaderboard ------------------------------------------------------------------------------
+
+
+def test_the_leaderboard_sorts_filters_and_tells_ours_apart(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    """One data set, norm, eps and attack at first; ranks follow the sorted column and the filters."""
+    from selenium.webdriver.support.ui import Select
+
+    browser.resize(1440)
+    browser.open(pages["leaderboard"])
+    assert browser.requests() == []
+    row = "#board tbody tr:not(.filtered)"
+
+    def column(number: int) -> list[float]:
+        keys = browser.js(
+            f"[...document.querySelectorAll('{row} > :nth-child({number})')].map(c => c.dataset.key)"
+        )
+        return [float(key) for key in keys if key]
+
+    def select(key: str) -> Any:
+        return Select(browser.one(f"select[data-filter={key}]"))
+
+    first = {"dataset": "cifar10", "norm": "linf", "eps": "8/255", "attack": "AutoAttack"}
+    for key, value in first.items():
+        assert select(key).first_selected_option.get_attribute("value") == value
+        assert {e.get_attribute(f"data-{key}") for e in browser.all(row)} == {value}
+    assert column(12) == sorted(column(12), reverse=True)
+    assert "ranked by Robust (%)" in browser.one("#shown").text
+    kinds = [e.get_attribute("data-whose") for e in browser.all(row)]
+    assert kinds.count("ours") == 13
+    assert kinds.count("published") > 99
+    background = "getComputedStyle(document.querySelector(arguments[0])).backgroundColor"
+    assert browser.js(background, f"{row}.ours") != browser.js(background, f"{row}.published")
+    assert all(e.text == "ours" for e in browser.all(f"{row}.ours .whose"))
+
+    browser.click("#board thead th:nth-child(11) button")
+    assert column(11) == sorted(column(11), reverse=True)
+    browser.click("#board thead th:nth-child(6) button")
+    browser.click("#board thead th:nth-child(6) button")
+    assert column(6) == sorted(column(6))
+    select("whose").select_by_value("ours")
+    assert len(browser.all(row)) == 13
+    browser.click("#everything")
+    select("extra").select_by_value("yes")
+    assert {e.get_attribute("data-extra") for e in browser.all(row)} == {"yes"}
+    browser.click("#everything")
+    select("size").select_by_value("50 million and more")
+    assert min(column(6)) >= 50e6
+    browser.one("#search").send_keys("Bartoldson")
+    assert 0 < len(browser.all(row)) < 5
+    assert browser.complaints() == []
+
+
+def test_what_is_published_is_counted_and_compared_by_attack() -> None:
+    """All 236 entries of the leaderboard are there once; radii are compared as numbers; sizes are
+    those of the networks that are built here."""
+    figures = published_figures()
+    assert sum(figure.source == "RobustBench" for figure in figures) == 236
+    assert {figure.norm for figure in figures} == {"linf", "l2", "l1", ""}
+    assert same_eps("0.031", "8/255")
+    assert same_eps("0.50", "1/2")
+    assert not same_eps("0.5", "128/255")
+    assert not same_eps("", "8/255")
+    wanted = {"WideResNet-28-10": 36_479_194, "WRN-34-10": 46_160_474, "WideResNet-70-16": 266_796_506,
+              "ResNet-18": 11_173_962, "WideResNet-34-R": None, "XCiT-L12": None}  # fmt: skip
+    assert {name: parameters_of(name) for name in wanted} == wanted
