@@ -120,7 +120,7 @@ def _certainty(
     first, second = ranked[:2]
     ahead = scored[first] - scored[second]
     level = ahead < VISIBLE or percent(scored[first]) == percent(scored[second])
-    gap = "level with" if level else f"{points(ahead)} points before"
+    gap = "level with" if level else f"{points(ahead)} points ahead of"
     words = f", {gap} {second} ({percent(scored[second])} %)"
     if withheld:
         names = " and ".join(withheld)

@@ -116,7 +116,7 @@ def test_clean_and_autoattack_are_compared_on_the_same_images(tmp_path: Path) ->
 
 
 def test_figures_equal_in_print_are_level(tmp_path: Path) -> None:
-    """Protects: "0.1 points before (33.3 against 33.3)"."""
+    """Protects: "0.1 points ahead of (33.3 against 33.3)"."""
     suite = _suite(tmp_path, {"a": BASE["pgd-at"], "b": BASE["joint"]}, n=1000)
     score = leaders.Scored("score", "clean", {"clean": 1.0})
     for first, second, says in ((0.33338, 0.33262, "level with b"), (0.334, 0.332, "0.2 points")):
@@ -198,7 +198,7 @@ def test_leaders_are_named_and_tested(tmp_path: Path) -> None:
     suite = _suite(tmp_path, BASE, seeds=(0, 1))
     text = _words(suite)
     assert "Highest natural accuracy: natural with 95.0 %" in text
-    assert "Highest PGD-20 accuracy: pgd-at with 50.0 %, 10.0 points before joint" in text
+    assert "Highest PGD-20 accuracy: pgd-at with 50.0 %, 10.0 points ahead of joint" in text
     assert "Highest mean of clean and AutoAttack accuracy: " in text
     assert "n = 2000, 2 seeds" in text
     assert "A test on 1 seed" not in text
