@@ -111,7 +111,7 @@ def _released(n: int | None) -> tuple[Metric, ...]:
 
 
 def _standard(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures clean accuracy, PGD-20 under l_inf and l_2, AutoAttack under l_inf, and corruptions."""
+    """Measures clean accuracy, PGD-20 under l_inf and l_2, AutoAttack under l_inf, corruptions."""
     n = amount.n
     return (
         _clean(n),
@@ -133,9 +133,9 @@ def _quick(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _paper(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures the columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps each), every
-    attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released Generalist code
-    calls PGD-20."""
+    """Measures the columns of papers on l_inf training: PGD-20, PGD-100, MIM and CW (20 steps
+    each), every attack of AutoAttack on its own, and AutoAttack; at 8/255 also what the released
+    Generalist code calls PGD-20."""
     n, n_aa = amount.n, amount.costly
     released = _released(n) if exact(radii.linf) == exact("8/255") else ()
     parts = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
@@ -172,8 +172,8 @@ def _unseen(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _ood(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures 15 corruptions at 5 severities; ``evaluate --panel`` adds the shifted test sets that are
-    there."""
+    """Measures 15 corruptions at 5 severities; ``evaluate --panel`` adds the shifted test sets
+    that are there."""
     return (_clean(amount.n), _corruptions(amount.n))
 
 
