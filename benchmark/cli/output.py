@@ -152,7 +152,9 @@ def _table(
     """A table of marked-up texts; ``numbers``: where the columns after the first are aligned."""
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(escape(column), overflow="fold", justify=numbers if i else "left")
+        table.add_column(
+            escape(column), overflow="fold", justify=numbers if i else "left", no_wrap=not i
+        )
     for row in rows:
         table.add_row(*row)
     return table

@@ -111,7 +111,7 @@ def _released(n: int | None) -> tuple[Metric, ...]:
 
 
 def _standard(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures clean accuracy, PGD-20 under l_inf and l_2, AutoAttack (l_inf), and corruptions."""
+    """Measures clean accuracy, PGD-20 under l_inf and l_2, AutoAttack under l_inf, corruptions."""
     n = amount.n
     return (
         _clean(n),
@@ -172,8 +172,8 @@ def _unseen(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
 
 
 def _ood(radii: Radii, amount: ImageCounts) -> tuple[Metric, ...]:
-    """Measures 15 corruptions at 5 severities; ``evaluate --panel`` adds the shifted test sets that
-    are there."""
+    """Measures 15 corruptions at 5 severities; ``evaluate --panel`` adds the shifted test sets
+    that are there."""
     return (_clean(amount.n), _corruptions(amount.n))
 
 

@@ -101,7 +101,8 @@ def test_a_path_joins_its_ends(out: Path, tmp_path: Path) -> None:
     before = (target / "alpha-0.5000" / "evaluation.json").stat().st_mtime_ns
     said = cli(*command).out
     assert "clean\t" in said
-    assert re.search(r"\nclean: [\d.]+ % at alpha 0, [\d.]+ % at alpha 1.*\.\nplot: ", said)
+    assert re.search(r"\nclean: [\d.]+ % at alpha 0, [\d.]+ % at alpha 1", said)
+    assert "\nplot: " in said
     assert (target / "alpha-0.5000" / "evaluation.json").stat().st_mtime_ns == before
 
 
