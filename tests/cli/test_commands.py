@@ -80,6 +80,15 @@ def test_a_tradeoff_plot_is_drawn(tmp_path: Path) -> None:
     assert called.err == ""
     assert (tmp_path / "out" / "report" / "tradeoff.png").stat().st_size > 1000
 
+    board = cli("report", tmp_path, "--leaderboard", "--out", "board", "--json").json()
+    ours = [row for row in board["rows"] if row["ours"]]
+    assert [row["name"].split()[0] for row in ours] == ["natural", "pgd-at"]
+    assert {(row["attack"], row["norm"], row["eps"]) for row in ours} == {("PGD-20", "linf", "0.1")}
+    assert any(not row["ours"] for row in board["rows"])
+    assert "<table" in (tmp_path / "board" / "leaderboard.html").read_text()
+    nothing = cli("report", tmp_path / "board", "--leaderboard")
+    assert "holds no suite" in " ".join(nothing.err.split())
+
 
 def test_method_and_seed_restrict_and_add(suite: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

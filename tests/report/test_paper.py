@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from benchmark.report.latex import table_tex
+from benchmark.report.study_model import Study
+
 ROOT = Path(__file__).parents[2]
 REPORTS = sorted(path.parent for path in ROOT.glob("reports/*/report.md"))
 PAGES = [
@@ -56,8 +59,14 @@ def test_tables_and_figures_fit_a_two_column_article(report: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
-def test_a_table_of_every_kind_of_cell_compiles(rendered: Path, tmp_path: Path) -> None:
-    """Missing cells, several seeds, estimates and marks."""
+def test_a_table_of_every_kind_of_cell_compiles(
+    rendered: Path, small_study: Study, tmp_path: Path
+) -> None:
+    """Missing cells, several seeds, estimates and marks; with intervals in the cells too."""
+    (tmp_path / "cells.tex").write_text(table_tex(small_study, intervals_in_cells=True))
+    log = compiled("cells.tex", tmp_path)
+    assert "Overfull" not in log
+    assert "too large" not in log
     shutil.copy(rendered / "table.tex", tmp_path)
     (tmp_path / "paper.tex").write_text(ARTICLE % r"\input{table}")
     assert "Overfull" not in compiled("paper.tex", tmp_path)
