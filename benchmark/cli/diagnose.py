@@ -21,7 +21,7 @@ def diagnose(
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Name signatures of failure in trained runs, with evidence and what to change."""
+    """Name what went wrong in trained runs, and what to change."""
     from benchmark.commands.diagnose import diagnose_runs
     from benchmark.commands.run import pick_device
     from benchmark.core.progress import Progress

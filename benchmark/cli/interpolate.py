@@ -45,8 +45,11 @@ def interpolate(
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate the straight path in weight space between two runs, or between the base learners of
-    one, and plot it. A report that is given OUT beside its suite draws it as a front."""
+    """Evaluate mixtures of the weights of two runs, or of one run's learners.
+
+    With two networks the path between them is plotted. A report that is given OUT beside its suite
+    draws the mixtures as a front.
+    """
     from benchmark.commands.interpolate import interpolate as evaluate_path
     from benchmark.commands.interpolate import summary
     from benchmark.commands.run import pick_device

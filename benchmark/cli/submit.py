@@ -35,7 +35,7 @@ def submit(
         Path | None, typer.Option(help="Default: RUN/submission.", rich_help_panel=OUTPUT)
     ] = None,
 ) -> None:
-    """Write a submission to RobustBench, with the text of the issue to open."""
+    """Write a submission to RobustBench, and the issue to open."""
     from benchmark.commands.submit import submit as write_bundle
 
     set_threads(threads, quiet=False)

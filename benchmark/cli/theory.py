@@ -33,7 +33,7 @@ def theory(
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure regrets, risk bounds and stability along a run's training."""
+    """Measure regrets, risk bounds and stability of a run."""
     from benchmark.commands.run import pick_device
     from benchmark.commands.theory import measure_theory
     from benchmark.core.progress import Progress

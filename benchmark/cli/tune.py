@@ -47,8 +47,10 @@ def tune(
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune all methods of SUITE with the same effort, on the validation split. Run it again to
-    continue."""
+    """Tune all methods of SUITE with the same effort.
+
+    Trials are judged on the validation split. Run it again to continue.
+    """
     from benchmark.commands.run import pick_device
     from benchmark.commands.tune import tune as search
     from benchmark.config.suite import load_suite

@@ -138,7 +138,7 @@ def limit_warning(suite: SuiteRecord) -> str:
         return ""
     return (
         f"WARNING: limit = {suite.limit} was used: only a part of {suite.dataset or 'the data set'}"
-        " was used. This is a trial run, not a result."
+        " was loaded. This is a trial run, not a result."
     )
 
 

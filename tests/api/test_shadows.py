@@ -76,4 +76,4 @@ def test_cells_on_ray_work_beside_it(folder: Path) -> None:
     suite = write_suite(folder, methods=["natural"], train={"epochs": 1, "validations": 1})
     done = started(folder, "generalist-bench", "run", suite.name, "--engine", "ray", "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "| natural" in done.stdout
+    assert "\nnatural" in done.stdout

@@ -110,7 +110,7 @@ def message(called: Called) -> str:
         ("evaluate-model a:b --dataset digitz", "did you mean 'digits'"),
         ("evaluate-model no_such_module:net --dataset digits", "cannot import"),
         ("evaluate-model benchmark.models.zoo:nett --dataset digits", "no callable 'nett'"),
-        ("evaluate-model resnet19 --checkpoint x.pt --dataset digits", "x.pt"),
+        ("evaluate-model resnet19 --checkpoint x.pt --dataset digits", "write module:factory"),
         ("evaluate-model resnet18 --dataset digits", "without weights"),
         ("report nowhere", "nowhere"),
         ("list method", "'methods'"),

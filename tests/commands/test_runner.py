@@ -338,5 +338,5 @@ def test_a_card_by_its_name(tmp_path: Path) -> None:
         assert plan["evaluation_seconds_at_most"] * evaluation == pytest.approx(wanted)
         assert plan["assumed"]["name"] == name.lower()
     assert "did you mean 'a100'" in cli(*command, "--device-name", "a1000").err
-    assert "leave one" in cli(*command, "--device-name", "a100", "--tflops", 1).err
+    assert "remove one" in cli(*command, "--device-name", "a100", "--tflops", 1).err
     assert "add --dry-run" in cli("run", "quick", "--device-name", "a100").err

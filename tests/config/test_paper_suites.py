@@ -147,6 +147,7 @@ def test_a_paper_suite_runs_with_a_limit(
     called = cli(
         "run", suite, "--data-root", tmp_path, "--out", tmp_path / "out", "--limit", 2,
         "--method", method, "--seed", 0, "--json", "--set", "dataset.val_size=5",
+        "--set", "dataset.test_list=null", "--set", "threats.linf.steps=2",
         "--set", "train={epochs: 1, validations: 1, validation_images: 2}",
         "--set", "evaluation=[{kind: clean}, {kind: pgd, name: pgd2_linf, threat: {eps: 8/255, steps: 2}}]",
     )  # fmt: skip
@@ -154,7 +155,7 @@ def test_a_paper_suite_runs_with_a_limit(
     (cell,) = (tmp_path / "out" / "cells").iterdir()
     training = json.loads((cell / "training.json").read_text())
     assert training["steps"] == 1
-    # 10 crafting steps; a natural and a robust pass, of two learners or of TRADES
-    assert training["passes_per_image"] == 12
+    # 2 crafting steps; a natural and a robust pass, of two learners or of TRADES
+    assert training["passes_per_image"] == 4
     assert json.loads((cell / "evaluation.json").read_text())["metrics"]["clean"]["n"] == 2
     assert "limit = 2" in (tmp_path / "out" / "report" / "table.md").read_text()

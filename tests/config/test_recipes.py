@@ -128,7 +128,7 @@ def test_the_common_recipe_leaves_hashes_as_they_were_and_the_other_is_on_record
     [
         ({"name": "joint", "recipe": "authors"}, "joint has no authors' recipe here"),
         ("e-at@authors", "e-at has no authors' recipe here"),
-        ({"name": "fat", "recipe": "authors", "optimizer": {"lr": 1}}, "states optimizer already"),
+        ({"name": "fat", "recipe": "authors", "optimizer": {"lr": 1}}, "already sets optimizer"),
         ({"name": "fat", "recipe": "ours"}, "recipe"),
         ("fat@ours", "fat@ours"),
     ],

@@ -59,6 +59,6 @@ def test_errors_name_every_wrong_key() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(Outer, {"stpes": 1, "inner": {"rat": 2}}, where="file.yaml")
     message = str(caught.value)
-    assert message.startswith("file.yaml: ")
+    assert message.startswith("file.yaml has 2 errors:")
     assert "unknown key 'stpes'; did you mean 'steps'?" in message
     assert "unknown key 'inner.rat'; did you mean 'rate'?" in message

@@ -77,7 +77,7 @@ def test_a_plugin_is_listed_trained_and_reported(installed: dict[str, str], tmp_
     suite = tmp_path / "suite.yaml"
     suite.write_text(yaml.safe_dump(tiny(methods=["smooth-at", inside], train=train)))
     table = bench(installed, "run", suite, "--out", tmp_path / "out")
-    assert "| smooth-at" in table
+    assert "\nsmooth-at" in table
     assert "smooth-at" in (tmp_path / "out" / "report" / "report.md").read_text()
     (cell,) = (tmp_path / "out" / "cells").glob("smooth-at-*")
     record = json.loads((cell / "config.json").read_text())

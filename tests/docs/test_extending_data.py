@@ -57,7 +57,7 @@ def suite(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "| pgd-at" in done.stdout
+    assert "\npgd-at" in done.stdout
     return folder / "out"
 
 

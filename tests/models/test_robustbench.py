@@ -212,7 +212,7 @@ def test_the_old_signature_of_autoattack(
     model, x, y = attacked
     runs = []
     for _ in range(2):
-        attack = shim.AutoAttack(
+        attack = shim.AutoAttackShim(
             model,
             "Linf",
             0.05,
@@ -238,11 +238,11 @@ def test_what_does_not_work_is_refused_before_the_attack(
     attacked: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
 ) -> None:
     model, x, y = attacked
-    attack = shim.AutoAttack(model, version="standard", device="cpu")
+    attack = shim.AutoAttackShim(model, version="standard", device="cpu")
     with pytest.raises(ConfigError, match="aa_state_path does not work"):
         attack.run_standard_evaluation(x, y, state_path=tmp_path / "state")
     with pytest.raises(ConfigError, match="no TensorFlow"):
-        shim.AutoAttack(model, is_tf_model=True, device="cpu")
+        shim.AutoAttackShim(model, is_tf_model=True, device="cpu")
 
 
 def _raise(name: str) -> Any:

@@ -25,11 +25,12 @@ from benchmark.report.study_model import Study
 from benchmark.report.summarise import summarise
 from benchmark.report.trade_off import pareto
 
-PLOTS = ("tradeoff", "curves", "mixing", "corruptions", "published")
+PLOTS = ("tradeoff", "differences", "cost", "curves", "mixing", "corruptions", "published")
 
 
 def test_every_file_is_written(rendered: Path) -> None:
     expected = {"report.md", "table.md", "table.csv", "table.tex", "published.md", "corruptions.md"}
+    expected.add("differences.md")
     expected |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "pdf", "svg")}
     assert {p.name for p in rendered.iterdir()} == expected
 

@@ -92,7 +92,9 @@ def test_pgd_on_the_images_of_autoattack_stands_beside_it(
         assert found.interval is not None
         assert found.interval.value == pytest.approx(wanted)
         assert (found.n, found.seeds) == (100, len(cells))
-    assert "PGD-20 (n = 100): PGD-20 on the images of AutoAttack" in "\n".join(small_study.notes)
+    assert "PGD-20 (n = 100): PGD-20 on only the images of AutoAttack" in "\n".join(
+        small_study.notes
+    )
 
 
 def test_with_equal_n_no_column_is_repeated(tmp_path: Path) -> None:
@@ -252,11 +254,12 @@ def test_notes_say_whose_recipe_and_which_checkpoint() -> None:
     )  # fmt: skip
     suite = SuiteRecord(Path("out"), "s", "S", "", ("pgd-at", "fat"), (0,), "d", "m", None, cells)
     text = "\n".join(notes.notes(suite, summary.table_of(suite, {})))
-    assert "optimiser and schedule of the method's authors for fat; the suite's common" in text
+    assert "fat with the optimiser and schedule of the method's authors; the others" in text
     assert "Checkpoint: last of training." in text
     assert "Columns marked (best-sum): largest clean + PGD accuracy on held-out" in text
     assert (
-        "No checkpoint was at least 0.88 clean, so best-sum chose among all: pgd-at seed 0" in text
+        "No checkpoint had a clean accuracy of 0.88 or more, so best-sum chose among all: pgd-at"
+        in text
     )
 
 

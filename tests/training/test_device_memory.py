@@ -40,7 +40,7 @@ def failure(tmp_path: Path, method: Any, **train: Any) -> str:
     [
         (13, 1, ("13 is the largest batch", "train.accumulate=2", "train.batch_size=13")),
         (6, 1, ("6 is the largest batch", "train.accumulate=4", "train.batch_size=6")),
-        (3, 2, ("20 images in 2 turns", "6 is the largest", "train.accumulate=7")),
+        (3, 2, ("20 images in 2 parts", "6 is the largest", "train.accumulate=7")),
         (1, 1, ("even with 2; choose a smaller model",)),
     ],
 )

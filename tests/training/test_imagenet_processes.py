@@ -19,7 +19,7 @@ from benchmark.records.files import RunFiles
 # Above 64 pixels images are decoded, cropped and resized as ImageNet's are.
 SMALL = {
     "base": "imagenet-resnet50",
-    "dataset": {"name": "imagenet", "val_size": 30, "size": 72, "limit": 40},
+    "dataset": {"name": "imagenet", "val_size": 30, "size": 72, "limit": 40, "test_list": None},
     "model": {"name": "small-resnet", "width": 8, "normalization": "dataset"},
     "threats": {"linf": {"norm": "linf", "eps": "4/255", "step": "2/255", "steps": 2}},
     "train": {

@@ -221,7 +221,7 @@ def test_a_suite_trains_its_teachers_first(tmp_path: Path) -> None:
     assert called.status == 0, called.err
     report = (out / "report" / "report.md").read_text()
     assert "| mixednuts |" in report
-    assert "kd-swa, mtard, mixednuts: begun from or taught by trained networks" in report
+    assert "kd-swa, mtard, mixednuts: started from, or learned from, trained networks" in report
     order = [line.split(": trained")[0] for line in called.err.splitlines() if ": trained" in line]
     labels = [line.split("] ")[1].split(" seed")[0] for line in order]
     assert labels == [*TEACHERS, *STUDENTS]
