@@ -8,7 +8,8 @@
 verdicts. Its records are results/speed/autoattack-judged.json and autoattack-judged-avx512.json.
 ``shared`` compares two processes that share an evaluation with one; its record is
 results/speed/autoattack-shared.json. ``parts`` compares each of the four attacks, as long as in an
-evaluation, with the fastest that its passes through the network could be; it has no record yet.
+evaluation, with the fastest that its passes through the network could be; its records are in
+results/speed/autoattack-parts/.
 
 ``judged`` and ``parts`` take the CPU time of the process with one thread, which other work on the
 machine hardly changes. ``shared`` takes wall-clock time, so run it on an idle machine.
