@@ -575,7 +575,7 @@ def load_suite(
         layers.append(_read_suite(names[-1]))
     data = layers.pop()
     while layers:
-        _merge(data, layers.pop())
+        _merge(data, layers.pop(), nulls=True)
     return build_suite(data, overrides, extra)
 
 
@@ -613,7 +613,7 @@ def build_suite(
             raise ConfigError(
                 f"{group} must be a group of settings, such as {group}: {{name: ...}}"
             )
-    _merge(settings, extra or {})
+    _merge(settings, extra or {}, nulls=False)
     return parse(SuiteConfig, settings, where=f"suite {settings.get('name')}")
 
 
@@ -644,9 +644,15 @@ def _override(data: dict[str, Any], text: str) -> None:
     here[last] = parse_yaml(value, f"--set {text!r}: the value")
 
 
-def _merge(data: dict[str, Any], extra: Mapping[str, Any]) -> None:
+def _merge(data: dict[str, Any], extra: Mapping[str, Any], *, nulls: bool) -> None:
+    """Change ``data`` by the values of ``extra``, key by key.
+
+    Args:
+        nulls: whether None replaces a value, as null in a suite file does with what its base says;
+            otherwise it leaves the value, as an option that was not given does.
+    """
     for key, value in extra.items():
         if isinstance(value, Mapping) and isinstance(data.setdefault(key, {}), dict):
-            _merge(data[key], value)
-        elif value is not None:
+            _merge(data[key], value, nulls=nulls)
+        elif nulls or value is not None:
             data[key] = value
