@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.commands.figures import read_figures
+from benchmark.commands.figures import figures_of, read_figures
 from benchmark.commands.hub import CONFIG, INSTALL, PREFIX, WEIGHTS, HubConfig, load_hub_model
 from benchmark.config.recorded import read_cell_config
 from benchmark.config.suite import CellConfig
@@ -93,12 +93,7 @@ def export_to_hub(run: Path, *, data_root: Path, out: Path, license: str | None 
     model = load_deployed(cell, data, run, device)
     state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     weights = tensors_hash(state)
-    metrics = {name: e for name, e in evaluation["metrics"].items() if e["model"] == weights}
-    if not metrics:
-        raise BenchmarkError(
-            f"{files.evaluation} is of other weights than {files.deployed.name}; evaluate the run "
-            "again"
-        )
+    metrics = figures_of(weights, evaluation["metrics"], files)
     figures = read_figures(run)
     config = HubConfig(
         library_name="generalist-bench",

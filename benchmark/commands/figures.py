@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.errors import BenchmarkError
 from benchmark.records import earlier
+from benchmark.records.files import RunFiles
 from benchmark.records.schema import read_evaluation
 from benchmark.records.statistics import Interval, population_interval, wilson
 
@@ -26,6 +28,21 @@ class AskedFigures:
         """The figures of ``metrics`` in the record in ``folder``, under ``name``."""
         self.figures[name] = read_figures(folder, metrics)
         self.records[name] = folder
+
+
+def figures_of(weights: str, metrics: Mapping[str, Any], files: RunFiles) -> dict[str, Any]:
+    """Those entries of a run's record that were measured on ``weights``.
+
+    Raises:
+        BenchmarkError: there is none.
+    """
+    own = {name: entry for name, entry in metrics.items() if entry["model"] == weights}
+    if not own:
+        raise BenchmarkError(
+            f"{files.evaluation} is of other weights than {files.deployed.name}; evaluate the run "
+            "again"
+        )
+    return own
 
 
 def read_figures(folder: Path, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:

@@ -13,18 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.attacks.folding import FoldedView
 from benchmark.commands.gpus import Sustained
+from benchmark.commands.left import is_trained, left_to_measure
 from benchmark.commands.run import cell_directory
-from benchmark.config.suite import CellConfig, SuiteConfig
+from benchmark.config.suite import SuiteConfig
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import evaluation_batches
 from benchmark.metrics.metric import Metric
 from benchmark.records.files import RunFiles
-from benchmark.records.keys import is_current
-from benchmark.records.schema import read_evaluation
 from benchmark.speed.clock import Clock
 from benchmark.speed.passes import best_of, pass_work
 from benchmark.training.build import build_method, cell_length, suite_network
-from benchmark.training.selection import record_directories
 
 
 def plan(
@@ -73,12 +71,7 @@ def plan(
         training = len(method.learners)
         per_image = training * train + max(0.0, method.passes - training) * craft
         state = _state(directory)
-        left = [
-            metric
-            for record in record_directories(cell.config, directory).values()
-            for metric in metrics
-            if state != "trained" or not _is_measured(record, metric)
-        ]
+        left = left_to_measure(cell.config, directory, metrics)
         evaluation = sum(metric.passes(len(data.test)) for metric in left)
         rows.append(
             {
@@ -96,27 +89,9 @@ def plan(
 
 
 def _state(directory: Path) -> str:
-    files = RunFiles(directory)
-    if files.training.exists():
+    if is_trained(directory):
         return "trained"
-    return "started" if files.checkpoint.exists() else "new"
-
-
-def is_finished(config: CellConfig, directory: Path, metrics: Sequence[Metric]) -> bool:
-    """Whether a run is trained, and ``metrics`` of all its chosen checkpoints are on record."""
-    return _state(directory) == "trained" and all(
-        _is_measured(record, metric)
-        for record in record_directories(config, directory).values()
-        for metric in metrics
-    )
-
-
-def _is_measured(directory: Path, metric: Metric) -> bool:
-    """Whether the metric is on record, with these settings."""
-    if not RunFiles(directory).evaluation.exists():
-        return False
-    entry = read_evaluation(directory)["metrics"].get(metric.name)
-    return entry is not None and is_current(entry, metric.settings())
+    return "started" if RunFiles(directory).checkpoint.exists() else "new"
 
 
 def count_flop(model: nn.Module, image_size: int, channels: int = 3) -> tuple[float, float]:

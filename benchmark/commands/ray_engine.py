@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmark.commands.plan import is_finished
+from benchmark.commands.left import is_finished
 from benchmark.commands.run import Ended, Job, cell_directory, locked, pick_device, run_cell
 from benchmark.config.suite import Cell
 from benchmark.core.errors import BenchmarkError, ConfigError

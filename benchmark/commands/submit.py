@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from benchmark.commands.figures import figures_of
 from benchmark.commands.leaderboard import (
     FOLDERS,
     Paper,
@@ -146,12 +147,7 @@ def submit(
     model = load_deployed(config, data, run, torch.device("cpu"))
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights = tensors_hash(state)
-    own = {name: e for name, e in evaluation["metrics"].items() if e["model"] == weights}
-    if not own:
-        raise BenchmarkError(
-            f"{files.evaluation} is of other weights than {files.deployed.name}; evaluate the run "
-            "again"
-        )
+    own = figures_of(weights, evaluation["metrics"], files)
     if len(own) < len(evaluation["metrics"]):  # a run may be evaluated at two checkpoints
         evaluation = {**evaluation, "metrics": own}
         reasons = violations(threat, config, evaluation) + reasons[found:]

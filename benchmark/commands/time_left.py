@@ -10,15 +10,14 @@ from pathlib import Path
 
 import torch
 
+from benchmark.commands.left import is_trained, left_to_measure
 from benchmark.config.suite import Cell
 from benchmark.core.errors import BenchmarkError
 from benchmark.core.progress import Task, duration
 from benchmark.data.dataset import Dataset
 from benchmark.metrics.metric import Metric
-from benchmark.records.files import RunFiles, SuiteFiles
-from benchmark.records.schema import read_evaluation
+from benchmark.records.files import SuiteFiles
 from benchmark.training.build import build_method, cell_length
-from benchmark.training.selection import record_directories
 
 TRAINING, EVALUATION = "training", "evaluation"
 
@@ -118,19 +117,11 @@ def time_left(
             known[cell.label] = passes
         training, inference = known[cell.label]
         directory = SuiteFiles(out).cell(cell.slug)
-        if not RunFiles(directory).training.exists():
+        if not is_trained(directory):
             work[stage(cell.slug, TRAINING)] = length.images * training
         evaluation = sum(
             metric.passes(len(data.test)) * inference
-            for record in record_directories(cell.config, directory).values()
-            for metric in metrics
-            if metric.name not in _measured(record)
+            for metric in left_to_measure(cell.config, directory, metrics)
         )
         work[stage(cell.slug, EVALUATION)] = evaluation
     return TimeLeft(work)
-
-
-def _measured(directory: Path) -> set[str]:
-    if not RunFiles(directory).evaluation.exists():
-        return set()
-    return set(read_evaluation(directory)["metrics"])

@@ -10,6 +10,7 @@ from benchmark.report.families import GENERALIST, family_of
 from benchmark.report.leaders import scores
 from benchmark.report.paired import contrast
 from benchmark.report.study_model import Difference, Differences
+from benchmark.report.texts import images, seeds_text
 from benchmark.report.trade_off_line import find_method
 
 
@@ -63,9 +64,4 @@ def _difference(
 
 
 def _where(tests: Collection[Paired]) -> str:
-    def each(values: set[int], one: str, several: str) -> str:
-        text = " or ".join(f"{value:,}" for value in sorted(values))
-        return f"{text} {one if values == {1} else several}"
-
-    images = " or ".join(f"{n:,}" for n in sorted({test.n for test in tests}))
-    return f"n = {images}, {each({test.seeds for test in tests}, 'seed', 'seeds')}"
+    return f"{images(test.n for test in tests)}, {seeds_text(test.seeds for test in tests)}"

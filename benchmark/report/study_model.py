@@ -382,19 +382,10 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Differences:
-    """How far each method is from a reference method in one score.
-
-    Attributes:
-        score: in words.
-        where: "n = 10,000, 3 seeds", shared by each pair; several where pairs differ.
-        rows: in the order of the table, without the reference.
-    """
+class _OfScore:
+    """What is told of one score, which is in words."""
 
     score: str
-    reference: str
-    where: str
-    rows: tuple[Difference, ...]
 
     @property
     def heading(self) -> str:
@@ -403,27 +394,34 @@ class Differences:
 
 
 @dataclass(frozen=True)
-class MethodRanks:
+class Differences(_OfScore):
+    """How far each method is from a reference method in one score.
+
+    Attributes:
+        where: "n = 10,000, 3 seeds", shared by each pair; several where pairs differ.
+        rows: in the order of the table, without the reference.
+    """
+
+    reference: str
+    where: str
+    rows: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class MethodRanks(_OfScore):
     """Mean ranks of methods in one score over seeds; rank 1 is the best.
 
     Attributes:
-        score: in words.
         seeds: that all methods share; each ranks the methods once.
         mean: method to its mean rank, the best first.
         friedman: p of Friedman's test that all methods rank alike.
         pairs: p of Nemenyi's test for each two methods.
     """
 
-    score: str
     seeds: int
     mean: Mapping[str, float]
     friedman: float
     pairs: Mapping[tuple[str, str], float]
-
-    @property
-    def heading(self) -> str:
-        """The score, as headings begin."""
-        return self.score[0].upper() + self.score[1:]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,12 @@ def images(counts: Iterable[int]) -> str:
     return f"n = {' or '.join(f'{n:,}' for n in found)}" if found else ""
 
 
+def seeds_text(counts: Iterable[int]) -> str:
+    """ "1 seed", "3 seeds" or "1 or 3 seeds"."""
+    found = sorted(set(counts))
+    return f"{' or '.join(map(str, found))} seed{'' if found == [1] else 's'}"
+
+
 def score_text(summary: Summary, plus_minus: str = "±") -> str:
     """ "26.3 ± 0.2", "22.0 (1 of 3 seeds)" or "missing"."""
     if summary.interval is None:

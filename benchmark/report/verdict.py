@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmark.report.paired import points
 from benchmark.report.study_model import Lead, Row, Study, TradeOff
-from benchmark.report.texts import NOTHING, interval_text, percent
+from benchmark.report.texts import NOTHING, interval_text, percent, seeds_text
 
 # More names than these are counted, with the two ends of the front named.
 _MOST_NAMES = 5
@@ -105,15 +105,11 @@ def _clause(study: Study, lead: Lead, unsure: bool, place: bool) -> str:
 
 
 def _place(lead: Lead) -> str:
-    return f"n = {lead.n:,}, {_seeds(lead.seeds)}"
+    return f"n = {lead.n:,}, {seeds_text([lead.seeds])}"
 
 
 def _count(lead: Lead) -> str:
-    return f"{lead.n:,} images and {_seeds(lead.seeds)}"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed" + ("" if count == 1 else "s")
+    return f"{lead.n:,} images and {seeds_text([lead.seeds])}"
 
 
 def _front(study: Study, trade_off: TradeOff | None) -> str:
@@ -149,7 +145,7 @@ def _alone(study: Study, shown: Sequence[Lead]) -> str:
         n = f", n = {summary.n:,}" if summary and summary.n else ""
         figures.append(f"{_score(lead)} {percent(lead.value)} %{ends}{n}")
     doubts = _held_against(row)
-    return f"only {row.method} is evaluated, over {_seeds(row.evaluated)}: " + "; ".join(
+    return f"only {row.method} is evaluated, over {seeds_text([row.evaluated])}: " + "; ".join(
         [*figures, *doubts]
     )
 
