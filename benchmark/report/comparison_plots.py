@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
 
 from benchmark.report.families import families
 from benchmark.report.figures import STYLE, figure
 from benchmark.report.labels import place_labels
 from benchmark.report.paired import ALPHA
 from benchmark.report.study_model import Differences, Family, MethodRanks, Study, UnionBars
-from benchmark.report.texts import images
+from benchmark.report.texts import images, seeds_text
 
 # Fills of the bars of a union's attacks, told apart in grey; the union itself is black.
 _BARS = (("#0072B2", ""), ("#E69F00", "///"), ("#56B4E9", "..."), ("#CC79A7", "xxx"))
@@ -70,17 +71,26 @@ def ranks(study: Study) -> Figure | None:
 def _critical_difference(ax: Axes, one: MethodRanks, colours: Mapping[str, str]) -> None:
     from scikit_posthocs import critical_difference_diagram  # noqa: PLC0415 - start-up time
 
-    names = list(one.mean)
-    p = pd.DataFrame(np.ones((len(names), len(names))), names, names)
-    for (a, b), value in one.pairs.items():
-        p.loc[a, b] = p.loc[b, a] = value
-    critical_difference_diagram(
-        one.mean, p, ax=ax, alpha=ALPHA, label_props={"fontsize": 6},
+    names, means = list(one.mean), list(one.mean.values())
+    p = pd.DataFrame(np.ones((len(names), len(names))))
+    for (first, second), value in one.pairs.items():
+        i, j = names.index(first), names.index(second)
+        p.loc[i, j] = p.loc[j, i] = value
+    # The library goes through sets of what it is given. The order of a set of texts changes from
+    # process to process, and the file with it, so methods are numbers until the names are written.
+    drawn = critical_difference_diagram(
+        dict(enumerate(means)), p, ax=ax, alpha=ALPHA, label_props={"fontsize": 6},
         marker_props={"s": 6}, elbow_props={"linewidth": 0.6}, crossbar_props={"linewidth": 1.6},
-        color_palette=dict(colours),
+        color_palette={i: colours[name] for i, name in enumerate(names)},
+        label_fmt_left="{label}", label_fmt_right="{label}",
     )  # fmt: skip
+    for text in drawn["labels"]:
+        i = int(text.get_text())
+        rank = f"({means[i]:.2g})"
+        left = text.get_ha() == "right"
+        text.set_text(f"{names[i]} {rank}" if left else f"{rank} {names[i]}")
     friedman = "p < 0.001" if one.friedman < 0.001 else f"p = {one.friedman:.3f}"
-    title = f"{one.heading}\n{one.seeds} seeds; Friedman {friedman}"
+    title = f"{one.heading}\n{seeds_text([one.seeds])}; Friedman {friedman}"
     ax.set_title(title, loc="left", pad=9, fontsize=6.5)
 
 
@@ -110,7 +120,8 @@ def cost(study: Study) -> Figure | None:
                     fmt=looks[point.method].marker, ms=4, mew=0.4, mec="white", elinewidth=0.6,
                 )  # fmt: skip
             ax.set_xscale("log")
-            ax.set_xticks(ticks := _ticks(known.values()), [f"{tick:g}" for tick in ticks])
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
             ax.margins(x=0.12, y=0.1)
             ax.set_ylabel(f"{one.title} accuracy (%), {images(one.images)}")
@@ -125,14 +136,6 @@ def cost(study: Study) -> Figure | None:
         for ax, xy, names, colours, bars in later:
             place_labels(ax, xy, names, colours, bars, [])
         return fig
-
-
-def _ticks(values: Iterable[float]) -> list[float]:
-    """1, 2, 5, 10, ... over the range of ``values``."""
-    found = np.array(list(values))
-    steps = [m * 10.0**e for e in range(-2, 6) for m in (1, 2, 5)]
-    inside = [s for s in steps if found.min() / 1.5 <= s <= found.max() * 1.5]
-    return inside or [float(found.min())]
 
 
 def unions(study: Study) -> Figure | None:

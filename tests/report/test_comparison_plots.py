@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,26 @@ def test_ranks_are_those_of_the_seeds(out: Path, study: Study) -> None:
     near = one.pairs["generalist-d", "generalist-t"]
     assert far < near <= 1
     assert 0 < one.friedman < 0.05
+
+
+def test_the_diagram_is_the_same_in_every_process(out: Path, tmp_path: Path) -> None:
+    """Protects: the order of a set of names, which each process has anew, was in the file."""
+    draw = (
+        "from pathlib import Path; from benchmark.records.study import read_suite; "
+        "from benchmark.report.comparison_plots import ranks; "
+        "from benchmark.report.figures import save; "
+        "from benchmark.report.summarise import summarise; "
+        f"save(ranks(summarise(read_suite(Path({str(out)!r})))), Path('ranks'))"
+    )
+    files = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", draw], cwd=folder, env=environment, check=True)
+        files.append((folder / "ranks.svg").read_bytes())
+    assert files[0] == files[1]
+    assert b"natural (" in files[0]
 
 
 def test_two_seeds_make_no_ranks(tmp_path: Path) -> None:
