@@ -66,9 +66,11 @@ def test_blocks_are_found() -> None:
     tutorial = blocks(ROOT / "docs" / "tutorial.md")
     assert sum(block.run for block in tutorial) >= 10
     assert [block.title for block in tutorial if block.title] == ["my_suite.yaml"]
-    assert [block.text.splitlines()[-1] for block in tutorial if not block.run] == [
-        "pip install .",
+    assert [block.text.splitlines()[0] for block in tutorial if not block.run] == [
+        "python3 -m venv .venv",
         "generalist-bench run quick",
+        "generalist-bench tune my_suite.yaml --method pgd-at --method trades-6 --trials 2"
+        "    # 8 or more in earnest",
     ]
 
 
