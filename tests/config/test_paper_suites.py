@@ -17,6 +17,7 @@ from benchmark.core.objective import METHODS
 from benchmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from benchmark.data.official import official
 from benchmark.data.source import ExtraConfig
+from benchmark.evaluation import reliability
 from benchmark.models.dm_wide_resnet import DMWideResNet
 from benchmark.models.zoo import build_model
 from benchmark.training.build import training_length
@@ -138,8 +139,15 @@ def _write_folders(root: Path, size: int, classes: tuple[str, ...]) -> None:
     ],
 )
 def test_a_paper_suite_runs_with_a_limit(
-    suite: str, folder: str, size: int, method: str, tmp_path: Path
+    suite: str,
+    folder: str,
+    size: int,
+    method: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A hundred passes of a large network; tests/evaluation/ is about them.
+    monkeypatch.setattr(reliability, "check", lambda model, x, y: [])
     _write_folders(tmp_path / folder, size, CLASSES[folder])
     draw = np.random.default_rng(1)
     generated = draw.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
@@ -148,7 +156,8 @@ def test_a_paper_suite_runs_with_a_limit(
         "run", suite, "--data-root", tmp_path, "--out", tmp_path / "out", "--limit", 2,
         "--method", method, "--seed", 0, "--json", "--set", "dataset.val_size=5",
         "--set", "dataset.test_list=null", "--set", "threats.linf.steps=2",
-        "--set", "train={epochs: 1, validations: 1, validation_images: 2}",
+        "--set", "train={epochs: 1, validations: 1, validation_images: 2, "
+        "validation_threat: {eps: 8/255, steps: 1}}",
         "--set", "evaluation=[{kind: clean}, {kind: pgd, name: pgd2_linf, threat: {eps: 8/255, steps: 2}}]",
     )  # fmt: skip
     assert called.status == 0, called.err
