@@ -22,18 +22,21 @@ TAUGHT = {"name": "mixednuts", "robust": {"method": "natural"}}
 HOT = {"name": "natural", "label": "hot", "optimizer": {"lr": 1e30}}
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
     """The address of a Ray of two machines, each with room for one cell, on this one."""
     pytest.importorskip("ray", reason="ray is not installed: pip install 'generalist-bench[ray]'")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # no workers before there is work: each imports for seconds
+        patch.setenv("RAY_enable_worker_prestart", "0")
+        from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=node)
-    made.add_node(num_cpus=1, object_store_memory=100 << 20)
-    yield made.address
-    made.shutdown()
+        node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=node)
+        made.add_node(num_cpus=1, object_store_memory=100 << 20)
+        yield made.address
+        made.shutdown()
 
 
 def slugs(changes: dict[str, Any]) -> list[str]:
@@ -91,7 +94,7 @@ def test_a_killed_worker_and_ctrl_c_leave_no_trace(cluster: str, tmp_path: Path)
     """Weights, curves and outcomes are those of the local engine, bit for bit."""
     changes: dict[str, Any] = {
         "methods": ["trades", "pgd-at", "natural"],
-        "train": {"epochs": 40, "validations": 20},
+        "train": {"epochs": 20, "validations": 20},
     }
     suite = write_suite(tmp_path, **changes)
     assert cli("run", suite, "--out", tmp_path / "local").status == 0
@@ -123,11 +126,12 @@ def test_a_killed_worker_and_ctrl_c_leave_no_trace(cluster: str, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_cell_that_fails_or_diverges_takes_no_other_down(engine: str, tmp_path: Path) -> None:
+def test_a_cell_that_fails_or_diverges_takes_no_other_down(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """Both engines go on, end with the same message, and leave the same records; a run that another
     learns from comes first, whatever their order."""
-    if engine == "ray":
-        pytest.importorskip("ray", reason="ray is not installed")
+    address = ("--address", request.getfixturevalue("cluster")) if engine == "ray" else ()
     changes: dict[str, Any] = {
         "methods": [TAUGHT, HOT, "pgd-at", "natural"],
         "train": {"epochs": 2, "validations": 1},
@@ -137,7 +141,7 @@ def test_a_cell_that_fails_or_diverges_takes_no_other_down(engine: str, tmp_path
     pgd_at.mkdir(parents=True)
     (pgd_at / "training.json").write_text("{}")
     (pgd_at / "config.json").write_text("{")
-    called = cli("run", suite, "--out", out, "--engine", engine)
+    called = cli("run", suite, "--out", out, "--engine", engine, *address)
     assert called.status == 2
     last = called.err.splitlines()[-1]
     assert last.startswith("error: 1 of 4 cells failed; the first: ")
