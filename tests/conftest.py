@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,20 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_rendering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures empty, since to render those of one report takes seconds; tests of figures are in
+    tests/report/, or have the mark ``figures``."""
+    if "report" in request.path.parts or request.node.get_closest_marker("figures"):
+        return
+
+    def empty(fig: Any, target: Path, **options: Any) -> None:
+        Path(target).touch()
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", empty)
+    monkeypatch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda fig: None)
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,7 @@ def test_mistakes_are_named(arguments: tuple[Any, ...], message: str) -> None:
     assert message in str(raised.value)
 
 
+@pytest.mark.figures
 def test_fronts_and_plots_of_a_study(small_out: Path, tmp_path: Path) -> None:
     study = gb.load(small_out)
     every = study.front()

@@ -70,6 +70,7 @@ def test_a_suite_end_to_end(suite: Path, tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "table.md").is_file()
 
 
+@pytest.mark.figures
 def test_a_tradeoff_plot_is_drawn(tmp_path: Path) -> None:
     """The plot of clean against robust accuracy needs a metric that the tables know as robust."""
     threat = {"norm": "linf", "eps": 0.1, "step": 0.05, "steps": 20}

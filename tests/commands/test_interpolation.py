@@ -80,6 +80,7 @@ def test_a_union_does_not_outlive_its_parts(out: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "evaluation.json").read_text())["metrics"]["union"]["n"] <= 20
 
 
+@pytest.mark.figures
 def test_a_path_joins_its_ends(out: Path, tmp_path: Path) -> None:
     ends = cell(out, "natural"), cell(out, "pgd-at")
     target = tmp_path / "path"

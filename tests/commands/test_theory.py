@@ -38,6 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**found, "less": next((folder / "less/cells").iterdir())}
 
 
+@pytest.mark.figures
 def test_the_record_of_two_runs(runs: dict[str, Path], tmp_path: Path) -> None:
     called = cli("theory", runs["generalist-d"], runs["less"], "--out", tmp_path, "--json")
     measured = read_theory(tmp_path)
