@@ -186,21 +186,27 @@ class PlainFGSM(FGSMRS):
 def test_fgsm_without_random_start_collapses_and_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """In one of three trainings at least: about four of five collapse, which ones depends on the
+    processor's rounding."""
     METHODS.names()
     monkeypatch.setitem(METHODS._items, "plain-fgsm", PlainFGSM)
     suite = tiny(
         dataset={"name": "digits", "limit": 1500},
-        model={"name": "small-resnet", "width": 16, "stem_stride": 2},
-        threats={"linf": {"norm": "linf", "eps": 0.16, "steps": 5}},
+        model={"name": "small-resnet", "width": 8, "stem_stride": 2},
+        threats={"linf": {"norm": "linf", "eps": 0.18, "steps": 5}},
         methods=[{"name": "plain-fgsm", "batchnorm": "eval"}],
-        optimizer={"lr": 0.3, "weight_decay": 0},
+        seeds=[0, 1, 2],
+        optimizer={"lr": 0.07, "weight_decay": 0},
         schedule=[[0, 0], [0.1, 1], [1, 1]],
-        train={"epochs": 30, "batch_size": 64, "validations": 15, "validation_images": 200},
+        train={"epochs": 40, "batch_size": 64, "validations": 40, "validation_images": 200},
     )
-    (cell,) = build_suite(suite).cells()
-    data = sources.load(cell.config.dataset, Path("data"))
-    train(tmp_path / "run", cell, data)
-    assert "catastrophic overfitting" in warnings_of(tmp_path / "run")
+    for cell in build_suite(suite).cells():
+        run = tmp_path / cell.slug
+        train(run, cell, sources.load(cell.config.dataset, Path("data")))
+        if "catastrophic overfitting" in warnings_of(run):
+            break
+    else:
+        pytest.fail("none collapsed")
     assert capsys.readouterr().err.count("catastrophic overfitting: validation PGD") == 1
 
 
