@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,34 @@ def installed(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
 
-def bench(environment: dict[str, str], *arguments: object) -> str:
+# Several commands in one process, since a start takes seconds; prints their outputs as JSON.
+COMMANDS = """
+import contextlib, io, json, sys
+from benchmark.cli import main
+outputs = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["generalist-bench", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            main()
+        except SystemExit as end:
+            if end.code:
+                raise
+    outputs.append(out.getvalue())
+print(json.dumps(outputs))
+"""
+
+
+def bench(environment: dict[str, str], *commands: Sequence[object]) -> list[str]:
+    """What each command prints, in a process that finds the plugin as installed."""
+    listed = json.dumps([[str(argument) for argument in command] for command in commands])
     done = subprocess.run(
-        [sys.executable, "-m", "benchmark", *map(str, arguments)],
+        [sys.executable, "-c", COMMANDS, listed],
         capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    outputs: list[str] = json.loads(done.stdout)
+    return outputs
 
 
 def test_the_page_shows_the_package_that_is_tested() -> None:
@@ -65,10 +87,6 @@ def test_the_page_shows_the_package_that_is_tested() -> None:
 
 
 def test_a_plugin_is_listed_trained_and_reported(installed: dict[str, str], tmp_path: Path) -> None:
-    listed: Any = json.loads(bench(installed, "list", "methods", "--json"))
-    (entry,) = (item for item in listed if item["name"] == "smooth-at")
-    assert "onehot" in entry["description"]
-
     inside = {"name": "generalist-d", "learners": [
         {"name": "natural", "objective": "natural"},
         {"name": "linf", "objective": {"name": "awp", "objective": "smooth-at"}},
@@ -76,7 +94,11 @@ def test_a_plugin_is_listed_trained_and_reported(installed: dict[str, str], tmp_
     train = {"epochs": 1, "validations": 1}
     suite = tmp_path / "suite.yaml"
     suite.write_text(yaml.safe_dump(tiny(methods=["smooth-at", inside], train=train)))
-    table = bench(installed, "run", suite, "--out", tmp_path / "out")
+    listed, table = bench(
+        installed, ("list", "methods", "--json"), ("run", suite, "--out", tmp_path / "out")
+    )
+    (entry,) = (item for item in json.loads(listed) if item["name"] == "smooth-at")
+    assert "onehot" in entry["description"]
     assert "\nsmooth-at" in table
     assert "smooth-at" in (tmp_path / "out" / "report" / "report.md").read_text()
     (cell,) = (tmp_path / "out" / "cells").glob("smooth-at-*")
@@ -89,9 +111,6 @@ def test_a_plugin_is_listed_trained_and_reported(installed: dict[str, str], tmp_
 def test_metrics_of_a_plugin_appear_everywhere(installed: dict[str, str], tmp_path: Path) -> None:
     """Protects: an attack and a metric that is no accuracy need their file alone: the run, its
     plan, every table, the page and the comparison have them."""
-    listed: Any = json.loads(bench(installed, "list", "metrics", "--json"))
-    assert {"corners", "ece"} <= {item["name"] for item in listed}
-
     cheap = [{"kind": "clean", "n": 60}]
     own = [{"kind": "corners", "eps": 0.1, "tries": 3, "n": 40}, {"kind": "ece", "n": 60}]
     train = {"epochs": 1, "validations": 1}
@@ -101,15 +120,15 @@ def test_metrics_of_a_plugin_appear_everywhere(installed: dict[str, str], tmp_pa
         settings = tiny(methods=["natural"], seeds=[0, 1], train=train, evaluation=evaluation)
         suites[name].write_text(yaml.safe_dump(settings))
     out = tmp_path / "out"
-    plans: Any = {
-        name: json.loads(bench(installed, "run", suite, "--out", out, "--dry-run", "--json"))
-        for name, suite in suites.items()
-    }
-    cost = {name: _evaluation_seconds(plan) for name, plan in plans.items()}
-    assert cost["both"] > 2 * cost["cheap"] > 0
+    plans = [("run", suite, "--out", out, "--dry-run", "--json") for suite in suites.values()]
+    run = ("run", suites["both"], "--out", out)
+    listed, *printed_plans, printed, _ = bench(
+        installed, ("list", "metrics", "--json"), *plans, run, ("report", out, "--html")
+    )
+    assert {"corners", "ece"} <= {item["name"] for item in json.loads(listed)}
+    cheaper, dearer = (_evaluation_seconds(json.loads(plan)) for plan in printed_plans)
+    assert dearer > 2 * cheaper > 0
 
-    printed = bench(installed, "run", suites["both"], "--out", out)
-    bench(installed, "report", out, "--html")
     report = out / "report"
     page = (report / "report.html").read_text()
     tables = [printed, page, *((report / f"table.{end}").read_text() for end in ("md", "tex"))]
@@ -123,9 +142,8 @@ def test_metrics_of_a_plugin_appear_everywhere(installed: dict[str, str], tmp_pa
     assert "expected calibration error, 15 bins" in (report / "report.md").read_text()
 
     runs = sorted((out / "cells").iterdir())
-    found: Any = {
-        row["metric"]: row for row in json.loads(bench(installed, "compare", *runs, "--json"))
-    }
+    (compared,) = bench(installed, ("compare", *runs, "--json"))
+    found: Any = {row["metric"]: row for row in json.loads(compared)}
     assert list(found) == ["clean", "corners3_linf", "ece"]
     assert found["corners3_linf"]["p"] is not None
     assert (found["ece"]["p"], found["ece"]["low"]) == (None, None)
