@@ -68,6 +68,7 @@ def write_suite(
     missing: Sequence[tuple[str, int]] = (),
     corruptions: Sequence[str] = CORRUPTIONS,
     spread: float = 0.006,
+    width: int = 16,
 ) -> Path:
     """Write a suite folder; cells in ``missing`` are planned but have no folder."""
     plan = [
@@ -83,7 +84,7 @@ def write_suite(
         "methods": list(methods),
         "seeds": list(seeds),
         "dataset": {"name": dataset, "limit": limit},
-        "model": {"name": "small-resnet", "width": 16},
+        "model": {"name": "small-resnet", "width": width},
         "train": TRAIN,
         "evaluation": [],
         "plan": plan,
@@ -94,7 +95,17 @@ def write_suite(
         if (label, seed) not in missing:
             folder = SuiteFiles(out).cell(str(cell["slug"]))
             write_cell(
-                folder, label, methods[label], seed, n, n_aa, dataset, limit, corruptions, spread
+                folder,
+                label,
+                methods[label],
+                seed,
+                n,
+                n_aa,
+                dataset,
+                limit,
+                corruptions,
+                spread,
+                width,
             )
     return out
 
@@ -110,6 +121,7 @@ def write_cell(
     limit: int | None,
     corruptions: Sequence[str],
     spread: float,
+    width: int,
 ) -> None:
     """One finished cell; images have a common difficulty, so outcomes of methods are correlated."""
     name, clean, pgd, aa, passes = figures
@@ -168,7 +180,7 @@ def write_cell(
     config = {
         "suite": "synthetic",
         "dataset": {"name": dataset, "limit": limit},
-        "model": {"name": "small-resnet", "width": 16},
+        "model": {"name": "small-resnet", "width": width},
         "method": {"name": name, "label": label, "recipe": {}},
         "train": TRAIN,
         "seed": seed,

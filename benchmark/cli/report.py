@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,10 +55,24 @@ def report(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    map_: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--map",
+            metavar="ROW COLUMN",
+            help="Over several studies OUT: how far the Generalist is above the front of its "
+            "rivals, by two settings such as model.width and dataset.train_limit; --out defaults "
+            "to the current folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     intervals: Intervals = False,
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
+    if map_:
+        render_map(out, map_, target or Path(), json_)
+        return
     if leaderboard:
         render_leaderboard(out, target or Path(), json_)
         return
@@ -134,3 +149,25 @@ def render_leaderboard(folders: Sequence[Path], target: Path, json_: bool) -> No
         return
     ours = sum(entry.ours for entry in entries)
     print(f"page: {page} ({ours} accuracies of ours, {len(entries) - ours} published)")
+
+
+def render_map(
+    folders: Sequence[Path], settings: tuple[str, str], target: Path, json_: bool
+) -> None:
+    """Write map.md, map.csv and the figure to the folder ``target``.
+
+    Args:
+        settings: of the rows and of the columns.
+        json_: print the places as data too.
+    """
+    from benchmark.records.study import read_suite
+    from benchmark.report.regime_map import frame_of, regime_map, summary, write_map
+
+    found = regime_map([read_suite(folder) for folder in folders], *settings)
+    files = write_map(found, target)
+    if json_:
+        rows = json.loads(frame_of(found).to_json(orient="records"))
+        print_json({"map": [str(path) for path in files], "places": rows})
+        return
+    print(summary(found))
+    print(f"map: {files[0]}")
