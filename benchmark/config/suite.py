@@ -112,6 +112,11 @@ class TrainConfig(Config):
             small for all of it. The gradients are those of the mean loss of the whole batch, up to
             the order of sums; BatchNorm, however, normalises each turn by its own statistics, and
             moves its running averages at every turn.
+        crafting: how the network runs while training images are crafted on it: ``eager``;
+            ``compiled`` by torch.compile (on CUDA devices as a CUDA graph); or ``fastest``, one of
+            the two, chosen by a short measurement at the start, which is recorded. Compiling takes
+            up to a minute, and changes the last bits of gradients. It concerns attacks in eval
+            mode; others run eagerly.
         snapshots: how many times the networks are kept while training, for ``theory``: in the
             middle of each of so many equal parts, so that none of the papers' redistributions falls
             on one (with a multiple of 24, each cycle is met in its middle), and after the last
@@ -129,6 +134,7 @@ class TrainConfig(Config):
     selection_floor: float = Field(default=0.88, ge=0, le=1)
     batchnorm: BatchStatistics = "synchronised"
     accumulate: int = Field(default=1, ge=1)
+    crafting: Literal["eager", "compiled", "fastest"] = "eager"
     snapshots: int = Field(default=0, ge=0)
 
     @model_serializer(mode="wrap")
@@ -139,6 +145,8 @@ class TrainConfig(Config):
             data.pop("batchnorm", None)
         if self.accumulate == 1:
             data.pop("accumulate", None)
+        if self.crafting == "eager":
+            data.pop("crafting", None)
         if not self.training_images:
             data.pop("training_images", None)
         if not self.snapshots:

@@ -243,6 +243,20 @@ class TrainingWarning(_Strict):
     text: str
 
 
+class Crafting(_Strict):
+    """How training images were crafted: measured milliseconds of a gradient to a batch's images.
+
+    Attributes:
+        chosen: ``eager`` or ``compiled``.
+        failure: why the network cannot be compiled, in place of ``compiled_ms``.
+    """
+
+    chosen: Literal["eager", "compiled"]
+    eager_ms: Positive
+    compiled_ms: Positive | None = None
+    failure: str | None = None
+
+
 class Training(_Chosen):
     """``training.json``: length and cost, and the checkpoint that the first rule chose.
 
@@ -255,6 +269,7 @@ class Training(_Chosen):
         selection_floor, floor_missed: of the rule best-sum.
         trained: SHA-256 of the trained weights that it began with or learned from, if there are
             any, by the label of their run or their path.
+        crafting: if it was measured.
         warnings: of training, in the order they were raised, if there are any.
     """
 
@@ -264,6 +279,7 @@ class Training(_Chosen):
     images: Count
     seconds: Positive
     processes: Processes
+    crafting: Crafting | None = None
     gradient_passes: Positive
     passes_per_image: Positive
     inference_passes: Annotated[int, Field(ge=1)]

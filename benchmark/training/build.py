@@ -18,7 +18,7 @@ from benchmark.core.layout import lay_out
 from benchmark.core.mesh import Mesh, connect, layout
 from benchmark.core.method import Method, trained_weights
 from benchmark.core.ranks import Ranks
-from benchmark.core.setting import Setting
+from benchmark.core.setting import CraftingView, Setting
 from benchmark.core.weights import Weights
 from benchmark.data.batches import batch_bounds, full_bounds
 from benchmark.data.dataset import Dataset
@@ -28,6 +28,7 @@ from benchmark.metrics.outcomes import sample
 from benchmark.models.architecture import MODELS
 from benchmark.models.config import ModelConfig
 from benchmark.models.zoo import build_model
+from benchmark.training.compiling import measure
 from benchmark.training.trained import TrainedWeights, left_fresh
 from benchmark.training.views import ModelPrecision
 
@@ -97,6 +98,7 @@ def build_method(
     generators: Callable[[int], torch.Generator] | None = None,
     mesh: Mesh | None = None,
     load: Callable[[nn.Module, Weights], None] = left_fresh,
+    precision: ModelPrecision | None = None,
 ) -> Method:
     """The method of a cell, with initial weights that depend only on the cell's seed.
 
@@ -108,6 +110,7 @@ def build_method(
         load: puts trained weights into a network, for a method that starts from trained weights or
             learns from a trained network. Default: nothing is loaded, which is enough for a method
             that will not be trained here.
+        precision: how the networks run; default: by ``train.precision``.
 
     Raises:
         ConfigError: see ``TrainedWeights``; ``train.accumulate`` is set for a method whose batches
@@ -118,7 +121,7 @@ def build_method(
     def new_model(init: int = 0, model: Mapping[str, Any] | None = None) -> nn.Module:
         return _build_network(config, data, device, mesh, init, model)
 
-    precision = ModelPrecision(config.train.precision, device)
+    precision = precision or ModelPrecision(config.train.precision, device)
     method = config.recipe.build(
         Setting(
             new_model=new_model,
@@ -153,6 +156,23 @@ def check_trained(config: CellConfig, data: Dataset) -> None:
     for weights, model in trained_weights(config.recipe):
         if weights.path:
             load(_build_network(config, data, torch.device("cpu"), Mesh(), 0, model), weights)
+
+
+def measure_crafting(
+    config: CellConfig, data: Dataset, device: torch.device
+) -> dict[str, str | float]:
+    """Whether to compile the suite's network for crafting; see ``compiling.measure``."""
+    precision = ModelPrecision(config.train.precision, device)
+    network = suite_network(config, data, device)
+    n, (channels, side) = config.train.batch_size, (data.channels, data.image_size)
+    x = torch.rand(n, channels, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def view(compiled: bool) -> CraftingView:
+        precision.compiled = compiled
+        return precision.view(network, "eval")
+
+    with precision.kernels():
+        return measure(view, x)
 
 
 def suite_network(config: CellConfig, data: Dataset, device: torch.device) -> nn.Module:

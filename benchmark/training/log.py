@@ -173,6 +173,7 @@ def write_summary(
             "images": state.images,
             "seconds": round(state.seconds, 3),
             "processes": processes,
+            **({"crafting": state.crafting} if state.crafting else {}),
             "gradient_passes": state.passes,
             "passes_per_image": state.method.passes,
             "inference_passes": state.method.inference_passes,

@@ -16,7 +16,12 @@ from benchmark.core.progress import Progress
 from benchmark.core.ranks import ALONE, Ranks
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import train_loader
-from benchmark.training.build import build_method, cell_length, connect_processes
+from benchmark.training.build import (
+    build_method,
+    cell_length,
+    connect_processes,
+    measure_crafting,
+)
 from benchmark.training.divergence import CHECK_EVERY, check_losses, check_weights
 from benchmark.training.interruption import interruptible
 from benchmark.training.log import Follow, Log, next_line, validation_scores, write_summary
@@ -97,6 +102,7 @@ class Trainer:
             generators=random.generator,
             mesh=self._mesh,
             load=load,
+            precision=self._precision,
         )
         losses = LossSums(self.method, self._mesh, device)
         self.state = TrainingState(self.method, random, losses, length, load.used)
@@ -121,6 +127,7 @@ class Trainer:
         state = self.state
         resume(state, self.directory, self.config, self.data, self._mesh, self._reporter)
         self._watch.take_up(self._log.cut_back(state.step))
+        self._choose_crafting()
         last_saved = time.monotonic()
         name = f"train {self.directory.name}"
         with (
@@ -147,6 +154,31 @@ class Trainer:
                     raise KeyboardInterrupt(interruption.number or signal.SIGTERM)
                 task.advance(1, note)
         self._finish()
+
+    def _choose_crafting(self) -> None:
+        """Compile the networks for crafting, or do not; a training that resumes goes on as before.
+
+        Raises:
+            ConfigError: ``train.crafting`` is ``compiled``, and the network cannot be compiled.
+        """
+        wanted = self.config.train.crafting
+        if wanted == "eager":
+            return
+        if self.state.crafting is None:
+            first = (
+                measure_crafting(self.config, self.data, self.device) if self._ranks.first else {}
+            )
+            self.state.crafting = self._ranks.gather(first)[0]
+        found = self.state.crafting
+        if wanted == "compiled" and "failure" in found:
+            raise ConfigError(
+                f"train.crafting = compiled: the network cannot be compiled here "
+                f"({found['failure']}); set it to eager or fastest"
+            )
+        self._precision.compiled = "compiled" in (wanted, found["chosen"])
+        times = ", ".join(f"{key}: {value}" for key, value in found.items() if key != "chosen")
+        how = "compiled" if self._precision.compiled else "eager"
+        self._reporter.say(f"  training images are crafted on the {how} network ({times})")
 
     def _batches(self) -> Iterator[Batch]:
         """The batches from the current step to the last."""

@@ -34,6 +34,7 @@ class _PlainValues(Config):
     first: dict[str, float]
     best: dict[str, list[float]]
     selected: dict[str, dict[str, float]]
+    crafting: dict[str, str | float] | None = None
 
 
 @dataclass
@@ -53,6 +54,7 @@ class TrainingState:
         first: for each loss, its mean at the first check.
         best: for each rule of selection, the score of the checkpoint chosen so far.
         selected: for each rule of selection, what is recorded of that checkpoint.
+        crafting: how training images are crafted, if that was measured.
     """
 
     method: Method
@@ -67,6 +69,7 @@ class TrainingState:
     first: dict[str, float] = field(default_factory=dict)
     best: dict[str, list[float]] = field(default_factory=dict)
     selected: dict[str, dict[str, float]] = field(default_factory=dict)
+    crafting: dict[str, str | float] | None = None
 
     @property
     def ended(self) -> bool:
@@ -97,6 +100,7 @@ class TrainingState:
             "first": self.first,
             "best": self.best,
             "selected": self.selected,
+            "crafting": self.crafting,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -110,6 +114,7 @@ class TrainingState:
         self.passes, self.seconds = values.passes, values.seconds
         self.losses.restore(values.losses)
         self.first, self.best, self.selected = values.first, values.best, values.selected
+        self.crafting = values.crafting
 
 
 def save(

@@ -11,18 +11,25 @@ from torch import nn
 from benchmark.attacks.folding import Autocast, FoldedView
 from benchmark.core.crafting import BatchNormMode
 from benchmark.core.setting import CraftingView, PlainView
+from benchmark.training.compiling import Compiled
 
 
 class _Folded:
     """A folded copy, updated on entry (see ``FoldedView`` for why it is faster)."""
 
-    def __init__(self, model: nn.Module, bf16_on: str | None) -> None:
+    def __init__(self, model: nn.Module, precision: ModelPrecision, bf16_on: str | None) -> None:
         self._view = FoldedView(model)
         self._model = Autocast(self._view, bf16_on) if bf16_on else self._view
+        self._precision = precision
+        self._compiled: Compiled | None = None
 
     def __enter__(self) -> nn.Module:
         self._view.refresh()
-        return self._model
+        if not self._precision.compiled:
+            return self._model
+        if self._compiled is None:
+            self._compiled = Compiled(self._model)
+        return self._compiled
 
     def __exit__(self, *details: object) -> None:
         return None
@@ -38,16 +45,21 @@ class _PlainAutocast(PlainView):
 
 
 class ModelPrecision:
-    """How training runs its networks: fp32, TF32 kernels, or bf16 autocast with fp32 weights."""
+    """How training runs its networks: fp32, TF32 kernels, or bf16 autocast with fp32 weights.
+
+    Attributes:
+        compiled: whether views in eval mode are compiled; it can change at any time.
+    """
 
     def __init__(self, name: str, device: torch.device) -> None:
+        self.compiled = False
         self._bf16_on = device.type if name == "bf16" else None
         self._tf32 = name == "tf32"
 
     def view(self, model: nn.Module, batchnorm: BatchNormMode) -> CraftingView:
         """The model to craft on: a folded copy unless the attack uses the batch's statistics."""
         if batchnorm == "eval":
-            return _Folded(model, self._bf16_on)
+            return _Folded(model, self, self._bf16_on)
         if self._bf16_on:
             return _PlainAutocast(model, batchnorm, self._bf16_on)
         return PlainView(model, batchnorm)
