@@ -134,7 +134,8 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("plugin_of_nets.nets")
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+# dm-wrn-70-16 has the code of dm-wrn-28-10 and seven times as many weights
+@pytest.mark.parametrize("name", sorted({*MODELS.names()} - {"dm-wrn-70-16"}))
 def test_every_architecture_is_rebuilt(name: str, images: Tensor, tmp_path: Path) -> None:
     """Bit for bit from the written files, with imports of torch and the standard library alone."""
     model = network(name)
