@@ -66,10 +66,22 @@ def report(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    ranks: Annotated[
+        bool,
+        typer.Option(
+            "--ranks",
+            help="Over at least three studies OUT: mean ranks of the methods that all have, and a "
+            "critical-difference diagram; --out defaults to the current folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     intervals: Intervals = False,
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
+    if ranks:
+        render_ranks(out, target or Path(), json_)
+        return
     if map_:
         render_map(out, map_, target or Path(), json_)
         return
@@ -171,3 +183,23 @@ def render_map(
         return
     print(summary(found))
     print(f"map: {files[0]}")
+
+
+def render_ranks(folders: Sequence[Path], target: Path, json_: bool) -> None:
+    """Write ranks.md, ranks.csv and the figure to the folder ``target``.
+
+    Args:
+        json_: print the mean ranks as data too.
+    """
+    from benchmark.records.study import read_suite
+    from benchmark.report.study_ranks import study_ranks, write_study_ranks
+
+    found = study_ranks([read_suite(folder) for folder in folders])
+    files = write_study_ranks(found, target)
+    if json_:
+        ranks = {one.score: dict(one.mean) for one in found.ranks}
+        print_json({"ranks": [str(path) for path in files], "mean_ranks": ranks})
+        return
+    for one in found.ranks:
+        print(f"{one.heading}: {', '.join(f'{m} {rank:.2g}' for m, rank in one.mean.items())}")
+    print(f"ranks: {files[0]}")

@@ -64,11 +64,14 @@ def ranks(study: Study) -> Figure | None:
         height = 0.65 + 0.085 * max(len(one.mean) for one in study.ranks)
         fig, axes = figure(height * len(study.ranks), len(study.ranks))
         for ax, one in zip(axes[:, 0], study.ranks, strict=True):
-            _critical_difference(ax, one, colours)
+            critical_difference(ax, one, colours, seeds_text([one.seeds]))
         return fig
 
 
-def _critical_difference(ax: Axes, one: MethodRanks, colours: Mapping[str, str]) -> None:
+def critical_difference(
+    ax: Axes, one: MethodRanks, colours: Mapping[str, str], blocks: str
+) -> None:
+    """The diagram of one score; ``blocks`` says what ranked the methods, as "3 seeds"."""
     from scikit_posthocs import critical_difference_diagram  # noqa: PLC0415 - start-up time
 
     names, means = list(one.mean), list(one.mean.values())
@@ -90,7 +93,7 @@ def _critical_difference(ax: Axes, one: MethodRanks, colours: Mapping[str, str])
         left = text.get_ha() == "right"
         text.set_text(f"{names[i]} {rank}" if left else f"{rank} {names[i]}")
     friedman = "p < 0.001" if one.friedman < 0.001 else f"p = {one.friedman:.3f}"
-    title = f"{one.heading}\n{seeds_text([one.seeds])}; Friedman {friedman}"
+    title = f"{one.heading}\n{blocks}; Friedman {friedman}"
     ax.set_title(title, loc="left", pad=9, fontsize=6.5)
 
 

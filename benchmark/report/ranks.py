@@ -14,8 +14,8 @@ from benchmark.report.leaders import scores
 from benchmark.report.paired import shared_outcomes
 from benchmark.report.study_model import MethodRanks
 
-# Fewer methods or seeds than these have no ranks worth a test.
-_FEWEST = 3
+# Fewer methods or blocks (seeds, studies) than these have no ranks worth a test.
+FEWEST = 3
 
 
 def mean_ranks(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[MethodRanks, ...]:
@@ -36,22 +36,27 @@ def _ranks(
     most = max((len(suite.evaluated(m)) for m in methods), default=0)
     methods = [m for m in methods if len(suite.evaluated(m)) == most]
     methods = [m for m in methods if all(suite.evaluated(m, metric) for metric in weights)]
-    if most < _FEWEST or len(methods) < _FEWEST:
+    if most < FEWEST or len(methods) < FEWEST:
         return None
     outcomes = shared_outcomes(suite, [(m, metric) for m in methods for metric in weights])
-    if outcomes is None or len(outcomes[0]) < _FEWEST:
+    if outcomes is None or len(outcomes[0]) < FEWEST:
         return None
     by_seed = np.array([part.mean(axis=1) for part in outcomes])
     share = np.array(list(weights.values()))
     score = np.tensordot(by_seed.reshape(len(methods), len(weights), -1), share, ([1], [0]))
-    each = rankdata(-score, axis=0)  # (methods, seeds)
-    mean = dict(sorted(zip(methods, map(float, each.mean(axis=1)), strict=True), key=_second))
+    return ranks_of(pd.DataFrame(score.T, columns=methods), what)
+
+
+def ranks_of(table: pd.DataFrame, what: str) -> MethodRanks:
+    """The mean ranks of the columns of a table of scores; each row (block) ranks them once."""
+    each = rankdata(-table.to_numpy(), axis=1)
+    mean = zip(table.columns, map(float, each.mean(axis=0)), strict=True)
     return MethodRanks(
         score=what,
-        seeds=score.shape[1],
-        mean=mean,
-        friedman=float(friedmanchisquare(*score).pvalue),
-        pairs=_nemenyi(pd.DataFrame(score.T, columns=methods)),
+        seeds=len(table),
+        mean=dict(sorted(mean, key=_second)),
+        friedman=float(friedmanchisquare(*table.to_numpy().T).pvalue),
+        pairs=_nemenyi(table),
     )
 
 

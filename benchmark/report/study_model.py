@@ -412,7 +412,8 @@ class MethodRanks(_OfScore):
     """Mean ranks of methods in one score over seeds; rank 1 is the best.
 
     Attributes:
-        seeds: that all methods share; each ranks the methods once.
+        seeds: that all methods share (or studies, in ``report.study_ranks``); each ranks the
+            methods once.
         mean: method to its mean rank, the best first.
         friedman: p of Friedman's test that all methods rank alike.
         pairs: p of Nemenyi's test for each two methods.
