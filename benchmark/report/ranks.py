@@ -11,7 +11,7 @@ from scipy.stats import friedmanchisquare, rankdata
 
 from benchmark.records.study import SuiteRecord
 from benchmark.report.leaders import scores
-from benchmark.report.paired import shared_outcomes
+from benchmark.report.paired import ALPHA, shared_outcomes
 from benchmark.report.study_model import MethodRanks
 
 # Fewer methods or seeds than these have no ranks worth a test.
@@ -46,17 +46,45 @@ def _ranks(
     score = np.tensordot(by_seed.reshape(len(methods), len(weights), -1), share, ([1], [0]))
     each = rankdata(-score, axis=0)  # (methods, seeds)
     mean = dict(sorted(zip(methods, map(float, each.mean(axis=1)), strict=True), key=_second))
+    pairs = _nemenyi(pd.DataFrame(score.T, columns=methods))
     return MethodRanks(
         score=what,
+        metrics=tuple(weights),
+        n=outcomes[0].shape[1],
         seeds=score.shape[1],
         mean=mean,
         friedman=float(friedmanchisquare(*score).pvalue),
-        pairs=_nemenyi(pd.DataFrame(score.T, columns=methods)),
+        pairs=pairs,
+        groups=_groups(list(mean), pairs),
     )
 
 
 def _second(item: tuple[str, float]) -> float:
     return item[1]
+
+
+def _groups(
+    ranked: list[str], pairs: Mapping[tuple[str, str], float]
+) -> tuple[tuple[str, ...], ...]:
+    """The largest sets of two and more methods no two of which are told apart.
+
+    Nemenyi's p falls as ranks move apart, so a set is a stretch of the methods in their order, and
+    its first and last are the least alike.
+    """
+    found: list[tuple[str, ...]] = []
+    reached = 0
+    for i, first in enumerate(ranked):
+        end = i + 1
+        while end < len(ranked) and _p(pairs, first, ranked[end]) > ALPHA:
+            end += 1
+        if end - i > 1 and end > reached:
+            found.append(tuple(ranked[i:end]))
+            reached = end
+    return tuple(found)
+
+
+def _p(pairs: Mapping[tuple[str, str], float], first: str, second: str) -> float:
+    return pairs[(first, second)] if (first, second) in pairs else pairs[(second, first)]
 
 
 def _nemenyi(table: pd.DataFrame) -> dict[tuple[str, str], float]:
