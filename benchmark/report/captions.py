@@ -7,13 +7,13 @@ CAPTIONS = {
     "fronts": "Fronts: settings of each method, means over seeds; the line is their upper concave "
     "hull, thin lines are those of single seeds ([fronts.md](fronts.md)).",
     "differences": "Paired differences from one method on the same images and seeds, with 95 % "
-    "intervals. Filled: p of at most 0.05, adjusted after Holm over all differences shown "
+    "intervals. Filled: p of at most 0.05, adjusted after Holm over all differences of the study "
     "([differences.md](differences.md)).",
     "ranks": "Critical-difference diagrams: mean rank over seeds, the best on the left. A bar "
     "joins methods that Nemenyi's test does not tell apart at 5 %. All seeds share one data set, "
     "so the ranks say nothing about other data.",
-    "unions": "Accuracy under each attack alone, and under all of them at once (black): an image "
-    "counts if it is right under every attack. Bars are 95 % intervals.",
+    "unions": "Accuracy under each attack alone, and under all of them at once (the last bar): an "
+    "image counts if it is right under every attack. Thin lines are 95 % intervals.",
     "cost": "Robust accuracy against the gradient passes of training, per training image and "
     "relative to natural training. Bars are 95 % intervals.",
     "curves": "Accuracy on held-out validation images during training, and where it was recorded "

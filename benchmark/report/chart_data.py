@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from benchmark.records.statistics import Interval
-from benchmark.report.families import LEARNER_COLOURS, families, front_looks, line_looks
-from benchmark.report.study_model import FrontPlane, RadiusCurves, SeedCurve, Study, TradeOff
-from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES, images
+from benchmark.report.families import (
+    BAR_LOOKS,
+    LEARNER_COLOURS,
+    families,
+    front_looks,
+    line_looks,
+)
+from benchmark.report.paired import ALPHA, p_text
+from benchmark.report.study_model import (
+    FrontPlane,
+    Point,
+    RadiusCurves,
+    SeedCurve,
+    Study,
+    TradeOff,
+    UnionBars,
+)
+from benchmark.report.texts import (
+    MIXING_TITLES,
+    VALIDATION_TITLES,
+    attacks_text,
+    images,
+    seeds_text,
+)
 
 
 def chart_data(study: Study) -> dict[str, Any]:
@@ -30,7 +54,7 @@ def chart_data(study: Study) -> dict[str, Any]:
             for f in families(study.table)
         },
         "tradeoff": {
-            "metrics": {metric: _panel(one) for metric, one in study.trade_offs.of.items()},
+            "metrics": {metric: _panel(study, one) for metric, one in study.trade_offs.of.items()},
             "first": study.trade_offs.first,
         },
         "layers": [
@@ -48,6 +72,43 @@ def chart_data(study: Study) -> dict[str, Any]:
             },
             "planes": {plane.metric: _plane(plane) for plane in study.fronts},
         },
+        "differences": [
+            {
+                "caption": _caption(study, one.heading, one.metrics, one.where),
+                "reference": one.reference,
+                "rows": [
+                    {
+                        "method": row.method,
+                        "x": _triple(row.interval),
+                        "p": p_text(row.p),
+                        "sure": row.p <= ALPHA,
+                    }
+                    for row in one.rows
+                ],
+            }
+            for one in study.differences
+        ],
+        "ranks": [
+            {
+                "caption": _caption(
+                    study,
+                    one.heading,
+                    one.metrics,
+                    f"{images([one.n])}, {seeds_text([one.seeds])}; "
+                    f"Friedman {p_text(one.friedman)}",
+                ),
+                "rows": [
+                    {"method": method, "rank": round(mean, 2)} for method, mean in one.mean.items()
+                ],
+                "groups": one.groups,
+            }
+            for one in study.ranks
+        ],
+        "unions": [_union(study, one) for one in study.unions],
+        "bars": [
+            {"colour": f"--bar-{i}", "hatch": hatch} for i, (_, hatch) in enumerate(BAR_LOOKS)
+        ],
+        "cost": _cost(study),
         "curves": {
             key: {
                 "title": VALIDATION_TITLES[key],
@@ -76,6 +137,7 @@ def colours(study: Study) -> dict[str, str]:
     found |= {f"--line-{i}": colour for i, (colour, _) in enumerate(lines)}
     looks = front_looks(study.fronts).values()
     found |= {f"--front-{i}": colour for i, (colour, _, _) in enumerate(looks)}
+    found |= {f"--bar-{i}": colour for i, (colour, _) in enumerate(BAR_LOOKS)}
     return found | {f"--learner-{i}": colour for i, colour in enumerate(LEARNER_COLOURS)}
 
 
@@ -148,19 +210,16 @@ def _pair(point: tuple[float, float]) -> list[float]:
     return [round(100 * value, 2) for value in point]
 
 
-def _panel(one: TradeOff) -> dict[str, Any]:
+def _panel(study: Study, one: TradeOff) -> dict[str, Any]:
     return {
         "title": one.title,
-        "images": images(one.images),
+        "caption": _of_trade_off(study, one),
         "points": [
             {
                 "method": point.method,
                 "x": _triple(point.clean),
                 "y": _triple(point.robust),
-                "seeds": [
-                    [seed, round(100 * clean, 2), round(100 * robust, 2)]
-                    for seed, clean, robust in point.seeds
-                ],
+                "seeds": _by_seed(point),
             }
             for point in one.points
         ],
@@ -169,5 +228,69 @@ def _panel(one: TradeOff) -> dict[str, Any]:
     }
 
 
-def _triple(interval: Interval) -> list[float]:
-    return [round(100 * v, 2) for v in (interval.value, interval.low, interval.high)]
+def _by_seed(point: Point) -> list[list[float]]:
+    return [
+        [seed, round(100 * clean, 2), round(100 * robust, 2)] for seed, clean, robust in point.seeds
+    ]
+
+
+def _cost(study: Study) -> list[dict[str, Any]]:
+    """Robust accuracy against the gradient passes of training, one panel for each main attack."""
+    passes = study.passes
+    return [
+        {
+            "title": one.title,
+            "caption": _of_trade_off(study, one),
+            "points": [
+                {
+                    "method": point.method,
+                    "passes": round(passes[point.method], 2),
+                    "y": _triple(point.robust),
+                    "seeds": _by_seed(point),
+                }
+                for point in one.points
+                if point.method in passes
+            ],
+        }
+        for one in study.trade_offs.main
+        if passes
+    ]
+
+
+def _union(study: Study, one: UnionBars) -> dict[str, Any]:
+    """Bars of each method: the attacks alone, then all of them."""
+    columns = [*one.parts, (one.key, one.title)]
+    found = {row.method: [row.summaries[key] for key, _ in columns] for row in study.table.rows}
+    measured = [s for row in found.values() for s in row if s.interval]
+    where = f"{images(s.n for s in measured)}, {seeds_text(s.seeds for s in measured)}"
+    return {
+        "caption": _caption(study, one.title, [one.key], where),
+        "bars": [
+            {"title": title, "look": i % len(BAR_LOOKS) if i < len(one.parts) else None}
+            for i, (_, title) in enumerate(columns)
+        ],
+        "rows": [
+            {"method": method, "values": [s.interval and _triple(s.interval) for s in row]}
+            for method, row in found.items()
+            if any(s.interval for s in row)
+        ],
+    }
+
+
+def _of_trade_off(study: Study, one: TradeOff) -> str:
+    where = f"{images(one.images)}, {seeds_text(one.seeds)}"
+    return _caption(study, f"{one.title} accuracy", [one.metric], where)
+
+
+def _caption(study: Study, what: str, metrics: Iterable[str], where: str) -> str:
+    """ "AutoAttack accuracy (ℓ∞, eps 8/255), n = 200, 3 seeds", with lines broken at commas."""
+    attacks = attacks_text(study, metrics)
+    parts = f"({attacks}), {where}" if attacks else where
+    whole = re.sub(r"(?<![,;]) ", "\N{NO-BREAK SPACE}", parts)
+    return f"{what} {whole}" if attacks else f"{what}, {whole}"
+
+
+def _triple(interval: Interval) -> list[float | None]:
+    """Value, low and high; None for an end that there is not, for JSON knows no other word."""
+    ends = (interval.value, interval.low, interval.high)
+    return [None if math.isnan(v) else round(100 * v, 2) for v in ends]

@@ -13,15 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
-from benchmark.report.families import families
+from benchmark.report.families import BAR_LOOKS, families
 from benchmark.report.figures import STYLE, figure
 from benchmark.report.labels import place_labels
-from benchmark.report.paired import ALPHA
+from benchmark.report.paired import ALPHA, p_text
 from benchmark.report.study_model import Differences, Family, MethodRanks, Study, UnionBars
 from benchmark.report.texts import images, seeds_text
-
-# Fills of the bars of a union's attacks, told apart in grey; the union itself is black.
-_BARS = (("#0072B2", ""), ("#E69F00", "///"), ("#56B4E9", "..."), ("#CC79A7", "xxx"))
 
 
 def differences(study: Study) -> Figure | None:
@@ -92,17 +89,14 @@ def critical_difference(
         rank = f"({means[i]:.2g})"
         left = text.get_ha() == "right"
         text.set_text(f"{names[i]} {rank}" if left else f"{rank} {names[i]}")
-    friedman = "p < 0.001" if one.friedman < 0.001 else f"p = {one.friedman:.3f}"
-    title = f"{one.heading}\n{blocks}; Friedman {friedman}"
+    title = f"{one.heading}\n{blocks}; Friedman {p_text(one.friedman)}"
     ax.set_title(title, loc="left", pad=9, fontsize=6.5)
 
 
 def cost(study: Study) -> Figure | None:
     """Robust accuracy against gradient passes in training, one panel for each main attack."""
-    passes = next((c.values for c in study.table.costs if c.key == "training"), {})
-    panels = [one for one in study.trade_offs.of.values() if one.main and one.points]
-    known = {method: value for method, value in passes.items() if value}
-    if not panels or len(set(known.values())) < 2:
+    panels, known = study.trade_offs.main, study.passes
+    if not panels or not known:
         return None
     looks = {row.method: row.family for row in study.table.rows}
     with mpl.rc_context(STYLE):
@@ -155,7 +149,7 @@ def unions(study: Study) -> Figure | None:
 
 def _bars(ax: Axes, study: Study, one: UnionBars) -> None:
     columns = [*one.parts, (one.key, one.title)]
-    looks = [*(_BARS[i % len(_BARS)] for i in range(len(one.parts))), ("#000000", "")]
+    looks = [*(BAR_LOOKS[i % len(BAR_LOOKS)] for i in range(len(one.parts))), ("#000000", "")]
     height = 0.8 / len(columns)
     for i, ((key, _), (colour, hatch)) in enumerate(zip(columns, looks, strict=True)):
         for y, row in enumerate(study.table.rows):

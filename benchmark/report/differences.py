@@ -26,7 +26,7 @@ def differences(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[Diff
         return ()
     others = [method for method in methods if method != reference]
     found = {
-        score.words: {
+        (score.words, tuple(score.weights)): {
             m: test for m in others if (test := _difference(suite, m, reference, score.weights))
         }
         for score in scores(suite)
@@ -36,6 +36,7 @@ def differences(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[Diff
     return tuple(
         Differences(
             score=what,
+            metrics=metrics,
             reference=reference,
             where=_where(by_method.values()),
             rows=tuple(
@@ -43,7 +44,7 @@ def differences(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[Diff
                 for m, test in by_method.items()
             ),
         )
-        for what, by_method in found.items()
+        for (what, metrics), by_method in found.items()
         if by_method
     )
 

@@ -29,6 +29,10 @@ FAMILIES = {
     )
 }
 
+# Fills of the bars of a union's attacks, with matplotlib's hatches, so that they are told apart in
+# grey; the union itself has the colour of text.
+BAR_LOOKS = (("#0072B2", ""), ("#E69F00", "///"), ("#56B4E9", "..."), ("#CC79A7", "xxx"))
+
 # Of the learners of a method that mixes.
 LEARNER_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#555555")
 # Methods of one colour differ by line style where lines are drawn; matplotlib's dash patterns.

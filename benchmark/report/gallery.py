@@ -17,7 +17,7 @@ from benchmark.records.keys import weights
 from benchmark.records.study import CellRecord, SuiteRecord
 from benchmark.report.heat_maps import class_names
 from benchmark.report.study_model import Gallery, Picture
-from benchmark.report.texts import NORMS
+from benchmark.report.texts import ball_text
 
 
 def gallery_of(suite: SuiteRecord) -> Gallery | None:
@@ -66,7 +66,7 @@ def _gallery_caption(one: GalleryImages, seeds: set[int]) -> str:
     return (
         f"The first test image of each class shown, independent of its outcome; seed "
         f"{' or '.join(map(str, sorted(seeds)))}, {one.about['title']} "
-        f"({NORMS.get(norm, norm)}, eps {eps}). Below each "
+        f"({ball_text(norm, eps)}). Below each "
         "image is the model's prediction, before → after the attack if they differ. In a "
         "perturbation, grey means no change, and the largest change has full contrast."
         + (f" Every {stride}th pixel is shown." if stride > 1 else "")

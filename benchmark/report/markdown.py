@@ -26,6 +26,7 @@ from benchmark.report.texts import (
     percent,
     score_text,
 )
+from benchmark.report.verdict import verdict
 
 
 def markdown_table(
@@ -40,13 +41,15 @@ def markdown_table(
 
 
 def report_md(study: Study, plots: Sequence[str]) -> str:
-    """report.md: findings, the table, the plots, provenance.
+    """report.md: the answer, findings, the table, the plots, provenance.
 
     Args:
         plots: the names of those that were drawn.
     """
     head, _, body = table_md(study).partition("\n\n")
     parts = [head + "\n"]
+    if study.evaluated:
+        parts.append(f"**{verdict(study)}**\n")
     if study.description:
         parts.append(study.description.strip() + "\n")
     parts += ["## In words\n", findings_md(study.findings), "## Table\n", body]

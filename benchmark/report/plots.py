@@ -33,7 +33,7 @@ __all__ = [
 
 def tradeoff(study: Study) -> Figure | None:
     """Clean against robust accuracy, one panel for each main attack."""
-    panels = [one for one in study.trade_offs.of.values() if one.main and one.points]
+    panels = study.trade_offs.main
     if not panels:
         return None
     with mpl.rc_context(STYLE):

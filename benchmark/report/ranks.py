@@ -11,7 +11,7 @@ from scipy.stats import friedmanchisquare, rankdata
 
 from benchmark.records.study import SuiteRecord
 from benchmark.report.leaders import scores
-from benchmark.report.paired import shared_outcomes
+from benchmark.report.paired import ALPHA, shared_outcomes
 from benchmark.report.study_model import MethodRanks
 
 # Fewer methods or blocks (seeds, studies) than these have no ranks worth a test.
@@ -44,24 +44,54 @@ def _ranks(
     by_seed = np.array([part.mean(axis=1) for part in outcomes])
     share = np.array(list(weights.values()))
     score = np.tensordot(by_seed.reshape(len(methods), len(weights), -1), share, ([1], [0]))
-    return ranks_of(pd.DataFrame(score.T, columns=methods), what)
+    table = pd.DataFrame(score.T, columns=methods)
+    return ranks_of(table, what, tuple(weights), n=outcomes[0].shape[1])
 
 
-def ranks_of(table: pd.DataFrame, what: str) -> MethodRanks:
+def ranks_of(table: pd.DataFrame, what: str, metrics: tuple[str, ...], n: int) -> MethodRanks:
     """The mean ranks of the columns of a table of scores; each row (block) ranks them once."""
     each = rankdata(-table.to_numpy(), axis=1)
-    mean = zip(table.columns, map(float, each.mean(axis=0)), strict=True)
+    found = zip(table.columns, map(float, each.mean(axis=0)), strict=True)
+    mean = dict(sorted(found, key=_second))
+    pairs = _nemenyi(table)
     return MethodRanks(
         score=what,
+        metrics=metrics,
+        n=n,
         seeds=len(table),
-        mean=dict(sorted(mean, key=_second)),
+        mean=mean,
         friedman=float(friedmanchisquare(*table.to_numpy().T).pvalue),
-        pairs=_nemenyi(table),
+        pairs=pairs,
+        groups=_groups(list(mean), pairs),
     )
 
 
 def _second(item: tuple[str, float]) -> float:
     return item[1]
+
+
+def _groups(
+    ranked: list[str], pairs: Mapping[tuple[str, str], float]
+) -> tuple[tuple[str, ...], ...]:
+    """The largest sets of two and more methods no two of which are told apart.
+
+    Nemenyi's p falls as ranks move apart, so a set is a stretch of the methods in their order, and
+    its first and last are the least alike.
+    """
+    found: list[tuple[str, ...]] = []
+    reached = 0
+    for i, first in enumerate(ranked):
+        end = i + 1
+        while end < len(ranked) and _p(pairs, first, ranked[end]) > ALPHA:
+            end += 1
+        if end - i > 1 and end > reached:
+            found.append(tuple(ranked[i:end]))
+            reached = end
+    return tuple(found)
+
+
+def _p(pairs: Mapping[tuple[str, str], float], first: str, second: str) -> float:
+    return pairs[(first, second)] if (first, second) in pairs else pairs[(second, first)]
 
 
 def _nemenyi(table: pd.DataFrame) -> dict[tuple[str, str], float]:

@@ -260,6 +260,11 @@ class TradeOff:
         """The numbers of images of its points, each once."""
         return tuple(sorted({point.n for point in self.points}))
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The numbers of seeds of its points, each once."""
+        return tuple(sorted({len(point.seeds) for point in self.points}))
+
 
 @dataclass(frozen=True)
 class TradeOffs:
@@ -274,6 +279,11 @@ class TradeOffs:
     of: Mapping[str, TradeOff]
     first: str | None
     beside_published: str | None
+
+    @property
+    def main(self) -> tuple[TradeOff, ...]:
+        """Those that the plots show: of main attacks, with points."""
+        return tuple(one for one in self.of.values() if one.main and one.points)
 
 
 @dataclass(frozen=True)
@@ -383,9 +393,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class _OfScore:
-    """What is told of one score, which is in words."""
+    """What is told of one score: in words, and the metrics that it is made of."""
 
     score: str
+    metrics: tuple[str, ...]
 
     @property
     def heading(self) -> str:
@@ -412,17 +423,20 @@ class MethodRanks(_OfScore):
     """Mean ranks of methods in one score over seeds; rank 1 is the best.
 
     Attributes:
-        seeds: that all methods share (or studies, in ``report.study_ranks``); each ranks the
-            methods once.
+        n, seeds: images and seeds that all methods share; each seed ranks the methods once. Of ranks
+            over studies (``report.study_ranks``), ``seeds`` is the number of studies and n is 0.
         mean: method to its mean rank, the best first.
         friedman: p of Friedman's test that all methods rank alike.
         pairs: p of Nemenyi's test for each two methods.
+        groups: the largest sets of methods that the test does not tell apart, each the best first.
     """
 
+    n: int
     seeds: int
     mean: Mapping[str, float]
     friedman: float
     pairs: Mapping[tuple[str, str], float]
+    groups: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -629,6 +643,13 @@ class Study:
     published: Published
     layers: tuple[PublishedLayer, ...]
     provenance: Provenance
+
+    @property
+    def passes(self) -> Mapping[str, float]:
+        """Method to its gradient passes in training, where they are known; empty if none differ."""
+        costs = next((cost.values for cost in self.table.costs if cost.key == "training"), {})
+        known = {method: value for method, value in costs.items() if value}
+        return known if len(set(known.values())) > 1 else {}
 
     @property
     def heading(self) -> str:

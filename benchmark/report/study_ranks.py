@@ -66,7 +66,7 @@ def study_ranks(studies: Sequence[SuiteRecord]) -> StudyRanks:
     for score in scores(studies[0]):
         table = _table(studies, score.words, shared)
         if table is not None and table.shape[1] >= FEWEST:
-            found.append(ranks_of(table, score.words))
+            found.append(ranks_of(table, score.words, tuple(score.weights), n=0))
             tables.append(table)
     if not found:
         raise BenchmarkError(

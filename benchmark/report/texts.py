@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from benchmark.report.study_model import Cost, Findings, Summary
+from benchmark.report.study_model import Cost, Findings, Study, Summary
 
 NOTHING = "No cell has been evaluated yet."
 LINE_TITLE = "Generalist against the trade-off line"
@@ -42,6 +42,26 @@ def seeds_text(counts: Iterable[int]) -> str:
     """ "1 seed", "3 seeds" or "1 or 3 seeds"."""
     found = sorted(set(counts))
     return f"{' or '.join(map(str, found))} seed{'' if found == [1] else 's'}"
+
+
+def ball_text(norm: str, eps: str) -> str:
+    """ "ℓ∞, eps 8/255"."""
+    return f"{NORMS.get(norm, norm)}, eps {eps}"
+
+
+def attacks_text(study: Study, metrics: Iterable[str]) -> str:
+    """ "ℓ∞, eps 8/255", of a union "AutoAttack ℓ∞, eps 8/255; AutoAttack ℓ2, eps 128/255"; "" where
+    no metric has a ball."""
+    columns = {column.key: column for column in study.table.columns}
+    parts = {one.key: [key for key, _ in one.parts] for one in study.unions}
+    found = []
+    for metric in metrics:
+        for key in parts.get(metric, [metric]):
+            column = columns[key]
+            if column.ball:
+                attack = column.title.removesuffix(f" {column.ball[0]}") + " "
+                found.append((attack if metric in parts else "") + ball_text(*column.ball))
+    return "; ".join(dict.fromkeys(found))
 
 
 def score_text(summary: Summary, plus_minus: str = "±") -> str:

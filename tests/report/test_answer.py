@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.records.study import read_suite
+from benchmark.report.markdown import report_md
 from benchmark.report.study_model import Lead, Study
 from benchmark.report.summarise import summarise
 from benchmark.report.verdict import verdict
@@ -28,6 +29,14 @@ def test_too_few_data(quick: Study) -> None:
         "99.3 %, 0.2 points ahead of pgd-at; on average, no method beats trades, pgd-at or joint "
         "in both."
     )
+
+
+def test_the_report_begins_with_the_answer(quick: Study) -> None:
+    """report.md, page and terminal show one sentence; without results it is there once."""
+    _, answer, _ = report_md(quick, []).split("\n\n", 2)
+    assert answer == f"**{verdict(quick)}**"
+    nothing = replace(quick, evaluated=0, findings=replace(quick.findings, leads=()))
+    assert report_md(nothing, []).count(verdict(nothing)) == 1
 
 
 def test_a_sure_lead() -> None:

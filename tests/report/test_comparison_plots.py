@@ -17,6 +17,7 @@ from synthetic_records import ELEVEN, write_suite
 from benchmark.records.statistics import holm, paired_contrast
 from benchmark.records.study import read_suite
 from benchmark.report import comparison_plots
+from benchmark.report.chart_data import chart_data
 from benchmark.report.markdown import differences_md
 from benchmark.report.study_model import Study
 from benchmark.report.summarise import summarise
@@ -89,6 +90,18 @@ def test_ranks_are_those_of_the_seeds(out: Path, study: Study) -> None:
     assert 0 < one.friedman < 0.05
 
 
+def test_groups_are_the_bars_of_the_diagram(study: Study) -> None:
+    """The page draws the model's groups; the library finds the bars of the plot by itself."""
+    fig = comparison_plots.ranks(study)
+    assert fig is not None
+    for ax, one in zip(fig.axes, study.ranks, strict=True):
+        bars = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 1.6]
+        wanted = sorted(sorted(map(float, bar)) for bar in bars)
+        assert wanted
+        found = sorted(sorted(one.mean[method] for method in group) for group in one.groups)
+        assert found == [pytest.approx(bar) for bar in wanted]
+
+
 def test_the_diagram_is_the_same_in_every_process(out: Path, tmp_path: Path) -> None:
     """Protects: the order of a set of names, which each process has anew, was in the file."""
     draw = (
@@ -135,6 +148,35 @@ def test_points_of_the_plots(study: Study) -> None:
         assert filled == [row.p <= 0.05 for row in one.rows]
 
 
+def test_the_page_draws_the_same_points(study: Study) -> None:
+    """From the same model as the plots, in the table's order, with attack, eps, n and seeds."""
+    charts = chart_data(study)
+    for drawn, one in zip(charts["differences"], study.differences, strict=True):
+        assert [row["method"] for row in drawn["rows"]] == [row.method for row in one.rows]
+        values = [100 * row.interval.value for row in one.rows]
+        assert [row["x"][0] for row in drawn["rows"]] == pytest.approx(values, abs=0.01)
+        assert [row["sure"] for row in drawn["rows"]] == [row.p <= 0.05 for row in one.rows]
+    for drawn, ranks in zip(charts["ranks"], study.ranks, strict=True):
+        ranked = {row["method"]: row["rank"] for row in drawn["rows"]}
+        assert list(ranked) == list(ranks.mean)
+        assert ranked == pytest.approx(ranks.mean, abs=0.01)
+    cost = next(one for one in charts["cost"] if one["title"] == "AutoAttack")
+    assert {p["method"]: p["passes"] for p in cost["points"]} == pytest.approx(study.passes)
+    captions = {
+        key: [_plain(one) for one in charts[key]] for key in ("differences", "ranks", "cost")
+    }
+    where = "AutoAttack accuracy (ℓ∞, eps 8/255), n = 200, 3 seeds"
+    assert where in captions["differences"]
+    assert where in captions["cost"]
+    assert "Natural accuracy, n = 500, 3 seeds" in captions["differences"]
+    assert any(text.startswith(f"{where}; Friedman p ") for text in captions["ranks"])
+
+
+def _plain(chart: dict[str, Any]) -> str:
+    """The caption of a chart, its spaces plain."""
+    return str(chart["caption"]).replace("\N{NO-BREAK SPACE}", " ")
+
+
 def _marker(bar: Any) -> Any:
     """The marker of an error bar."""
     return bar.lines[0]
@@ -155,3 +197,11 @@ def test_bars_of_a_union() -> None:
         for row in rows
     ]
     assert bars == pytest.approx(expected)
+    (drawn,) = chart_data(study)["unions"]
+    by_attack = zip(*([v[0] for v in row["values"]] for row in drawn["rows"]), strict=True)
+    assert [v for values in by_attack for v in values] == pytest.approx(expected, abs=0.01)
+    assert [bar["look"] for bar in drawn["bars"]] == [0, 1, 2, None]
+    assert _plain(drawn) == (
+        "Union (AutoAttack ℓ∞, eps 8/255; AutoAttack ℓ2, eps 128/255; AutoAttack ℓ1, eps 12), "
+        "n = 100, 1 seed"
+    )

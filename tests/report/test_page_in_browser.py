@@ -40,6 +40,18 @@ CUT = """[...document.querySelectorAll("body *")]
       return box.width && (beyond || (inside && !e.matches("input, pre")));
     })
     .map(e => e.getAttribute("aria-label") || e.tagName + "." + e.className)"""
+# What of a chart lies outside its frame: names, marks, axes.
+OUTSIDE = """[...document.querySelectorAll("figure.chart svg")].flatMap(svg => {
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("text, path, rect, line")]
+    .filter(e => !e.closest("[aria-label=tip], defs"))
+    .filter(e => {
+      const box = e.getBoundingClientRect();
+      return box.width && (box.left < frame.left - 2 || box.right > frame.right + 2
+        || box.top < frame.top - 2 || box.bottom > frame.bottom + 2);
+    })
+    .map(e => `${svg.getAttribute("aria-label")}: ${e.tagName} ${e.textContent}`);
+})"""
 # The lowest contrast of the texts that are seen, by WCAG's formula: colours are painted onto a
 # canvas, which turns every notation into what is on the screen.
 CONTRAST = """(() => {
@@ -184,6 +196,7 @@ def test_nothing_is_cut_off_and_all_text_is_legible(
         browser.resize(width, mobile=width == 390)
         browser.js("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
         assert browser.js("document.documentElement.scrollWidth") <= width
+        assert browser.js(OUTSIDE) == [], width
         scrolls = {"Gallery", "Corruptions", "Runs"} if width == 390 else set()
         published = {"Adversarial training, single threat model", "Several norms", "PRE.",
                      "RobustBench leaderboard"}  # fmt: skip
@@ -358,6 +371,57 @@ def _inflated(stream: bytes) -> bytes:
         return zlib.decompress(stream)
     except zlib.error:
         return b""
+
+
+def test_methods_are_compared(browser: Browser, page: Browser, tmp_path: Path) -> None:
+    """Differences, ranks and cost of three seeds, then a union's bars: one mark for each method,
+    filled where the model is sure; tips by keyboard; the filter; nothing outside its chart."""
+    study = summarise(read_suite(RESULTS / "cifar10-cpu"))
+    unfold(page)
+    for number, one in enumerate(study.differences):
+        marks = page.all(f"figure[data-difference='{number}'] g.methods > *")
+        hollow = ["page" in (mark.get_attribute("fill") or "") for mark in marks]
+        assert hollow == [row.p > 0.05 for row in one.rows]
+    for number, ranked in enumerate(study.ranks):
+        figure = f"figure[data-rank='{number}']"
+        assert page.texts(f"{figure} g[aria-label='y-axis tick label'] text") == [*ranked.mean]
+        assert len(page.all(f"{figure} g.alike path")) == len(ranked.groups)
+    points = [p for p in study.trade_offs.main[0].points if p.method in study.passes]
+    assert len(page.all("figure[data-cost='0'] g.methods > *")) == len(points)
+    _pointed_at(page, "figure[data-difference='0']", study.differences[0].rows[0].method)
+
+    norms = summarise(read_suite(RESULTS / "cifar10-cpu-norms"))
+    (tmp_path / "norms.html").write_text(report_html(norms), encoding="utf-8")
+    browser.open(tmp_path / "norms.html")
+    unfold(browser)
+    assert len(browser.all("figure[data-union] g.attack rect")) == 3 * len(norms.table.rows)
+    assert len(browser.all("figure[data-union] g.methods rect")) == len(norms.table.rows)
+    fills = browser.js(
+        "[...document.querySelectorAll('svg[data-bar] rect')].map(e => e.getAttribute('fill'))"
+    )
+    assert fills == ["url(#bar-0)", "url(#bar-1)", "url(#bar-2)", "var(--text)"]
+    shown = _pointed_at(browser, "figure[data-union]", norms.table.rows[0].method)
+    assert "AutoAttack l1" in shown
+    assert "Union" in shown
+    for width in WIDTHS:
+        browser.resize(width, mobile=width == 390)
+        browser.js("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+        assert browser.js(OUTSIDE) == [], width
+    browser.js("document.querySelector('#filter').value = 'msd'")
+    browser.js("document.querySelector('#filter').dispatchEvent(new Event('input'))")
+    for kind in ("difference", "union", "cost"):
+        assert len(browser.all(f"figure[data-{kind}='0'] g.methods > *")) == 1
+    assert browser.complaints() == []
+
+
+def _pointed_at(page: Browser, figure: str, method: str) -> str:
+    """What is shown once the first mark of a chart has the focus."""
+    mark = page.all(f"{figure} g.methods > *")[0]
+    page.show(mark)
+    page.js("arguments[0].focus()", mark)
+    tip_of = f"{figure} g[aria-label=tip] text tspan"
+    page.until(lambda: method in " ".join(page.texts(tip_of)))
+    return " ".join(page.texts(tip_of))
 
 
 def test_a_hostile_record_runs_nothing(browser: Browser, tmp_path: Path) -> None:

@@ -81,6 +81,24 @@
       .attr("d", d3.symbol(SHAPES[frontLook(name).marker], 44)()).attr("fill", frontColour(name));
   }
 
+  // Hatches as in the other plots, so that bars are told apart in grey.
+  const HATCHES = {
+    "///": "M-1,1l2,-2M0,8l8,-8M7,9l2,-2", "...": "M2,2h.01M6,6h.01", xxx: "M0,0l8,8M8,0l-8,8",
+  };
+  const patterns = d3.select(document.body).append("svg").attr("class", "unseen")
+    .attr("aria-hidden", "true").append("defs").selectAll("pattern").data(data.bars).join("pattern")
+    .attr("id", (_, i) => `bar-${i}`).attr("patternUnits", "userSpaceOnUse")
+    .attr("width", 8).attr("height", 8);
+  patterns.append("rect").attr("width", 8).attr("height", 8).attr("fill", (bar) => `var(${bar.colour})`);
+  patterns.append("path").attr("d", (bar) => HATCHES[bar.hatch] ?? null).attr("fill", "none")
+    .attr("stroke", "var(--page)").attr("stroke-width", 1.3).attr("stroke-linecap", "round");
+  const fillOf = (bar) => (bar.look === null ? "var(--text)" : `url(#bar-${bar.look})`);
+  for (const svg of all("svg[data-bar]")) {
+    const [union, bar] = svg.dataset.bar.split(" ");
+    d3.select(svg).append("rect").attr("width", 26).attr("height", 10)
+      .attr("fill", fillOf(data.unions[union].bars[bar]));
+  }
+
   // --- which methods are shown ---
 
   const filtered = new Set();
@@ -170,8 +188,18 @@
     return pen.measureText(text).width;
   }
 
-  const percent = ([value, low, high]) =>
-    `${value.toFixed(1)} %  [${low.toFixed(1)}, ${high.toFixed(1)}]`;
+  const ends = (low, high) => (low === null ? "" : `  [${low.toFixed(1)}, ${high.toFixed(1)}]`);
+  const percent = ([value, low, high]) => `${value.toFixed(1)} %${ends(low, high)}`;
+  const marked = (method) =>
+    method + (data.methods[method].doubtful ? " [!]" : "") + (data.methods[method].undertrained ? " [u]" : "");
+  const told = (method) =>
+    `${method}${data.methods[method].doubtful ? "  [!] doubtful" : ""}${data.methods[method].undertrained ? "  [u] under-trained" : ""}`;
+  const numberOfSeeds = ({ seeds }) => (seeds.length > 1 ? `${seeds.length} seeds` : "1 seed");
+  const pad = (values, below = 1) => {
+    const [low, high] = values.length ? d3.extent(values) : [0, 100];
+    const margin = Math.max(1, (high - low) * 0.07);
+    return [low - margin * below, high + margin];
+  };
   const tipStyle = {
     fontSize: 12, lineHeight: 1.35, textPadding: 9, fill: "var(--surface)", stroke: "var(--line)",
     lineWidth: 26,
@@ -214,63 +242,75 @@
     const off = on("whole") || theirs.length ? null : panel.outlier;
     const inside = points.filter((point) => point.method !== off);
     const outside = points.filter((point) => point.method === off);
-    const width = room(figure, 280);
-    const height = Math.round(Math.min(520, Math.max(340, width * 0.66)));
-
     const bars = on("bars");
     const reach = (axis, end) => inside.map((p) => (bars ? p[axis][end] : p[axis][0]));
     const xs = [...reach("x", 1), ...reach("x", 2), ...outside.map((p) => p.x[0]),
       ...theirs.map((p) => p.x)];
     const ys = [...reach("y", 1), ...reach("y", 2), ...theirs.map((p) => p.y)];
-    const pad = (values, below) => {
-      const [low, high] = values.length ? d3.extent(values) : [0, 100];
-      const margin = Math.max(1, (high - low) * 0.07);
-      return [low - margin * below, high + margin];
-    };
-    const x = pad(xs, 1);
+    const x = pad(xs);
     const y = pad(ys, outside.length ? 2.2 : 1);
     const ours = [
-      ...inside.map((p) => ({ ...p, cx: p.x[0], cy: p.y[0], name: p.method })),
+      ...inside.map((p) => ({ ...p, cx: p.x[0], cy: p.y[0], name: marked(p.method) })),
       ...outside.map((p) => ({
-        ...p, cx: p.x[0], cy: y[0] + (y[1] - y[0]) * 0.025,
-        name: `${p.method} ↓ off scale`,
+        ...p, cx: p.x[0], cy: y[0] + (y[1] - y[0]) * 0.025, off: true,
+        name: `${marked(p.method)} ↓ off scale`,
       })),
     ].map((p) => ({
       ...p,
-      tip: `${p.method}${data.methods[p.method].doubtful ? "  [!] doubtful" : ""}${data.methods[p.method].undertrained ? "  [u] under-trained" : ""}\n` +
-        `Clean ${percent(p.x)}\n${panel.title} ${percent(p.y)}` +
-        (p.seeds.length > 1 ? `\n${p.seeds.length} seeds` : "\n1 seed"),
+      tip: `${told(p.method)}\nClean ${percent(p.x)}\n${panel.title} ${percent(p.y)}\n${numberOfSeeds(p)}`,
     }));
     const seeds = on("seeds") ? inside.flatMap((p) => p.seeds.map(([seed, sx, sy]) => ({
       method: p.method, cx: sx, cy: sy,
       tip: `${p.method}, seed ${seed}\nClean ${sx.toFixed(1)} %\n${panel.title} ${sy.toFixed(1)} %`,
     }))) : [];
     const path = panel.front.map((method) => inside.find((p) => p.method === method)).filter(Boolean);
+    one("#tradeoff-chart figcaption").textContent = panel.caption;
+    scatter(figure, {
+      ours, theirs, layers, seeds, bars, names: on("names"), path: on("front") ? path : [],
+      x: { domain: x, label: "Clean accuracy (%)" },
+      y: { domain: y, label: `${panel.title} accuracy (%)` },
+      what: `${panel.title} against clean accuracy, ${ours.length} methods` +
+        `${theirs.length ? ` and ${theirs.length} published models` : ""}`,
+    });
+    one("#off-scale").textContent = outside.length
+      ? `${off} (clean ${outside[0].x[0].toFixed(1)} %, ${panel.title} ${outside[0].y[0].toFixed(1)} %) ` +
+        "lies far below and is drawn at the edge."
+      : "";
+    one("#legend-layers").hidden = !theirs.length;
+    one("#legend-layers").textContent =
+      `outlined grey: ${theirs.length} published figures, not ours`;
+  }
 
-    const ends = { strokeOpacity: 0.45, strokeWidth: 1.2 };
+  // Methods as points in a plane, with their intervals and names.
+  function scatter(figure, {
+    ours, theirs = [], layers = [], seeds = [], path = [], bars, names, x, y, what,
+  }) {
+    const width = room(figure, 280);
+    const inside = ours.filter((p) => !p.off);
+    const ends = { strokeOpacity: 0.45, strokeWidth: 1.2, className: "intervals" };
     const svg = Plot.plot({
-      width, height, marginLeft: 46, marginBottom: 42, marginRight: 16, marginTop: 26,
+      width, height: Math.round(Math.min(520, Math.max(340, width * 0.66))),
+      marginLeft: 46, marginBottom: 42, marginRight: 16, marginTop: 26,
       style: { background: "none", fontSize: "12px" },
-      x: { domain: x, label: "Clean accuracy (%)", labelAnchor: "center", labelArrow: "none",
-        grid: true, ticks: Math.max(3, Math.round(width / 110)) },
-      y: { domain: y, label: `${panel.title} accuracy (%)`, labelArrow: "none", grid: true,
-        ticks: 7 },
+      x: { labelAnchor: "center", labelArrow: "none", grid: true,
+        ticks: Math.max(3, Math.round(width / 110)), ...x },
+      y: { labelArrow: "none", grid: true, ticks: 7, ...y },
       marks: [
         ...layers.map((layer) => Plot.dot(theirs.filter((p) => p.layer === layer), {
           x: "x", y: "y", r: 3.4, symbol: open(layer), fill: "none", stroke: "var(--published)",
           strokeWidth: 1.2, className: "published",
         })),
-        on("front") ? Plot.line(path, {
+        path.length ? Plot.line(path, {
           x: (p) => p.x[0], y: (p) => p.y[0], stroke: "var(--quiet)", strokeDasharray: "5 4",
           strokeWidth: 1.2, className: "front",
         }) : null,
         bars ? Plot.link(inside, {
           x1: (p) => p.x[1], x2: (p) => p.x[2], y: (p) => p.y[0],
-          stroke: (p) => colour(p.method), ...ends, className: "intervals",
+          stroke: (p) => colour(p.method), ...ends,
         }) : null,
         bars ? Plot.link(inside, {
           x: (p) => p.x[0], y1: (p) => p.y[1], y2: (p) => p.y[2],
-          stroke: (p) => colour(p.method), ...ends, className: "intervals",
+          stroke: (p) => colour(p.method), ...ends,
         }) : null,
         Plot.dot(seeds, {
           x: "cx", y: "cy", r: 2.6, fill: "var(--page)", stroke: (p) => colour(p.method),
@@ -287,21 +327,12 @@
       ],
     });
     svg.setAttribute("role", "group");
-    svg.setAttribute("aria-label", `${panel.title} against clean accuracy, ${ours.length} methods` +
-      `${theirs.length ? ` and ${theirs.length} published models` : ""}`);
+    svg.setAttribute("aria-label", what);
     place(figure, svg);
-    const dots = all('g.methods > *', svg);
-    reachable(svg, dots, (i) => ours[i].tip.replaceAll("\n", ", "));
-    reachable(svg, all('g.published > *', svg), (i) => theirs[i].tip.replaceAll("\n", ", "));
-    const drawn = on("front") ? d3.pairs(path.map((p) => [p.x[0], p.y[0]])) : [];
-    if (on("names")) nameDots(svg, ours, theirs, bars, drawn, x, y);
-    one("#off-scale").textContent = outside.length
-      ? `${off} (clean ${outside[0].x[0].toFixed(1)} %, ${panel.title} ${outside[0].y[0].toFixed(1)} %) ` +
-        "lies far below and is drawn at the edge."
-      : "";
-    one("#legend-layers").hidden = !theirs.length;
-    one("#legend-layers").textContent =
-      `outlined grey: ${theirs.length} published figures, not ours`;
+    reachable(svg, all("g.methods > *", svg), (i) => ours[i].tip.replaceAll("\n", ", "));
+    reachable(svg, all("g.published > *", svg), (i) => theirs[i].tip.replaceAll("\n", ", "));
+    const drawn = d3.pairs(path.map((p) => [p.x[0], p.y[0]]));
+    if (names) nameDots(svg, ours, theirs, bars, drawn, x.domain, y.domain);
   }
 
   // Greedy: crowded points first; of places on growing rings the one that covers least.
@@ -313,7 +344,7 @@
     const crowd = at.map(([a, b]) => d3.sum(at, ([c, d]) => Math.exp(-Math.hypot(a - c, b - d) / 40)));
     const frame = [sx(xDomain[0]), sy(yDomain[1]), sx(xDomain[1]), sy(yDomain[0])];
     const dots = at.map(([a, b]) => [a - 6, b - 6, a + 6, b + 6]);
-    const thin = bars ? ours.flatMap((p) => p.name === p.method ? [
+    const thin = bars ? ours.flatMap((p) => !p.off ? [
       [sx(p.x[1]), sy(p.cy) - 1, sx(p.x[2]), sy(p.cy) + 1],
       [sx(p.cx) - 1, sy(p.y[2]), sx(p.cx) + 1, sy(p.y[1])],
     ] : []) : [];
@@ -514,6 +545,143 @@
     }
   }
 
+  // --- differences, ranks and unions: a row for each method ---
+
+  function rowChart(figure, { points, high = 22, x, right = 16, marks, what }) {
+    const width = room(figure, 260);
+    const names = points.map(({ method }) => method);
+    const left = Math.min(0.42 * width, (d3.max(names, (name) => textWidth(marked(name), 12)) ?? 0) + 12);
+    const svg = Plot.plot({
+      width, height: names.length * high + 48, marginTop: 6, marginBottom: 42, marginLeft: left,
+      marginRight: right, style: { background: "none", fontSize: "12px" },
+      x: { labelAnchor: "center", labelArrow: "none", grid: true,
+        ticks: Math.max(3, Math.round((width - left - right) / 100)), ...x },
+      y: { type: "band", domain: names, padding: 0 },
+      marks: [
+        Plot.axisY({ label: null, tickSize: 0, tickFormat: marked, lineWidth: (left - 8) / 12,
+          textOverflow: "ellipsis" }),
+        ...marks,
+        Plot.tip(points, Plot.pointerY({
+          x: (p) => p.x[0], y: "method", title: "tip", maxRadius: high, ...tipStyle,
+        })),
+      ],
+    });
+    svg.setAttribute("role", "group");
+    svg.setAttribute("aria-label", what);
+    place(figure, svg);
+    reachable(svg, all("g.methods > *", svg), (i) => points[i].tip.replaceAll("\n", ", "));
+  }
+  const shownRows = (rows) => rows.filter(({ method }) => shown(method));
+  const rowDot = {
+    x: (p) => p.x[0], y: "method", r: 3.8, stroke: (p) => colour(p.method),
+    symbol: (p) => shape(p.method), className: "methods",
+  };
+
+  function drawDifferences() {
+    const found = data.differences.map(({ rows }) => shownRows(rows).map((row) => ({
+      ...row,
+      tip: `${told(row.method)}\n${row.x[0].toFixed(1)} points${ends(row.x[1], row.x[2])}\n${row.p}`,
+    })));
+    const domain = pad([0, ...found.flat().flatMap((p) => p.x)]); // one scale for all of them
+    for (const figure of all("[data-difference]").filter(visible)) {
+      const { reference, caption } = data.differences[figure.dataset.difference];
+      const points = found[figure.dataset.difference];
+      rowChart(figure, {
+        points, x: { domain, label: `Points above ${reference}` },
+        what: `Differences from ${reference}: ${caption}`,
+        marks: [
+          Plot.ruleX([0], { stroke: "var(--quiet)" }),
+          Plot.link(points, { x1: (p) => p.x[1], x2: (p) => p.x[2], y: "method",
+            stroke: (p) => colour(p.method), strokeWidth: 1.4, className: "intervals" }),
+          Plot.dot(points, { ...rowDot, fill: (p) => (p.sure ? colour(p.method) : "var(--page)") }),
+        ],
+      });
+    }
+  }
+
+  function drawRanks() {
+    for (const figure of all("[data-rank]").filter(visible)) {
+      const { caption, rows: ranked, groups } = data.ranks[figure.dataset.rank];
+      const joined = groups.map((group) => group.filter(shown)).filter((group) => group.length > 1);
+      const worst = ranked.length;
+      const points = shownRows(ranked).map(({ method, rank }) => {
+        const alike = new Set(joined.filter((group) => group.includes(method)).flat());
+        alike.delete(method);
+        return {
+          method, x: [rank],
+          tip: `${told(method)}\nMean rank ${rank}` +
+            (alike.size ? `\nNot told apart from ${[...alike].join(", ")}` : ""),
+        };
+      });
+      rowChart(figure, {
+        points, right: 22 + 10 * joined.length,
+        x: { domain: [0.7, worst + 0.3], label: "Mean rank (1: best)",
+          ticks: d3.range(1, worst + 1, Math.ceil(worst / 6)), tickFormat: String },
+        what: `Mean ranks: ${caption}`,
+        marks: [
+          ...joined.map((group, i) => Plot.link([group], {
+            x: () => worst + 0.3, y1: (names) => names[0], y2: (names) => names.at(-1), dx: 16 + 10 * i, stroke: "var(--text)",
+            strokeWidth: 4, strokeLinecap: "round", className: "alike",
+          })),
+          Plot.dot(points, { ...rowDot, fill: (p) => colour(p.method) }),
+        ],
+      });
+    }
+  }
+
+  function drawUnions() {
+    for (const figure of all("[data-union]").filter(visible)) {
+      const { caption, bars, rows: found } = data.unions[figure.dataset.union];
+      const points = shownRows(found).map(({ method, values }) => ({
+        method, values, x: [d3.max(values, (value) => value?.[0])],
+        tip: told(method) + bars.map(({ title }, i) =>
+          `\n${title} ${values[i] ? percent(values[i]) : "missing"}`).join(""),
+      }));
+      const high = 10 * bars.length + 8;
+      rowChart(figure, {
+        points, high, what: `Accuracy under each attack: ${caption}`,
+        x: { domain: [0, pad([0, ...points.flatMap((p) => p.values.flat())])[1]], label: "Accuracy (%)" },
+        marks: bars.flatMap((bar, i) => {
+          const measured = points.filter((p) => p.values[i]);
+          const value = (end) => (p) => p.values[i][end];
+          const line = (from, to, stroke) => Plot.link(measured, {
+            x1: value(from), x2: value(to), y: "method", dy: 4 + 10 * i + 4.5 - high / 2, stroke,
+            strokeWidth: 1.2, className: "intervals",
+          });
+          return [
+            Plot.barX(measured, { x1: 0, x2: value(0), y: "method", fill: fillOf(bar),
+              insetTop: 4 + 10 * i, insetBottom: high - 4 - 10 * (i + 1) + 1,
+              className: bar.look === null ? "methods" : "attack" }),
+            line(1, 0, "var(--page)"), // on the bar
+            line(0, 2, "var(--quiet)"),
+          ];
+        }),
+      });
+    }
+  }
+
+  // --- accuracy against cost ---
+
+  function drawCost() {
+    for (const figure of all("[data-cost]").filter(visible)) {
+      const { title, caption, points } = data.cost[figure.dataset.cost];
+      const ours = points.filter(({ method }) => shown(method)).map((p) => ({
+        ...p, x: [p.passes, p.passes, p.passes], cx: p.passes, cy: p.y[0], name: marked(p.method),
+        tip: `${told(p.method)}\n${p.passes} gradient passes\n${title} ${percent(p.y)}\n${numberOfSeeds(p)}`,
+      }));
+      const [least, most] = ours.length ? d3.extent(ours, (p) => p.passes) : [1, 10];
+      const domain = [least / 1.25, most * 1.25];
+      scatter(figure, {
+        ours, bars: true, names: true,
+        x: { type: "log", domain, label: "Gradient passes per image, natural training = 1",
+          ticks: [-1, 0, 1, 2, 3, 4].flatMap((k) => [1, 2, 5].map((b) => b * 10 ** k))
+            .filter((tick) => domain[0] <= tick && tick <= domain[1]), tickFormat: (tick) => `${tick}` },
+        y: { domain: pad(ours.flatMap((p) => p.y)), label: `${title} accuracy (%)` },
+        what: `Accuracy against gradient passes of training: ${caption}`,
+      });
+    }
+  }
+
   const learners = [...new Set(Object.values(data.mixing).flatMap((panels) =>
     Object.values(panels).flatMap((lines) => Object.keys(lines))))];
   const DASHES = [null, "7 2", "2 2", "8 2 2 2", "14 3", "4 4"];
@@ -610,6 +778,10 @@
   function draw() {
     if (one("#metric").value) drawTradeoff();
     drawFronts();
+    drawDifferences();
+    drawRanks();
+    drawUnions();
+    drawCost();
     drawCurves();
     drawRadii();
     drawMixing();
