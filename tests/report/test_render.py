@@ -87,7 +87,7 @@ def test_digits_have_no_published_figure(tmp_path: Path) -> None:
     target = tmp_path / "report"
     target.mkdir()
     (target / "published.png").write_bytes(b"from an earlier run")
-    index = render(tmp_path)[0]
+    index = render(tmp_path).files[0]
     assert index == target / "report.md"
     assert "None exist" in (target / "published.md").read_text()
     assert not (target / "published.png").exists()
