@@ -121,14 +121,11 @@ def render(
         beside: folders whose rows stand with the suite's.
         intervals_in_cells: of table.tex.
     """
-    from benchmark.records.study import read_suite
-    from benchmark.report.summarise import summarise
+    from benchmark import report as reports
     from benchmark.report.tables import tidy
     from benchmark.report.verdict import verdict
-    from benchmark.report.write import write_report
 
-    study = summarise(read_suite(out, beside), reference)
-    files = write_report(study, target or out / "report", html, intervals_in_cells)
+    study, files = reports.render(out, target, reference, html, beside, intervals_in_cells)
     if json_:
         # null for what is missing; NaN is no JSON
         rows = tidy(study).replace({"": None}).to_dict(orient="records")

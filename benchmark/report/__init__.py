@@ -8,8 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["render"]
+if TYPE_CHECKING:
+    from benchmark.report.study_model import Study
+
+__all__ = ["Rendered", "render"]
+
+
+class Rendered(NamedTuple):
+    """A report: the model of the study, and the files, the index first."""
+
+    study: Study
+    files: list[Path]
 
 
 def render(
@@ -19,8 +30,8 @@ def render(
     html: bool = False,
     beside: Sequence[Path] = (),
     intervals_in_cells: bool = False,
-) -> list[Path]:
-    """Write the report of the suite in ``out`` and return the files, the index first.
+) -> Rendered:
+    """Write the report of the suite in ``out``.
 
     Equal records give equal files. A plot whose data are absent is not written, and an older one
     under its name is removed.
@@ -44,4 +55,4 @@ def render(
 
     study = summarise(read_suite(Path(out), beside), corruption_reference)
     folder = Path(target) if target is not None else Path(out) / "report"
-    return write_report(study, folder, html, intervals_in_cells)
+    return Rendered(study, write_report(study, folder, html, intervals_in_cells))

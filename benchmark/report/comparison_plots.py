@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from benchmark.report.families import BAR_LOOKS, families
-from benchmark.report.figures import STYLE, figure
+from benchmark.report.figures import STYLE, figure, ink
 from benchmark.report.labels import place_labels
 from benchmark.report.paired import ALPHA, p_text
 from benchmark.report.study_model import Differences, Family, MethodRanks, Study, UnionBars
@@ -83,12 +83,16 @@ def critical_difference(
         marker_props={"s": 6}, elbow_props={"linewidth": 0.6}, crossbar_props={"linewidth": 1.6},
         color_palette={i: colours[name] for i, name in enumerate(names)},
         label_fmt_left="{label}", label_fmt_right="{label}",
+        text_h_margin=0.025 * (means[-1] - means[0]),
     )  # fmt: skip
     for text in drawn["labels"]:
         i = int(text.get_text())
         rank = f"({means[i]:.2g})"
         left = text.get_ha() == "right"
-        text.set_text(f"{names[i]} {rank}" if left else f"{rank} {names[i]}")
+        # The space keeps the first and the last elbow out of the letters.
+        text.set_text(f"{names[i]} {rank} " if left else f" {rank} {names[i]}")
+        text.set_color(ink(colours[names[i]]))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     title = f"{one.heading}\n{blocks}; Friedman {p_text(one.friedman)}"
     ax.set_title(title, loc="left", pad=9, fontsize=6.5)
 
@@ -114,10 +118,11 @@ def cost(study: Study) -> Figure | None:
             ):
                 ax.errorbar(
                     x, y, yerr=[[y - low], [high - y]], color=colour,
-                    fmt=looks[point.method].marker, ms=4, mew=0.4, mec="white", elinewidth=0.6,
+                    fmt=looks[point.method].marker, ms=4, mew=0.4, mec="white", elinewidth=0.5,
+                    ecolor=mpl.colors.to_rgba(colour, 0.35),
                 )  # fmt: skip
             ax.set_xscale("log")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             ax.xaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
             ax.margins(x=0.12, y=0.1)

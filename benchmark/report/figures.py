@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -43,6 +44,26 @@ def figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
     fig = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(fig)
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def contrast(first: Any, second: Any) -> float:
+    """The contrast of two colours, from 1 to 21 (WCAG 2; text needs 4.5)."""
+    dark, light = sorted(map(_luminance, (first, second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: Any) -> float:
+    rgb = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def ink(colour: str) -> str:
+    """The colour of letters on white that name what has ``colour``, darkened as text needs."""
+    rgb: Any = np.array(mpl.colors.to_rgb(colour))
+    while contrast(rgb, "white") < 4.5:
+        rgb = 0.96 * rgb
+    return mpl.colors.to_hex(rgb)
 
 
 def mark_trial(fig: Figure, limit: int | None) -> None:

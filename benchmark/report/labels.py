@@ -16,6 +16,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmark.report.figures import ink
+
+# Behind a name: what it must cross is paler there, so that no letter is struck through.
+_PLATE = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.2}
+
 
 def place_labels(
     ax: Axes,
@@ -54,8 +59,9 @@ def place_labels(
     along = np.linspace(0.15, 1, 12)[:, None]
     for i in sorted(range(len(texts)), key=lambda i: (-crowd[i], i)):
         artist = ax.text(
-            0, 0, texts[i], fontsize=size, color=colours[i], zorder=6, va="bottom", in_layout=False
-        )
+            0, 0, texts[i], fontsize=size, color=ink(colours[i]), zorder=6, va="bottom",
+            in_layout=False, bbox=_PLATE,
+        )  # fmt: skip
         extent = artist.get_window_extent(renderer)
         half = np.array([extent.width, extent.height]) / 2
         others = np.delete(markers, i, axis=0)
@@ -154,19 +160,14 @@ def end_labels(
         # positions beside the axes: x in axes fractions, y in data
         beside = ax.get_yaxis_transform()
         start = (x - left) / (right - left) if right > left else 1.0
-        ax.plot(
-            [start, 1.045],
-            [y, place],
-            color=colour,
-            lw=0.4,
-            transform=beside,
-            clip_on=False,
-        )
+        # Dots and level to the edge: a slanted line from an early end would look like measurements.
+        ax.plot([start, 1], [y, y], color=colour, lw=0.6, ls=":", transform=beside)
+        ax.plot([1, 1.045], [y, place], color=colour, lw=0.4, transform=beside, clip_on=False)
         ax.plot(
             [1.045, 1.13], [place] * 2, color=colour, lw=0.9, ls=styles[label],
             transform=beside, clip_on=False,
         )  # fmt: skip
-        ax.text(1.145, place, label, color=colour, fontsize=5.8, va="center", transform=beside)
+        ax.text(1.145, place, label, color=ink(colour), fontsize=5.8, va="center", transform=beside)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmark.report.families import front_looks, line_looks
-from benchmark.report.figures import STYLE, figure, save
+from benchmark.report.figures import STYLE, contrast, figure, ink, save
 from benchmark.report.labels import end_labels, place_labels
 from benchmark.report.study_model import Family, Study, TradeOff
 from benchmark.report.texts import NORMS, images
@@ -129,7 +129,7 @@ def _tradeoff_panel(
         ax.text(
             x, 0.045, f"{rows[off].name} ({x:.1f}, {y:.1f}), off scale  ",
             ha="right", va="center",
-            fontsize=6, color=groups[off].colour, transform=ax.get_xaxis_transform(),
+            fontsize=6, color=ink(groups[off].colour), transform=ax.get_xaxis_transform(),
         )  # fmt: skip
     n = " or ".join(f"{n:,}" for n in one.images)
     ax.set_ylabel(f"{one.title} accuracy (%), n = {n}")
@@ -243,6 +243,11 @@ def corruptions(study: Study) -> Figure | None:
             linewidths=0.3, linecolor="white", cbar_kws={"label": "Accuracy (%)", "pad": 0.015,
             "aspect": 40},
         )  # fmt: skip
+        cells: Any = ax.collections[0]
+        for text, shade in zip(ax.texts, cells.get_facecolors(), strict=False):
+            # Of black and white the clearer one; seaborn's choice can be half as clear.
+            darker = contrast("black", shade) > contrast("white", shade)
+            text.set_color("black" if darker else "white")
         ax.axhline(len(table.rows), color="white", lw=2)
         ax.tick_params(length=0)
         ax.set_xticks(

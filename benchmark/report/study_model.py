@@ -423,8 +423,8 @@ class MethodRanks(_OfScore):
     """Mean ranks of methods in one score over seeds; rank 1 is the best.
 
     Attributes:
-        n, seeds: images and seeds that all methods share; each seed ranks the methods once. Of ranks
-            over studies (``report.study_ranks``), ``seeds`` is the number of studies and n is 0.
+        n, seeds: images and seeds that all methods share; each seed ranks the methods once. Of
+            ranks over studies (``report.study_ranks``), ``seeds`` counts studies and n is 0.
         mean: method to its mean rank, the best first.
         friedman: p of Friedman's test that all methods rank alike.
         pairs: p of Nemenyi's test for each two methods.

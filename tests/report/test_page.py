@@ -70,8 +70,8 @@ def test_equal_records_give_equal_pages_and_an_old_one_is_renewed(
     """Asked for once, the page stays in step with the tables beside it."""
     monkeypatch.setattr(write, "PLOTS", {})
     target = tmp_path / "report"
-    assert not any(path.suffix == ".html" for path in render(out, target))
-    page = next(path for path in render(out, target, html=True) if path.suffix == ".html")
+    assert not any(path.suffix == ".html" for path in render(out, target).files)
+    page = next(path for path in render(out, target, html=True).files if path.suffix == ".html")
     first = page.read_bytes()
     page.write_text("old")
     render(out, target)

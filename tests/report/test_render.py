@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,9 @@ from synthetic_records import CORRUPTIONS, ELEVEN, write_suite
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.records.study import SuiteRecord, read_suite
-from benchmark.report import plots, published, render
+from benchmark.report import plots, published, render, training_plots
 from benchmark.report.curves import curve_of
-from benchmark.report.figures import WIDTH, figure, mark_trial
+from benchmark.report.figures import WIDTH, contrast, figure, mark_trial
 from benchmark.report.labels import spread
 from benchmark.report.study_model import Study
 from benchmark.report.summarise import summarise
@@ -87,7 +88,7 @@ def test_digits_have_no_published_figure(tmp_path: Path) -> None:
     target = tmp_path / "report"
     target.mkdir()
     (target / "published.png").write_bytes(b"from an earlier run")
-    index = render(tmp_path)[0]
+    index = render(tmp_path).files[0]
     assert index == target / "report.md"
     assert "None exist" in (target / "published.md").read_text()
     assert not (target / "published.png").exists()
@@ -142,6 +143,19 @@ def test_labels_of_eleven_methods_do_not_overlap(tmp_path: Path) -> None:
         boxes = [t.get_window_extent(renderer) for t in ax.texts if t.get_text()]
         assert len(boxes) == 11
         assert sum(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
+        assert min(contrast(text.get_color(), "white") for text in ax.texts) >= 4.5
+
+
+def test_letters_stand_out_in_lines_and_cells(small_study: Study) -> None:
+    lines, cells = training_plots.curves(small_study), plots.corruptions(small_study)
+    assert lines is not None
+    assert cells is not None
+    named = [text for ax in lines.axes for text in ax.texts]
+    assert min(contrast(text.get_color(), "white") for text in named) >= 4.5
+    heat: Any = cells.axes[0]
+    shades = heat.collections[0].get_facecolors()
+    assert len(heat.texts) == len(shades)
+    assert min(map(contrast, (t.get_color() for t in heat.texts), shades)) >= 4.5
 
 
 def test_the_pareto_front_by_hand() -> None:
