@@ -23,7 +23,7 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.models.zoo import options_of
 from benchmark.records.files import RunFiles
 from benchmark.records.schema import read_environment, read_evaluation, read_training
-from benchmark.records.study import read_suite
+from benchmark.records.study import read_suite, the_run
 from benchmark.report.summarise import summarise
 from benchmark.training.build import suite_network
 from benchmark.training.selection import load_deployed
@@ -76,9 +76,10 @@ def export_to_hub(run: Path, *, data_root: Path, out: Path, license: str | None 
             run's author, or that was given in Python.
     """
     _check_packages()
+    run = the_run(run)
     files = RunFiles(run)
     if not files.training.exists():
-        raise BenchmarkError(f"{run} holds no trained run; train one first (see run and train)")
+        raise BenchmarkError(f"{run} is not trained to the end; finish it first")
     if not files.evaluation.exists():
         raise BenchmarkError(f"{run} is not evaluated; run: generalist-bench evaluate {run}")
     if out.is_dir():

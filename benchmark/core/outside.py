@@ -58,6 +58,11 @@ def find(name: str) -> tuple[str, Any]:
         found = getattr(found, part, None)
     if found is None:
         raise ConfigError(f"{place} has no {attribute!r}; check {plain!r}")
+    if missing := getattr(found, "__abstractmethods__", None):
+        raise ConfigError(
+            f"{plain}: the class lacks {' and '.join(sorted(missing))}; define "
+            f"{'it' if len(missing) == 1 else 'them'}, as docs/extending.md shows"
+        )
     return f"{plain}#{digest}", found
 
 

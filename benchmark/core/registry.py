@@ -118,8 +118,7 @@ class Registry(Generic[T]):
                     f"the {self.kind} {name!r} was given in Python and is in no file; give it "
                     "again to the same function of generalist_bench"
                 )
-            near = did_you_mean(str(name), self._items)
-            raise ConfigError(f"unknown {self.kind} {name!r}; {near}")
+            raise ConfigError(f"unknown {self.kind} {name!r}; {self._advice(str(name))}")
         item = self._items[name]
         if isinstance(item, EntryPoint):
             try:
@@ -136,6 +135,11 @@ class Registry(Generic[T]):
             self._items[name] = loaded
             return loaded
         return item
+
+    def _advice(self, name: str) -> str:
+        if self._outside and name.endswith(".py"):
+            return f"to use a class of your own file, write {name}:CLASS"
+        return did_you_mean(name, self._items)
 
     def items(self) -> Iterable[tuple[str, Any]]:
         """(name, object) in order of name."""

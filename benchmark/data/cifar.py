@@ -115,7 +115,8 @@ def _read(variant: Variant, config: DatasetConfig, data_root: Path) -> Raw:
     )
     hint = foreign_format(own) if own.is_dir() else ""
     raise DataError(
-        f"{variant.title} was not found. Looked below the data root for: {'; '.join(looked)}. "
+        f"{variant.title} was not found. Looked below the data root {data_root}"
+        f"{'' if data_root.is_dir() else ', which does not exist,'} for: {'; '.join(looked)}. "
         + (f"There is {variant.name}/, but {hint}. " if hint else "")
         + "Give the folder that holds one of them with --data-root, or fetch it with torchvision: "
         "--set dataset.download=true"

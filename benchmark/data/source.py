@@ -265,7 +265,7 @@ class DatasetConfig(Config):
     def _check(self) -> DatasetConfig:
         source = _source(self.name)
         if source.takes_path and not self.path:
-            raise ValueError(f"dataset {self.name!r} needs a path: set path")
+            raise ValueError(f"dataset {self.name!r} needs a path, such as --set dataset.path=PATH")
         if self.path and not source.takes_path:
             takers = " and ".join(DATASETS.where(lambda other: other.takes_path))
             raise ValueError(

@@ -36,7 +36,8 @@ def load(config: DatasetConfig, data_root: Path | str, *, training: bool = True)
     if raw.train is None and training:
         raise DataError(
             f"there is only a test split ({raw.source}), which is enough for evaluate-model and "
-            "evaluate RUN --dataset; add training images to train on the data set"
+            "evaluate RUN --dataset; to train on it, add training images (a folder train/ beside "
+            "val/ or test/, or arrays train_images and train_labels)"
         )
     in_memory = {
         name: split

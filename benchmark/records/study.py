@@ -176,6 +176,29 @@ def runs_beside(directory: Path) -> dict[str, Path]:
     return {}
 
 
+def the_run(folder: Path) -> Path:
+    """The run that ``folder`` is, or the only one in it.
+
+    Raises:
+        BenchmarkError: there is no such folder; it holds several runs (they are named), or none.
+    """
+    if not folder.exists():
+        raise BenchmarkError(f"there is no folder {folder}")
+    files = RunFiles(folder)
+    if files.configuration.exists() or files.evaluation.exists():
+        return folder
+    runs = sorted(path.parent for path in SuiteFiles(folder).cells.glob("*/config.json"))
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise BenchmarkError(
+            f"{folder} is no run's folder, and holds no run; a run is a folder in OUT/cells, which "
+            "run and train write"
+        )
+    listed = ", ".join(map(str, runs[:8])) + (", ..." if len(runs) > 8 else "")
+    raise BenchmarkError(f"{folder} holds {len(runs)} runs; name one of them: {listed}")
+
+
 def nested(data: Any, *keys: str) -> Any:
     """A nested value, or None as soon as a key is absent."""
     for key in keys:

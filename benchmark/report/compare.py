@@ -18,7 +18,14 @@ from benchmark.records.statistics import (
     paired_bootstrap,
     required_n,
 )
-from benchmark.records.study import CellRecord, is_estimate, nested, outcome_matrices, read_cell
+from benchmark.records.study import (
+    CellRecord,
+    is_estimate,
+    nested,
+    outcome_matrices,
+    read_cell,
+    the_run,
+)
 from benchmark.report.metric_roles import same_attack_ball
 from benchmark.report.paired import ALPHA
 from benchmark.report.texts import percent
@@ -62,9 +69,10 @@ def read_run(path: Path) -> CellRecord:
     Raises:
         BenchmarkError: no record, or one without outcomes.
     """
+    path = the_run(path)
     cell = read_cell(path)
     if cell.status != "evaluated" or cell.outcomes is None:
-        raise BenchmarkError(f"{path} holds no evaluated run; see run and evaluate")
+        raise BenchmarkError(f"{path} is not evaluated; run: generalist-bench evaluate {path}")
     return cell
 
 
