@@ -80,7 +80,7 @@ def check(
         )
     else:
         _print(verdict)
-    if verdict.moved:
+    if verdict.moved or verdict.other_settings:
         raise typer.Exit(1)
 
 
@@ -96,7 +96,7 @@ def _print(verdict: Verdict) -> None:
             for item in verdict.comparisons
         ],
     )
-    print(f"\n{headline(verdict.moved)}")
+    print(f"\n{headline(verdict)}")
     for item in verdict.moved:
         print(f"moved: {moved_text(item)}")
     if verdict.other_settings:

@@ -12,7 +12,7 @@ from benchmark.report.markdown import markdown_table
 def markdown(verdict: Verdict, baseline: Baseline) -> str:
     """First the figures that changed, then all comparisons."""
     moved = verdict.moved
-    lines = [f"# Check of {baseline.scope.suite}: {headline(moved)}", ""]
+    lines = [f"# Check of {baseline.scope.suite}: {headline(verdict)}", ""]
     if verdict.other_settings:
         lines += [f"**Other settings.** {verdict.other_settings}", ""]
     for item in moved:
@@ -54,9 +54,14 @@ def difference(item: Comparison) -> str:
     return "identical" if item.identical and equal else item.text
 
 
-def headline(moved: list[Comparison]) -> str:
-    """The verdict in three words."""
-    return f"{len(moved)} figure(s) moved" if moved else "nothing moved"
+def headline(verdict: Verdict) -> str:
+    """The verdict in a few words."""
+    moved = len(verdict.moved)
+    if moved:
+        return f"{moved} figure{'' if moved == 1 else 's'} moved"
+    if verdict.other_settings:
+        return "no alarm, but the settings are not the baseline's, so the code was not checked"
+    return "nothing moved"
 
 
 def _sure(item: Comparison) -> str:

@@ -219,6 +219,14 @@ def test_command_line_from_recording_to_alarm(tmp_path: Path) -> None:
     assert called.status == 1
     assert "mixing ratio of pgd-at" in called.out
 
+    baseline.write_text(kept.model_dump_json())
+    write_suite(tmp_path, optimizer={"lr": 0.051})
+    called = cli(*common)
+    assert called.status == 1
+    assert "the settings are not the baseline's, so the code was not checked" in called.out
+    assert "nothing moved" not in called.out
+    write_suite(tmp_path)
+
     wider = kept.scope.model_copy(update={"set": ("model.width=16",)})
     baseline.write_text(kept.model_copy(update={"scope": wider}).model_dump_json())
     called = cli(*common)
