@@ -85,11 +85,18 @@ def test_in_a_suite_file_and_inside_a_learner(method: Path, tmp_path: Path) -> N
         ("smooth.py:Smooth", "smooth.py has no 'Smooth'"),
         ("smooth.py:Field", "is neither an Objective nor a Recipe"),
         ("smoth:SmoothAT", "cannot import 'smoth' of 'smoth:SmoothAT'"),
+        ("lacking.py:Own", "the class lacks crafting_passes and perturb; define them"),
         ("broken.py:Own", "broken.py cannot be run: ZeroDivisionError"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(name: str, message: str) -> None:
     Path("broken.py").write_text("1 / 0\n")
+    Path("lacking.py").write_text(
+        "from benchmark.core.objective import Objective\n\n\n"
+        "class Own(Objective):\n"
+        "    def loss(self, model, x, x_adv, y, step):\n"
+        "        return model(x_adv).sum()\n"
+    )
     done = cli("train", "--method", name, "--out", "out", *SHORT)
     assert done.status == 2
     assert message in done.err

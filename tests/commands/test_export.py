@@ -152,7 +152,7 @@ def test_what_is_not_ours_is_not_loaded(exported: Path, study: Path) -> None:
 def test_what_cannot_be_exported(study: Path, tmp_path: Path) -> None:
     run = run_of(study, "pgd-at")
     assert "say what to export for: --hub" in cli("export", run).err
-    assert "holds no trained run" in cli("export", tmp_path, "--hub").err
+    assert "is no run's folder, and holds no run" in cli("export", tmp_path, "--hub").err
     (tmp_path / "notes.txt").write_text("mine")
     said = cli("export", run, "--hub", "--out", tmp_path).err
     assert "holds other files; choose another --out" in said

@@ -326,7 +326,7 @@ def _spoil(folder: Path, what: str) -> list[object]:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("untrained", "holds no trained run"),
+        ("untrained", "is not trained to the end"),
         ("unevaluated", "is not evaluated; run: generalist-bench evaluate"),
         ("threat", "'l7' is not one of"),
         ("weights", "of other weights than deployed.pt"),
@@ -355,4 +355,4 @@ def test_bad_input_is_one_line_and_writes_nothing(folder: Path, what: str, messa
 def test_no_run(tmp_path: Path) -> None:
     called = cli("submit", tmp_path / "nothing", "--draft")
     assert called.status == 2
-    assert "holds no trained run" in called.err
+    assert "there is no folder" in called.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +93,14 @@ def test_trial_runs_and_undertrained_runs_are_named(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -> None:
     first, second = runs
-    with pytest.raises(BenchmarkError, match="holds no evaluated run"):
-        compare(first, tmp_path)
+    with pytest.raises(BenchmarkError, match="is no run's folder, and holds no run"):
+        compare(first, tmp_path / "cells")
+    for name in ("one", "two"):
+        shutil.copytree(second, tmp_path / "study" / "cells" / name)
+        if name == "one":  # the only run of a study is meant
+            assert compare(first, tmp_path / "study") == compare(first, second)
+    with pytest.raises(BenchmarkError, match="holds 2 runs; name one of them: .*one, .*two"):
+        compare(first, tmp_path / "study")
     record = json.loads((second / "evaluation.json").read_text())
     changed = json.loads(json.dumps(record))
     changed["metrics"]["aa_linf"]["settings"]["eps"] = "4/255"
