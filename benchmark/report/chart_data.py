@@ -10,9 +10,9 @@ from typing import Any
 from benchmark.records.statistics import Interval
 from benchmark.report.families import (
     BAR_LOOKS,
-    LEARNER_COLOURS,
     families,
     front_looks,
+    learner_looks,
     line_looks,
 )
 from benchmark.report.paired import ALPHA, p_text
@@ -127,6 +127,10 @@ def chart_data(study: Study) -> dict[str, Any]:
             }
             for method, found in study.mixing.items()
         },
+        "learners": {
+            name: {"colour": f"--learner-{number}", "dash": _dash(dashes)}
+            for number, (name, (_, dashes)) in enumerate(learner_looks(study.mixing).items())
+        },
     }
 
 
@@ -138,7 +142,8 @@ def colours(study: Study) -> dict[str, str]:
     looks = front_looks(study.fronts).values()
     found |= {f"--front-{i}": colour for i, (colour, _, _) in enumerate(looks)}
     found |= {f"--bar-{i}": colour for i, (colour, _) in enumerate(BAR_LOOKS)}
-    return found | {f"--learner-{i}": colour for i, colour in enumerate(LEARNER_COLOURS)}
+    learners = learner_looks(study.mixing).values()
+    return found | {f"--learner-{i}": colour for i, (colour, _) in enumerate(learners)}
 
 
 def css_name(name: str) -> str:
