@@ -502,6 +502,11 @@ def test_fronts_and_radii_are_drawn(
 
     planes = browser.all("figure[data-front]")
     assert len(planes) == len(study.fronts) == 2
+    heads = [head.replace("\N{NO-BREAK SPACE}", " ") for head in browser.texts("#fronts h3")]
+    assert heads[0] == "Clean and PGD-20 accuracy (ℓ∞, eps 8/255), n = 200, 1 seed"
+    assert browser.texts("#radii figcaption") == [
+        "Area PGD-20: accuracy under attack (%), n = 200, 1 seed"
+    ]
     assert len(planes[0].find_elements("css selector", "g.settings > *")) == 5
     assert len(planes[0].find_elements("css selector", "g.hull path")) == 2
     tables = browser.texts("#fronts table td")
