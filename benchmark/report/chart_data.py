@@ -10,9 +10,9 @@ from typing import Any
 from benchmark.records.statistics import Interval
 from benchmark.report.families import (
     BAR_LOOKS,
-    LEARNER_COLOURS,
     families,
     front_looks,
+    learner_looks,
     line_looks,
 )
 from benchmark.report.paired import ALPHA, p_text
@@ -22,6 +22,7 @@ from benchmark.report.study_model import (
     RadiusCurves,
     SeedCurve,
     Study,
+    Summary,
     TradeOff,
     UnionBars,
 )
@@ -70,7 +71,7 @@ def chart_data(study: Study) -> dict[str, Any]:
                 name: {"colour": f"--front-{number}", "marker": marker, "dash": _dash(dashes)}
                 for number, (name, (_, marker, dashes)) in enumerate(fronts.items())
             },
-            "planes": {plane.metric: _plane(plane) for plane in study.fronts},
+            "planes": {plane.metric: _plane(study, plane) for plane in study.fronts},
         },
         "differences": [
             {
@@ -112,6 +113,8 @@ def chart_data(study: Study) -> dict[str, Any]:
         "curves": {
             key: {
                 "title": VALIDATION_TITLES[key],
+                "caption": f"{VALIDATION_TITLES[key]}, "
+                f"{seeds_text(len(curve.seeds) for curve in curves.values())}",
                 "lines": {
                     method: {**_line(curve, 100), "seeds": _seeds(curve)}
                     for method, curve in curves.items()
@@ -119,13 +122,17 @@ def chart_data(study: Study) -> dict[str, Any]:
             }
             for key, curves in study.curves.items()
         },
-        "radii": {curves.metric: _radii(curves) for curves in study.radii},
+        "radii": {curves.metric: _radii(study, curves) for curves in study.radii},
         "mixing": {
             method: {
                 title: {learner: _line(curve, 1) for learner, curve in found[kind].items()}
                 for kind, title in MIXING_TITLES.items()
             }
             for method, found in study.mixing.items()
+        },
+        "learners": {
+            name: {"colour": f"--learner-{number}", "dash": _dash(dashes)}
+            for number, (name, (_, dashes)) in enumerate(learner_looks(study.mixing).items())
         },
     }
 
@@ -138,7 +145,8 @@ def colours(study: Study) -> dict[str, str]:
     looks = front_looks(study.fronts).values()
     found |= {f"--front-{i}": colour for i, (colour, _, _) in enumerate(looks)}
     found |= {f"--bar-{i}": colour for i, (colour, _) in enumerate(BAR_LOOKS)}
-    return found | {f"--learner-{i}": colour for i, colour in enumerate(LEARNER_COLOURS)}
+    learners = learner_looks(study.mixing).values()
+    return found | {f"--learner-{i}": colour for i, (colour, _) in enumerate(learners)}
 
 
 def css_name(name: str) -> str:
@@ -170,9 +178,11 @@ def _seeds(curve: SeedCurve) -> dict[str, Any]:
     }
 
 
-def _radii(curves: RadiusCurves) -> dict[str, Any]:
+def _radii(study: Study, curves: RadiusCurves) -> dict[str, Any]:
+    where = _where(study.table.row(method).summaries[curves.metric] for method in curves.lines)
     return {
         "title": curves.title,
+        "caption": f"{curves.title}: accuracy under attack (%), {where}",
         "axis": curves.axis,
         "lines": {
             method: {
@@ -191,10 +201,11 @@ def _radii(curves: RadiusCurves) -> dict[str, Any]:
     }
 
 
-def _plane(plane: FrontPlane) -> dict[str, Any]:
+def _plane(study: Study, plane: FrontPlane) -> dict[str, Any]:
+    what = f"Clean and {plane.title} accuracy"
     return {
         "title": plane.title,
-        "where": plane.where,
+        "caption": _caption(study, what, [plane.metric], plane.where),
         "fronts": {
             front.name: {
                 "points": [[label, *_pair(xy)] for label, xy in front.points],
@@ -261,8 +272,7 @@ def _union(study: Study, one: UnionBars) -> dict[str, Any]:
     """Bars of each method: the attacks alone, then all of them."""
     columns = [*one.parts, (one.key, one.title)]
     found = {row.method: [row.summaries[key] for key, _ in columns] for row in study.table.rows}
-    measured = [s for row in found.values() for s in row if s.interval]
-    where = f"{images(s.n for s in measured)}, {seeds_text(s.seeds for s in measured)}"
+    where = _where(s for row in found.values() for s in row if s.interval)
     return {
         "caption": _caption(study, one.title, [one.key], where),
         "bars": [
@@ -275,6 +285,12 @@ def _union(study: Study, one: UnionBars) -> dict[str, Any]:
             if any(s.interval for s in row)
         ],
     }
+
+
+def _where(summaries: Iterable[Summary]) -> str:
+    """ "n = 200, 3 seeds"."""
+    found = list(summaries)
+    return f"{images(s.n for s in found)}, {seeds_text(s.seeds for s in found)}"
 
 
 def _of_trade_off(study: Study, one: TradeOff) -> str:

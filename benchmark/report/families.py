@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.records.study import CellRecord
-from benchmark.report.study_model import Family, FrontPlane, Table
+from benchmark.report.study_model import Family, FrontPlane, SeedCurve, Table
 
 # Colours: Okabe and Ito, told apart under colour blindness. No two families share a marker, so they
 # are told apart in grey too.
@@ -65,6 +65,19 @@ def line_looks(table: Table) -> Mapping[str, tuple[str, Any]]:
         looks[row.method] = _shaded(row.family.colour, shade), DASHES[dashes]
         counts[row.family.colour] += 1
     return looks
+
+
+def learner_looks(
+    mixing: Mapping[str, Mapping[str, Mapping[str, SeedCurve]]],
+) -> Mapping[str, tuple[str, Any]]:
+    """Colour and dashes of each base learner by its name, alike for all methods of a study."""
+    named = dict.fromkeys(
+        name for found in mixing.values() for kind in found.values() for name in kind
+    )
+    return {
+        name: (LEARNER_COLOURS[i % len(LEARNER_COLOURS)], DASHES[i % len(DASHES)])
+        for i, name in enumerate(named)
+    }
 
 
 def _shaded(colour: str, shade: int) -> str:

@@ -47,7 +47,7 @@ def place_labels(
     fig.draw_without_rendering()
     renderer: Any = fig._get_renderer()  # type: ignore[attr-defined]  # a canvas may have none
     scale = fig.dpi / 72
-    frame = ax.get_window_extent(renderer).extents
+    frame = ax.get_window_extent(renderer).extents + scale * np.array([1, 1, -1, -1])
     pixels = ax.transData.transform(np.asarray(points, dtype=float))
     markers = np.hstack([pixels - 3.2 * scale, pixels + 3.2 * scale])
     soft = _thin_boxes(ax, pixels, bars, lines, 0.5 * scale)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.report.families import front_looks, line_looks
+from benchmark.report.families import DASHES, LEARNER_COLOURS, front_looks, line_looks
 from benchmark.report.figures import STYLE, contrast, figure, ink, save
 from benchmark.report.labels import end_labels, place_labels
 from benchmark.report.study_model import Family, Study, TradeOff
@@ -178,7 +178,8 @@ def interpolation(table: pd.DataFrame, first: str, second: str) -> Figure:
         ax = axes[0, 0]
         for i, (metric, points) in enumerate(table.groupby("metric", sort=False)):
             ax.plot(
-                points["alpha"], 100 * points["mean"], marker=".", lw=0.9, color=f"C{i}",
+                points["alpha"], 100 * points["mean"], marker="os^vPX"[i % 6], ms=2.8, lw=0.9,
+                ls=DASHES[i % len(DASHES)], color=LEARNER_COLOURS[i % len(LEARNER_COLOURS)],
                 label=str(metric),
             )  # fmt: skip
         ax.set_xlabel(f"alpha (0: {first}, 1: {second})")

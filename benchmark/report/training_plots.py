@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmark.report.families import DASHES, LEARNER_COLOURS, line_looks
+from benchmark.report.families import learner_looks, line_looks
 from benchmark.report.figures import STYLE, figure
 from benchmark.report.labels import end_labels
 from benchmark.report.study_model import Study
@@ -52,9 +52,7 @@ def mixing(study: Study) -> Figure | None:
         for kind, name in MIXING_TITLES.items()
         if any(found[kind] for found in data.values())
     ]
-    learners = list(dict.fromkeys(x for d in data.values() for kind in d.values() for x in kind))
-    colours = {x: LEARNER_COLOURS[i % 6] for i, x in enumerate(learners)}
-    dashes = {x: DASHES[i % len(DASHES)] for i, x in enumerate(learners)}
+    looks = learner_looks(data)
     with mpl.rc_context(STYLE):
         fig, axes = figure(
             0.75 + 1.05 * len(data), len(data), len(present), sharex=True, sharey="col"
@@ -62,9 +60,10 @@ def mixing(study: Study) -> Figure | None:
         for row, (label, found) in zip(axes, data.items(), strict=True):
             for ax, (kind, _) in zip(row, present, strict=True):
                 for x, line in found[kind].items():
-                    ax.plot(line.epochs, line.mean, color=colours[x], ls=dashes[x])
+                    colour, dashes = looks[x]
+                    ax.plot(line.epochs, line.mean, color=colour, ls=dashes)
                     ax.fill_between(
-                        line.epochs, line.low, line.high, color=colours[x], alpha=0.15, lw=0
+                        line.epochs, line.low, line.high, color=colour, alpha=0.15, lw=0
                     )
             row[0].set_title(label, loc="left", fontsize=6.5, pad=2)
         for ax, (kind, name) in zip(axes[0], present, strict=True):
@@ -77,6 +76,6 @@ def mixing(study: Study) -> Figure | None:
         for ax in axes[-1]:
             ax.set_xlabel("Epoch")
             ax.set_ylim(bottom=0)
-        handles = [Line2D([], [], color=colours[x], ls=dashes[x], label=x) for x in learners]
+        handles = [Line2D([], [], color=c, ls=dashes, label=x) for x, (c, dashes) in looks.items()]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
         return fig

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from synthetic_records import ELEVEN, write_suite
 
 from benchmark.core.errors import BenchmarkError
 from benchmark.records.study import SuiteRecord, read_suite
-from benchmark.report import gallery, heat_maps, render, write
+from benchmark.report import gallery, heat_maps, render, training_plots, write
+from benchmark.report.chart_data import chart_data, colours
 from benchmark.report.page import report_html, table_rows
 from benchmark.report.study_model import Study
 from benchmark.report.summarise import summarise
@@ -62,6 +64,22 @@ def test_every_figure_of_the_table_is_on_the_page(small_study: Study) -> None:
     for line in small_study.notes:
         assert line.split("<")[0][:60].replace("&", "&amp;") in text
     assert "limit = 200" in text
+
+
+def test_learners_look_alike_on_the_page_and_in_the_plot(small_study: Study) -> None:
+    """Protects: the page gave colours in alphabetical order, the plot in that of the recipe."""
+    reversed_ = {
+        method: {kind: dict(reversed(curves.items())) for kind, curves in found.items()}
+        for method, found in small_study.mixing.items()
+    }
+    study = replace(small_study, mixing=reversed_)
+    fig = training_plots.mixing(study)
+    assert fig is not None
+    drawn = {h.get_label(): h.get_color() for h in fig.legends[0].legend_handles}  # type: ignore[union-attr]
+    shades = colours(study)
+    learners = chart_data(study)["learners"]
+    assert {name: shades[look["colour"]] for name, look in learners.items()} == drawn
+    assert list(drawn) == ["natural", "linf"]
 
 
 def test_equal_records_give_equal_pages_and_an_old_one_is_renewed(

@@ -52,6 +52,16 @@ OUTSIDE = """[...document.querySelectorAll("figure.chart svg")].flatMap(svg => {
     })
     .map(e => `${svg.getAttribute("aria-label")}: ${e.tagName} ${e.textContent}`);
 })"""
+# Choices that are wider than their field; 18 px are the arrow's.
+TIGHT = """(() => {
+  const pen = document.createElement("canvas").getContext("2d");
+  return [...document.querySelectorAll("select")].filter(e => {
+    const { font, paddingLeft, paddingRight } = getComputedStyle(e);
+    pen.font = font;
+    const words = pen.measureText(e.selectedOptions[0].text).width;
+    return words + parseFloat(paddingLeft) + parseFloat(paddingRight) + 18 > e.clientWidth;
+  }).map(e => e.selectedOptions[0].text);
+})()"""
 # The lowest contrast of the texts that are seen, by WCAG's formula: colours are painted onto a
 # canvas, which turns every notation into what is on the screen.
 CONTRAST = """(() => {
@@ -201,6 +211,7 @@ def test_nothing_is_cut_off_and_all_text_is_legible(
         published = {"Adversarial training, single threat model", "Several norms", "PRE.",
                      "RobustBench leaderboard"}  # fmt: skip
         assert set(browser.js(CUT)) <= scrolls | published, width
+        assert browser.js(TIGHT) == [], width
     for dark in (False, True):
         in_dark(browser, dark)
         found: list[tuple[float, str]] = browser.js(CONTRAST)
@@ -491,6 +502,11 @@ def test_fronts_and_radii_are_drawn(
 
     planes = browser.all("figure[data-front]")
     assert len(planes) == len(study.fronts) == 2
+    heads = [head.replace("\N{NO-BREAK SPACE}", " ") for head in browser.texts("#fronts h3")]
+    assert heads[0] == "Clean and PGD-20 accuracy (ℓ∞, eps 8/255), n = 200, 1 seed"
+    assert browser.texts("#radii figcaption") == [
+        "Area PGD-20: accuracy under attack (%), n = 200, 1 seed"
+    ]
     assert len(planes[0].find_elements("css selector", "g.settings > *")) == 5
     assert len(planes[0].find_elements("css selector", "g.hull path")) == 2
     tables = browser.texts("#fronts table td")

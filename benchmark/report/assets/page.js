@@ -468,8 +468,11 @@
     const group = d3.select(svg).append("g").attr("aria-hidden", "true")
       .attr("font-size", 11).attr("text-anchor", "start");
     ends.forEach(({ name, px, py }, j) => {
-      group.append("polyline").attr("fill", "none").attr("stroke", paint(name))
-        .attr("stroke-opacity", 0.6).attr("points", `${px},${py} ${right + 5},${py} ${right + 17},${places[j]}`);
+      const lead = (points) => group.append("polyline").attr("fill", "none")
+        .attr("stroke", paint(name)).attr("stroke-opacity", 0.6).attr("points", points);
+      // Dots from an early end to the edge: a line would look like measurements.
+      if (px < right - 1) lead(`${px},${py} ${right},${py}`).attr("stroke-dasharray", "1 3");
+      lead(`${right},${py} ${right + 5},${py} ${right + 17},${places[j]}`);
       group.append("text").attr("x", right + 21).attr("y", places[j]).attr("dy", "0.33em")
         .attr("fill", ink(paint(name))).text(name);
     });
@@ -682,18 +685,14 @@
     }
   }
 
-  const learners = [...new Set(Object.values(data.mixing).flatMap((panels) =>
-    Object.values(panels).flatMap((lines) => Object.keys(lines))))];
-  const DASHES = [null, "7 2", "2 2", "8 2 2 2", "14 3", "4 4"];
-
   function drawMixing() {
     for (const figure of all("[data-mixing]").filter(visible)) {
       if (!shown(figure.dataset.mixing)) continue;
       const { panel } = figure.dataset;
       lineChart(figure, {
         lines: data.mixing[figure.dataset.mixing][panel], seeds: [], band: true, digits: 2, height: 170,
-        paint: (learner) => `var(--learner-${learners.indexOf(learner) % 6})`,
-        dash: (learner) => DASHES[learners.indexOf(learner) % 6],
+        paint: (learner) => `var(${data.learners[learner].colour})`,
+        dash: (learner) => data.learners[learner].dash || null,
         y: panel.startsWith("Weight") ? { domain: [0, 1.02] } : { zero: true },
         what: `${panel}, ${figure.dataset.mixing}`,
       });
