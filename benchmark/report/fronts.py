@@ -49,6 +49,8 @@ from benchmark.report.trade_off import pareto
 
 RESAMPLES = 2000
 _LEVEL = 0.95
+# Half of the last printed digit of an area: 0.05 squared percentage points.
+_VISIBLE_AREA = 5e-6
 # Resamples that are computed at once: a weight for each of them and each image is held.
 _CHUNK = 200
 
@@ -308,9 +310,9 @@ def front_sentences(planes: Sequence[FrontPlane]) -> list[str]:
     return sentences
 
 
-def told(cell: FrontCell) -> bool:
-    """Whether a difference is more than noise, and visible in the printed digits."""
-    return cell.interval is not None and cell.p <= ALPHA and abs(cell.interval.value) >= VISIBLE
+def told(cell: FrontCell, visible: float = VISIBLE) -> bool:
+    """Whether a difference is more than noise, and ``visible`` in the printed digits."""
+    return cell.interval is not None and cell.p <= ALPHA and abs(cell.interval.value) >= visible
 
 
 def _larger_or_smaller(cell: FrontCell) -> str:
@@ -341,21 +343,21 @@ def area(value: float) -> str:
 
 def difference_text(cell: FrontCell) -> str:
     """ "4.1 [1.0, 7.2] *"."""
-    return _cell_text(cell, area)
+    return _cell_text(cell, area, _VISIBLE_AREA)
 
 
 def distance_text(cell: FrontCell) -> str:
     """ "0.8 [0.2, 1.4] *", "beyond its end"."""
-    return _cell_text(cell, points)
+    return _cell_text(cell, points, VISIBLE)
 
 
-def _cell_text(cell: FrontCell, written: Callable[[float], str]) -> str:
+def _cell_text(cell: FrontCell, written: Callable[[float], str], visible: float) -> str:
     if cell.interval is None:
         return "beyond its end"
     value, low, high = (
         written(v) for v in (cell.interval.value, cell.interval.low, cell.interval.high)
     )
-    return f"{value} [{low}, {high}]" + (" *" if told(cell) else "")
+    return f"{value} [{low}, {high}]" + (" *" if told(cell, visible) else "")
 
 
 def accuracy_text(point: Plane) -> str:

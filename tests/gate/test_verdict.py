@@ -180,7 +180,7 @@ def test_summaries_say_what_moved() -> None:
     """Markdown for people, JUnit for CI: a test case per comparison."""
     verdict = judge(BASELINE, [run(0, 260)], probe())
     text = summary.markdown(verdict, BASELINE)
-    assert "1 figure(s) moved" in text
+    assert "1 figure moved" in text
     assert "**trades pgd**: 80.25 to 65" in text
     suite = ElementTree.fromstring(summary.junit(verdict, BASELINE))
     assert suite.get("failures") == "1"

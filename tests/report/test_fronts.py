@@ -10,11 +10,12 @@ import pytest
 from synthetic_records import write_suite
 
 from benchmark.config.suite import SuiteConfig
+from benchmark.records.statistics import Interval
 from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import fronts, plots
 from benchmark.report.fronts import hull, nearest
 from benchmark.report.markdown import findings_md, fronts_md
-from benchmark.report.study_model import FrontPlane
+from benchmark.report.study_model import FrontCell, FrontPlane
 from benchmark.report.summarise import summarise
 
 # Hull of TRADES: (80, 50), (86, 47), (90, 40); joint lies below it throughout.
@@ -167,3 +168,10 @@ def test_a_front_names_methods_of_the_suite() -> None:
     data = {"name": "s", "methods": ["natural"], "fronts": {"TRADES": ["trades"]}}
     with pytest.raises(ValueError, match="front 'TRADES' names trades; name labels of"):
         SuiteConfig.model_validate(data)
+
+
+def test_areas_and_distances_have_their_own_last_digit() -> None:
+    """Protects: an area of 4.1 squared points, 0.00041, taken for too small to be seen."""
+    cell = FrontCell(Interval(4.1e-4, 1.1e-4, 7.1e-4), 0.01)
+    assert fronts.difference_text(cell) == "4.1 [1.1, 7.1] *"
+    assert fronts.distance_text(cell) == "0.0 [0.0, 0.1]"
