@@ -82,7 +82,7 @@ def lead(suite: SuiteRecord, score: Scored, undertrained: Collection[str]) -> Le
         undertrained: methods of which nothing is concluded.
     """
     weights = score.weights
-    scored = {m: s for m in suite.methods if (s := _mean_score(suite, m, weights)) is not None}
+    scored = {m: s for m in suite.methods if (s := mean_score(suite, m, weights)) is not None}
     if not scored:
         return None
     ranked = sorted(scored, key=lambda m: -scored[m])
@@ -143,7 +143,7 @@ def _margin(tested: Contrast, weights: Mapping[str, float], candidates: int) -> 
     return Interval(found.value, found.low, found.high)
 
 
-def _mean_score(suite: SuiteRecord, method: str, weights: Mapping[str, float]) -> float | None:
+def mean_score(suite: SuiteRecord, method: str, weights: Mapping[str, float]) -> float | None:
     """The weighted sum of a method's metrics on the images that all of them have, mean over the
     runs that have them; None if a metric is missing or the images are not on record."""
     cells = [c for c in suite.evaluated(method) if all(c.accuracy(m) is not None for m in weights)]

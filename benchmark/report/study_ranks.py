@@ -16,15 +16,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import atomic_path, write_text
+from benchmark.core.files import write_text
 from benchmark.records.study import SuiteRecord
 from benchmark.report.comparison_plots import critical_difference
 from benchmark.report.families import family_of
 from benchmark.report.figures import STYLE, figure, save
-from benchmark.report.leaders import Scored, scores
+from benchmark.report.leaders import mean_score, scores
+from benchmark.report.markdown import markdown_table
 from benchmark.report.paired import ALPHA, p_text
 from benchmark.report.ranks import FEWEST, ranks_of
 from benchmark.report.study_model import MethodRanks
+from benchmark.report.texts import percent
 from benchmark.report.undertrained import all_undertrained
 
 
@@ -73,15 +75,16 @@ def study_ranks(studies: Sequence[SuiteRecord]) -> StudyRanks:
             "the studies have no score in common for three methods; scores are called: "
             + "; ".join(f"{s.name}: {', '.join(x.words for x in scores(s))}" for s in studies)
         )
+    late = {study.name: all_undertrained(study) for study in studies}
     return StudyRanks(
         studies=tuple((study.name, study.dataset) for study in studies),
         ranks=tuple(found),
         tables=tuple(tables),
         colours={m: family_of(studies[0].of(m)).colour for m in shared},
         undertrained=tuple(
-            f"{study.name}: {', '.join(late)}"
-            for study in studies
-            if (late := [m for m in shared if m in all_undertrained(study)])
+            f"{name}: {', '.join(m for m in shared if m in reasons)}"
+            for name, reasons in late.items()
+            if set(shared) & set(reasons)
         ),
     )
 
@@ -95,27 +98,16 @@ def _table(
         score = next((one for one in scores(study) if one.words == words), None)
         if score is None:
             return None
-        rows.append([_value(study, method, score) for method in methods])
-    table = pd.DataFrame(rows, columns=list(methods), index=[study.name for study in studies])
-    return table.dropna(axis=1)
-
-
-def _value(study: SuiteRecord, method: str, score: Scored) -> float:
-    """The mean over the seeds that have all of the score's metrics; not a number without one."""
-    values = []
-    for cell in study.evaluated(method):
-        parts = [(weight, cell.accuracy(metric)) for metric, weight in score.weights.items()]
-        if all(accuracy is not None for _, accuracy in parts):
-            values.append(sum(weight * (accuracy or 0.0) for weight, accuracy in parts))
-    return sum(values) / len(values) if values else float("nan")
+        rows.append([mean_score(study, method, score.weights) for method in methods])
+    names = [study.name for study in studies]
+    return pd.DataFrame(rows, columns=list(methods), index=names, dtype=float).dropna(axis=1)
 
 
 def write_study_ranks(found: StudyRanks, target: Path) -> list[Path]:
     """Write ranks.md, ranks.csv and the figure to ``target``; returns them, the text first."""
     text, data = target / "ranks.md", target / "ranks.csv"
     write_text(text, study_ranks_md(found))
-    with atomic_path(data) as temporary:
-        _tidy(found).to_csv(temporary, index=False)
+    write_text(data, _tidy(found).to_csv(index=False, lineterminator="\n"))
     return [text, data, *save(draw(found), target / "ranks")]
 
 
@@ -149,9 +141,14 @@ def study_ranks_md(found: StudyRanks) -> str:
         parts += [
             f"## {one.heading}",
             f"Mean ranks: {ranked}. Friedman {p_text(one.friedman)}. {told}",
-            (100 * table[list(one.mean)]).round(1).to_markdown(floatfmt=".1f"),
+            _accuracies(table[list(one.mean)]),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _accuracies(table: pd.DataFrame) -> str:
+    rows = [[str(study), *map(percent, line)] for study, line in table.iterrows()]
+    return markdown_table(["Study", *table.columns], rows).rstrip()
 
 
 def draw(found: StudyRanks) -> Figure:

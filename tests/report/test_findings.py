@@ -98,7 +98,7 @@ def test_clean_and_autoattack_are_compared_on_the_same_images(tmp_path: Path) ->
     attacked = suite.of("joint")[0].outcomes["aa_linf"]  # type: ignore[index]
     wanted = (clean[:150].mean() + attacked[:150].astype(float).mean()) / 2
     (score,) = (s for s in leaders.scores(suite) if s.kind == "sum")
-    assert leaders._mean_score(suite, "joint", score.weights) == pytest.approx(wanted)
+    assert leaders.mean_score(suite, "joint", score.weights) == pytest.approx(wanted)
     assert clean[:150].mean() != clean.mean()
     whole = line_test(suite, "generalist-d", ("pgd-at", "joint"), "aa_linf")
     for path in tmp_path.glob("all/cells/*/outcomes.parquet"):  # only the attacked images are left
@@ -122,7 +122,7 @@ def test_figures_equal_in_print_are_level(tmp_path: Path) -> None:
     for first, second, says in ((0.33338, 0.33262, "level with b"), (0.334, 0.332, "0.2 points")):
         scores = {"a": first, "b": second}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(leaders, "_mean_score", lambda s, m, w, known=scores: known[m])
+            patch.setattr(leaders, "mean_score", lambda s, m, w, known=scores: known[m])
             found = leaders.lead(suite, score, ())
         assert found
         sentence = found.sentence
