@@ -24,7 +24,7 @@ seeds underestimates their spread.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -59,8 +59,13 @@ Plane = tuple[float, float]
 
 def front_planes(suite: SuiteRecord, undertrained: Collection[str]) -> tuple[FrontPlane, ...]:
     """The fronts of a suite under each main attack, without methods in ``undertrained``."""
+    return tuple(each_plane(suite, undertrained))
+
+
+def each_plane(suite: SuiteRecord, undertrained: Collection[str]) -> Iterator[FrontPlane]:
+    """The same, each computed when it is asked for, which takes a bootstrap."""
     planes = (_plane(suite, metric, undertrained) for metric in main_attacks(suite))
-    return tuple(plane for plane in planes if plane is not None)
+    return (plane for plane in planes if plane is not None)
 
 
 @dataclass(frozen=True)

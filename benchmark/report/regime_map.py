@@ -9,7 +9,7 @@ rivals' front (``report.fronts``) under the study's main attack, with its interv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.core.errors import BenchmarkError
-from benchmark.core.files import atomic_path, write_text
+from benchmark.core.files import write_text
 from benchmark.records.statistics import holm
 from benchmark.records.study import SuiteRecord, nested
 from benchmark.report.figures import STYLE, figure, save
-from benchmark.report.fronts import accuracy_text, distance_text, front_planes
-from benchmark.report.paired import ALPHA, p_text, points
+from benchmark.report.fronts import accuracy_text, distance_text, each_plane, told
+from benchmark.report.markdown import markdown_table
+from benchmark.report.paired import p_text, points
 from benchmark.report.study_model import FrontCell, FrontPlane
 from benchmark.report.undertrained import all_undertrained
 
@@ -90,29 +91,27 @@ def regime_map(studies: Sequence[SuiteRecord], row: str, column: str) -> RegimeM
                 "settings that tell the studies apart"
             )
         taken[at] = place.study
-    tested = [place for place in places if place.cell.interval is not None]
-    adjusted = dict(zip(map(id, tested), holm([place.cell.p for place in tested]), strict=True))
+    adjusted = iter(holm([p.cell.p for p in places if p.cell.interval is not None]))
     placed = [
-        Place(**{**vars(p), "cell": FrontCell(p.cell.interval, adjusted.get(id(p), 1.0))})
+        p if p.cell.interval is None else replace(p, cell=replace(p.cell, p=next(adjusted)))
         for p in places
     ]
     return RegimeMap(row, column, tuple(sorted(placed, key=lambda p: (p.row, p.column))))
 
 
 def _place(study: SuiteRecord, row: str, column: str) -> Place:
-    planes = front_planes(study, ())
-    if not planes:
+    plane = next(each_plane(study, ()), None)
+    if plane is None:
         raise BenchmarkError(
             f"{study.path} has no two fronts with evaluated runs on the same images and seeds; a "
             "map needs a front of one Generalist and one of its rivals (fronts: in the suite)"
         )
-    plane = planes[0]
     if len(plane.distances) != 1:
         raise BenchmarkError(
             f"{study.path} has {len(plane.distances)} distances of a Generalist from a front; a "
             "map needs one: a Generalist with one setting, and one front of its rivals"
         )
-    ((label, rival), cell), *_ = plane.distances.items()
+    (((label, rival), cell),) = plane.distances.items()
     members = {name for front in plane.fronts for name, _ in front.points}
     return Place(
         study=study.name,
@@ -142,8 +141,7 @@ def write_map(found: RegimeMap, target: Path) -> list[Path]:
     """Write map.md, map.csv and the figure to ``target``; returns them, the text first."""
     text, data = target / "map.md", target / "map.csv"
     write_text(text, map_md(found))
-    with atomic_path(data) as temporary:
-        frame_of(found).to_csv(temporary, index=False)
+    write_text(data, frame_of(found).to_csv(index=False, lineterminator="\n"))
     return [text, data, *save(draw(found), target / "map")]
 
 
@@ -174,37 +172,34 @@ def frame_of(found: RegimeMap) -> pd.DataFrame:
 
 def map_md(found: RegimeMap) -> str:
     """The map in words and as a table."""
-    lines = [
+    head = [found.row, found.column, "Generalist", "rivals", "distance", "p", "n, seeds", "study"]
+    parts = [
         f"# Where the Generalist lies above its rivals: {found.row} against {found.column}",
-        "",
         summary(found),
-        "",
         "Distance: of the Generalist's point (clean accuracy, accuracy under the attack) from the "
         "rivals' front, in percentage points, positive if it is above; interval over images and "
         'seeds; p adjusted after Holm over all places; *: p of at most 0.05. "Beyond its end": '
         "better on one axis than any rival and no better on the other, so there is nothing to "
         "compare with. Accuracies are clean / robust in %.",
-        "",
         "![map](map.png)",
-        "",
-        f"| {found.row} | {found.column} | Generalist | rivals | distance | p | n, seeds | study |",
-        "|---|---|---|---|---|---|---|---|",
+        markdown_table(head, [_row(place) for place in found.places], text_columns=len(head)),
     ]
-    for place in found.places:
-        own, rivals = (_settings(place, of_rivals=rivals) for rivals in (False, True))
-        late = f" (still improving: {', '.join(place.undertrained)})" if place.undertrained else ""
-        cells = [
-            str(place.row),
-            str(place.column),
-            own,
-            rivals,
-            distance_text(place.cell) + late,
-            "" if place.cell.interval is None else p_text(place.cell.p),
-            place.plane.where,
-            place.study,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts)
+
+
+def _row(place: Place) -> list[str]:
+    own, rivals = (_settings(place, of_rivals=rivals) for rivals in (False, True))
+    late = f" (still improving: {', '.join(place.undertrained)})" if place.undertrained else ""
+    return [
+        str(place.row),
+        str(place.column),
+        own,
+        rivals,
+        distance_text(place.cell) + late,
+        "" if place.cell.interval is None else p_text(place.cell.p),
+        place.plane.where,
+        place.study,
+    ]
 
 
 def _settings(place: Place, *, of_rivals: bool) -> str:
@@ -216,14 +211,15 @@ def _settings(place: Place, *, of_rivals: bool) -> str:
 
 def summary(found: RegimeMap) -> str:
     """In how many places the Generalist is above, below or beyond, in one sentence."""
-    told = [p for p in found.places if p.cell.interval is not None and p.cell.p <= ALPHA]
-    above = sum(p.cell.interval.value > 0 for p in told if p.cell.interval is not None)
-    beyond = sum(p.cell.interval is None for p in found.places)
+    intervals = [(p.cell.interval, told(p.cell)) for p in found.places]
+    detected = [interval.value for interval, sure in intervals if interval is not None and sure]
+    above = sum(value > 0 for value in detected)
+    beyond = sum(interval is None for interval, _ in intervals)
     attack = found.places[0].plane.title
     return (
         f"Under {attack}, in {len(found.places)} regimes the Generalist is above the front of its "
-        f"rivals in {above}, below it in {len(told) - above}, beyond its ends in {beyond}; in "
-        f"{len(found.places) - len(told) - beyond} no difference is detected."
+        f"rivals in {above}, below it in {len(detected) - above}, beyond its ends in {beyond}; in "
+        f"{len(found.places) - len(detected) - beyond} no difference is detected."
     )
 
 
@@ -279,7 +275,7 @@ def _text(place: Place | None) -> str:
     if place.cell.interval is None:
         return "beyond\nits end"
     interval = place.cell.interval
-    star = " *" if place.cell.p <= ALPHA else ""
+    star = " *" if told(place.cell) else ""
     late = " [u]" if place.undertrained else ""
     ends = f"[{points(interval.low)}, {points(interval.high)}]"
     return f"{points(interval.value)}{star}{late}\n{ends}"
