@@ -121,13 +121,13 @@ def evaluate_runs(
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    if not folder.exists() and not str(folder).startswith(PREFIX):
+    if str(folder).startswith(PREFIX):
+        raise ConfigError(f"{folder} is a network and no run; measure it by evaluate-model")
+    if not folder.exists():
         raise BenchmarkError(
             f"there is no folder {folder}; name a run, or measure a network of your own by "
             "evaluate-model"
         )
-    if str(folder).startswith(PREFIX):
-        raise ConfigError(f"{folder} is a network and no run; measure it by evaluate-model")
     if RunFiles(folder).configuration.exists():
         runs = [folder]
     elif SuiteFiles(folder).plan.exists():

@@ -14,7 +14,7 @@ from benchmark.commands.figures import figures_of, read_figures
 from benchmark.commands.hub import CONFIG, INSTALL, PREFIX, WEIGHTS, HubConfig, load_hub_model
 from benchmark.config.recorded import read_cell_config
 from benchmark.config.suite import CellConfig
-from benchmark.core.errors import BenchmarkError, CheckpointError, ConfigError
+from benchmark.core.errors import CheckpointError, ConfigError
 from benchmark.core.files import atomic_path, remove_temporaries, write_json, write_text
 from benchmark.core.hashing import tensors_hash
 from benchmark.data import sources
@@ -23,7 +23,7 @@ from benchmark.data.loader import evaluation_batches
 from benchmark.models.zoo import options_of
 from benchmark.records.files import RunFiles
 from benchmark.records.schema import read_environment, read_evaluation, read_training
-from benchmark.records.study import read_suite, the_run
+from benchmark.records.study import evaluated_run, read_suite
 from benchmark.report.summarise import summarise
 from benchmark.training.build import suite_network
 from benchmark.training.selection import load_deployed
@@ -76,12 +76,8 @@ def export_to_hub(run: Path, *, data_root: Path, out: Path, license: str | None 
             run's author, or that was given in Python.
     """
     _check_packages()
-    run = the_run(run)
+    run = evaluated_run(run)
     files = RunFiles(run)
-    if not files.training.exists():
-        raise BenchmarkError(f"{run} is not trained to the end; finish it first")
-    if not files.evaluation.exists():
-        raise BenchmarkError(f"{run} is not evaluated; run: generalist-bench evaluate {run}")
     if out.is_dir():
         remove_temporaries(out)
     if (out.is_dir() and {path.name for path in out.iterdir()} - _FILES) or out.is_file():

@@ -41,7 +41,7 @@ from benchmark.models.standalone import standalone_source
 from benchmark.models.weights import read_state_dict
 from benchmark.records.files import RunFiles
 from benchmark.records.schema import read_environment, read_evaluation, read_training
-from benchmark.records.study import the_run
+from benchmark.records.study import evaluated_run
 from benchmark.training.selection import load_deployed
 from benchmark.training.state import check_same_data
 
@@ -123,12 +123,8 @@ def submit(
         BenchmarkError: no evaluated run; without ``draft``, the board would refuse the run (all
             reasons in one message); a network that cannot be rebuilt from source.
     """
-    run = the_run(run)
+    run = evaluated_run(run)
     files = RunFiles(run)
-    if not files.training.exists():
-        raise BenchmarkError(f"{run} is not trained to the end; finish it first")
-    if not files.evaluation.exists():
-        raise BenchmarkError(f"{run} is not evaluated; run: generalist-bench evaluate {run}")
     out = out or run / "submission"
     _check_folder(out)
     paper = _read_paper(info)

@@ -412,9 +412,7 @@ class SuiteConfig(Config):
             own = own or [e for e in self.methods if bare == e.recipe.name.partition("#")[0]]
             if not own and bare not in METHODS:
                 known = {entry.label for entry in self.methods} | set(METHODS.names())
-                if bare.endswith(".py"):
-                    METHODS.get(bare)  # says what to write
-                raise ConfigError(f"unknown method {name!r}; {did_you_mean(bare, known)}")
+                raise ConfigError(f"unknown method {name!r}; {METHODS.advice(bare, known)}")
             if own and not recipe:
                 chosen += own
                 continue

@@ -118,7 +118,9 @@ class Registry(Generic[T]):
                     f"the {self.kind} {name!r} was given in Python and is in no file; give it "
                     "again to the same function of generalist_bench"
                 )
-            raise ConfigError(f"unknown {self.kind} {name!r}; {self._advice(str(name))}")
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}; {self.advice(str(name), self._items)}"
+            )
         item = self._items[name]
         if isinstance(item, EntryPoint):
             try:
@@ -136,10 +138,11 @@ class Registry(Generic[T]):
             return loaded
         return item
 
-    def _advice(self, name: str) -> str:
+    def advice(self, name: str, known: Iterable[str]) -> str:
+        """The last phrase of an error message about a name that is none of the ``known`` ones."""
         if self._outside and name.endswith(".py"):
             return f"to use a class of your own file, write {name}:CLASS"
-        return did_you_mean(name, self._items)
+        return did_you_mean(name, known)
 
     def items(self) -> Iterable[tuple[str, Any]]:
         """(name, object) in order of name."""

@@ -199,6 +199,21 @@ def the_run(folder: Path) -> Path:
     raise BenchmarkError(f"{folder} holds {len(runs)} runs; name one of them: {listed}")
 
 
+def evaluated_run(folder: Path) -> Path:
+    """The trained and evaluated run that ``folder`` is, or the only one in it.
+
+    Raises:
+        BenchmarkError: see ``the_run``; the run is not trained to the end, or not evaluated.
+    """
+    run = the_run(folder)
+    files = RunFiles(run)
+    if not files.training.exists():
+        raise BenchmarkError(f"{run} is not trained to the end; finish it first")
+    if not files.evaluation.exists():
+        raise BenchmarkError(f"{run} is not evaluated; run: generalist-bench evaluate {run}")
+    return run
+
+
 def nested(data: Any, *keys: str) -> Any:
     """A nested value, or None as soon as a key is absent."""
     for key in keys:
