@@ -168,17 +168,20 @@ class Trainer:
             first = (
                 measure_crafting(self.config, self.data, self.device) if self._ranks.first else {}
             )
-            self.state.crafting = self._ranks.gather(first)[0]
+            found = self._ranks.gather(first)[0]
+            if wanted == "compiled" and "failure" in found:
+                raise ConfigError(
+                    f"train.crafting = compiled: the network cannot be compiled here "
+                    f"({found['failure']}); set it to eager or fastest"
+                )
+            # the record says what is done, whichever was faster
+            self.state.crafting = {**found, "chosen": wanted} if wanted == "compiled" else found
         found = self.state.crafting
-        if wanted == "compiled" and "failure" in found:
-            raise ConfigError(
-                f"train.crafting = compiled: the network cannot be compiled here "
-                f"({found['failure']}); set it to eager or fastest"
-            )
-        self._precision.compiled = "compiled" in (wanted, found["chosen"])
+        self._precision.compiled = found["chosen"] == "compiled"
         times = ", ".join(f"{key}: {value}" for key, value in found.items() if key != "chosen")
-        how = "compiled" if self._precision.compiled else "eager"
-        self._reporter.say(f"  training images are crafted on the {how} network ({times})")
+        self._reporter.say(
+            f"  training images are crafted on the {found['chosen']} network ({times})"
+        )
 
     def _batches(self) -> Iterator[Batch]:
         """The batches from the current step to the last."""

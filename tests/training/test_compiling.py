@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_suites import Stopped, stop_after, tiny_cell, tiny_data
+from tiny_suites import Stopped, result_of, stop_after, tiny_cell, tiny_data
 from torch import Tensor, nn
 
 from benchmark.attacks.pgd import input_gradient
@@ -49,16 +49,6 @@ def crafting_of(run: Path) -> dict[str, Any] | None:
     return found
 
 
-def weights(run: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = torch.load(run / "deployed.pt", weights_only=True)
-    return state
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
 @pytest.fixture
 def slow_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of the eager network seem to take 10 ms, those of the compiled one 1 ms."""
@@ -78,7 +68,9 @@ def test_a_faster_compiled_network_is_used_and_recorded(slow_eager: None, tmp_pa
     assert crafting_of(tmp_path / "fastest") == {
         "chosen": "compiled", "eager_ms": 10.0, "compiled_ms": 1.0,
     }  # fmt: skip
-    assert_same(*(weights(tmp_path / crafting) for crafting in ("eager", "fastest")))
+    one, other = (result_of(tmp_path / name)["weights"] for name in ("eager", "fastest"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_training_is_crafted_on_it(slow_eager: None, tmp_path: Path) -> None:
@@ -106,6 +98,21 @@ def test_a_slower_one_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert found is not None
     assert found["chosen"] == "eager"
     assert found["compiled_ms"] > found["eager_ms"] > 0
+
+
+def test_a_slower_one_is_used_and_recorded_where_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Protects: a record that names the faster one, which was not used."""
+    monkeypatch.setattr(torch, "compile", compiler(seconds=0.05))
+    made = trainer(tmp_path / "run", "compiled")
+    made.run()
+    found = crafting_of(tmp_path / "run")
+    assert found is not None
+    assert found["compiled_ms"] > found["eager_ms"]
+    assert found["chosen"] == "compiled"
+    with made.method.learners["pgd-at"].view as model:
+        assert isinstance(model, compiling.Compiled)
 
 
 def test_where_nothing_can_be_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
