@@ -44,7 +44,8 @@ def check(
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare the present code with a recorded baseline; exit status 1 if something changed."""
+    """Compare the present code with a recorded baseline; exit status 1 if something changed or if
+    the settings are not those of the baseline."""
     from dataclasses import asdict
 
     from benchmark.commands.check import check as hold_against
@@ -80,7 +81,7 @@ def check(
         )
     else:
         _print(verdict)
-    if verdict.moved or verdict.other_settings:
+    if not verdict.passed:
         raise typer.Exit(1)
 
 

@@ -69,12 +69,12 @@ def _sure(item: Comparison) -> str:
 
 
 def junit(verdict: Verdict, baseline: Baseline) -> str:
-    """One test case per comparison."""
+    """One test case per comparison, and one that fails if the settings are not the baseline's."""
     suite = ElementTree.Element(
         "testsuite",
         name=f"generalist-bench check {baseline.scope.suite}",
-        tests=str(len(verdict.comparisons)),
-        failures=str(len(verdict.moved)),
+        tests=str(len(verdict.comparisons) + bool(verdict.other_settings)),
+        failures=str(len(verdict.moved) + bool(verdict.other_settings)),
         errors="0",
         skipped="0",
     )
@@ -84,5 +84,8 @@ def junit(verdict: Verdict, baseline: Baseline) -> str:
             message = f"{item.before:.4g} to {item.now:.4g} ({item.text}; {_sure(item)})"
             failure = ElementTree.SubElement(case, "failure", message=message, type=item.kind)
             failure.text = "\n".join(verdict.causes)
+    if verdict.other_settings:
+        case = ElementTree.SubElement(suite, "testcase", classname="suite", name="settings")
+        ElementTree.SubElement(case, "failure", message=verdict.other_settings, type="settings")
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

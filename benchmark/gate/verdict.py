@@ -70,6 +70,11 @@ class Verdict:
     other_settings: str = ""
 
     @property
+    def passed(self) -> bool:
+        """Whether the code was checked, and nothing moved."""
+        return not self.moved and not self.other_settings
+
+    @property
     def moved(self) -> list[Comparison]:
         """The alarms."""
         return [item for item in self.comparisons if item.moved]

@@ -155,6 +155,11 @@ def test_other_settings_are_said() -> None:
     ):
         assert "settings of trades are not those that the baseline" in found.other_settings
         assert "**Other settings.** The settings of trades" in summary.markdown(found, BASELINE)
+        assert not found.passed
+        suite = ElementTree.fromstring(summary.junit(found, BASELINE))
+        cases = suite.findall("testcase")
+        assert (suite.get("tests"), suite.get("failures")) == (str(len(cases)), "1")
+        assert cases[-1].find("failure") is not None
 
 
 def test_identical_stands_beside_identical_numbers_alone() -> None:
