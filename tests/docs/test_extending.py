@@ -39,23 +39,20 @@ def installed(tmp_path: Path) -> dict[str, str]:
     for group, points in groups.items():
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(map(str, (site, ROOT, ROOT / "tests")))
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
 # Several commands in one process, since a start takes seconds; prints their outputs as JSON.
 COMMANDS = """
-import contextlib, io, json, sys
-from benchmark.cli import main
+import json, sys
+from tiny_suites import cli
 outputs = []
 for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["generalist-bench", *arguments]
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        try:
-            main()
-        except SystemExit as end:
-            if end.code:
-                raise
-    outputs.append(out.getvalue())
+    called = cli(*arguments)
+    if called.status:
+        sys.exit(called.err)
+    outputs.append(called.out)
 print(json.dumps(outputs))
 """
 

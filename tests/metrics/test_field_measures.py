@@ -92,7 +92,7 @@ def test_a_curve_is_near_pgd_and_above_autoattack_at_every_radius(
         assert len(found) == 60
         by_bisection, by_pgd, by_autoattack = (found[name] for name in columns)
         # at 16/255, the first radius that is tried, it is the same attack with the same draws
-        allowed = 0 if eps == "16/255" else 6
+        allowed = 0 if eps == "16/255" else 4
         assert (by_bisection != by_pgd).sum() <= allowed, eps
         assert by_bisection.mean() >= by_autoattack.mean(), eps
 
