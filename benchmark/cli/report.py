@@ -12,6 +12,7 @@ import typer
 
 from benchmark.cli.options import OUTPUT, AsJson, Intervals
 from benchmark.cli.output import print_json, print_study
+from benchmark.core.errors import ConfigError
 
 
 def report(
@@ -79,6 +80,9 @@ def report(
     json_: AsJson = False,
 ) -> None:
     """Render tables and plots from the records of a suite. Trains and attacks nothing."""
+    given = {"--leaderboard": leaderboard, "--map": map_, "--ranks": ranks}
+    if sum(map(bool, given.values())) > 1:
+        raise ConfigError(f"give one of {', '.join(given)} at a time")
     if ranks:
         render_ranks(out, target or Path(), json_)
         return

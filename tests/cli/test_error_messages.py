@@ -94,6 +94,10 @@ def message(called: Called) -> str:
         ("evaluate", "Missing argument 'RUN'"),
         ("evaluate-model", "Missing argument 'MODEL'"),
         ("evaluate nowhere", "there is no folder nowhere"),
+        (
+            "report a b c --ranks --leaderboard",
+            "give one of --leaderboard, --map, --ranks at a time",
+        ),
         ("train --method mine.py", "to use a class of your own file, write mine.py:CLASS"),
         ("evaluate nowhere --limit 9", "--limit is for another test set: add --dataset"),
         ("evaluate net.ts", "a network of your own by evaluate-model"),
