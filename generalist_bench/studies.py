@@ -52,7 +52,15 @@ class Study:
         Columns: ``method``, ``metric``, ``value`` with its 95 % interval ``low`` to ``high`` over
         images and seeds (NaN if there is none), ``sd`` over seeds, ``seeds``, ``n`` images,
         ``mark`` (best, tied or empty), ``note`` (doubts about a figure), ``settings``.
+
+        Raises:
+            BenchmarkError: nothing has been evaluated.
         """
+        if not self._model.evaluated:
+            raise BenchmarkError(
+                f"no run in {self.record.path} has been evaluated; call the run's evaluate, or: "
+                f"generalist-bench evaluate {self.record.path}"
+            )
         return numbers(self._model, self.record)
 
     def compare(self, first: str, second: str) -> pd.DataFrame:
@@ -148,9 +156,9 @@ class Study:
         return f"<Study {self.record.name}: {', '.join(self.methods)}>"
 
     def _repr_html_(self) -> str:
-        table = self.table()
-        if table.empty:
+        if not self._model.evaluated:
             return f"<p>{self.record.name}: nothing has been evaluated yet</p>"
+        table = self.table()
         wide = table.assign(value=(100 * table["value"]).round(1))
         wide = wide.pivot(index="method", columns="metric", values="value")
         order = [m for m in dict.fromkeys(table["metric"]) if m in wide]

@@ -170,12 +170,6 @@ def train(
     """
     progress = Progress(quiet)
     lent = _Lent(_given_data(dataset, test, progress), _given_net(network))
-    extra = {**(settings or {})}
-    if epochs is not None:
-        extra["train"] = {**extra.get("train", {}), "epochs": epochs}
-    if eps is not None:
-        threats = extra.get("threats", {})
-        extra["threats"] = {**threats, "linf": {**threats.get("linf", {}), "eps": eps}}
     named = _named(method) if isinstance(method, type) else method
     data_name = lent.dataset[0] if lent.dataset else dataset
     net_name = lent.network[0] if lent.network else str(network)
@@ -183,7 +177,9 @@ def train(
     folder = Path(kept.name if kept else str(out))
     root = data_folder(data_root)
     with in_python_words(), lent.known(), generators_kept():
-        suite = training_suite(data_name, net_name, [named], [seed], (), extra)
+        suite = training_suite(
+            data_name, net_name, [named], [seed], (), settings, epochs=epochs, eps=eps
+        )
         chosen = pick_device(device)
         diverged = run_suite(
             suite,

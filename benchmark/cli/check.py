@@ -17,7 +17,7 @@ from benchmark.cli.options import (
     Threads,
     set_threads,
 )
-from benchmark.cli.output import print_json, print_table
+from benchmark.cli.output import print_json, print_table, print_text
 
 if TYPE_CHECKING:
     from benchmark.gate.verdict import Verdict
@@ -91,16 +91,27 @@ def _print(verdict: Verdict) -> None:
 
     print_table(
         "Check",
-        ["subject", "metric", "baseline", "now", "difference"],
+        ["subject", "metric", "baseline", "now", "difference", "p"],
         [
-            [item.subject, item.metric, f"{item.before:.4g}", f"{item.now:.4g}", difference(item)]
+            [
+                # which network it is, the file of the baseline says
+                item.subject.partition(" (")[0],
+                item.metric,
+                f"{item.before:.4g}",
+                f"{item.now:.4g}",
+                "identical"
+                if difference(item) == "identical"
+                else f"{item.now - item.before:+.3g}",
+                f"{item.p:.2g}" if item.tested else "-",
+            ]
             for item in verdict.comparisons
         ],
+        spare=("p",),
     )
-    print(f"\n{headline(verdict)}")
+    print_text(f"\n{headline(verdict)}")
     for item in verdict.moved:
-        print(f"moved: {moved_text(item)}")
+        print_text(f"moved: {moved_text(item)}")
     if verdict.other_settings:
-        print(f"other settings: {verdict.other_settings}")
+        print_text(f"other settings: {verdict.other_settings}")
     for cause in verdict.causes:
-        print(f"likely cause: {cause}")
+        print_text(f"likely cause: {cause}")

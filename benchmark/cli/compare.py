@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.cli.options import AsJson
-from benchmark.cli.output import print_json, print_table
+from benchmark.cli.output import print_json, print_table, print_text
 
 
 def compare(
@@ -33,26 +33,34 @@ def compare(
         return
     shown = [
         [
-            row.metric,
+            row.metric.replace(" on the images of ", " on "),  # in full with its verdict
             str(row.n),
             f"{100 * row.first:.1f}",
             f"{100 * row.second:.1f}",
-            f"{100 * row.difference:+.1f}" + _interval(row.low, row.high),
+            f"{100 * row.difference:+.1f}",
+            _interval(row.low, row.high),
             "-" if row.only_first is None else f"{row.only_first}/{row.only_second}",
-            "-" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
-            row.verdict,
         ]
         for row in rows
     ]
-    columns = ["metric", "n", "first %", "second %", "difference", "right alone", "p", "verdict"]
-    print_table(f"{first.name} - {second.name}", columns, shown)
+    columns = ["metric", "n", "first", "second", "difference", "95 % interval", "right alone"]
+    title = f"Accuracy in per cent; first: {first.name}, second: {second.name}"
+    print_table(title, columns, shown, spare=("right alone",))
+    for row in rows:
+        print_text(f"{row.metric}: {row.verdict}{_p(row.p)}")
+    print()
     for line in warnings(first, second):
-        print(f"WARNING: {line}")
-    print(
-        "difference: percentage points with 95 % bootstrap interval over images; p: exact McNemar, "
-        "adjusted by Holm's method; one trained network each, so this says nothing on other seeds"
+        print_text(f"WARNING: {line}")
+    print_text(
+        "difference: percentage points, interval by the bootstrap over images; p: exact McNemar "
+        "test, adjusted by Holm's method; one trained network each, so this says nothing on other "
+        "seeds"
     )
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return "-" if low is None or high is None else f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from benchmark.cli.output import print_json, print_table
 from benchmark.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from benchmark.commands.figures import AskedFigures, Figures
+    from benchmark.commands.figures import AskedFigures
     from benchmark.commands.request import EvaluationRequest
 
 _IMAGES = "Test images"
@@ -151,6 +152,7 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Aske
     from benchmark.core.progress import Progress
     from benchmark.core.ranks import ranks
     from benchmark.records.files import RunFiles
+    from benchmark.records.study import shown_by
 
     given = options
     if given.panel:
@@ -193,13 +195,20 @@ def measure(options: EvaluationOptions, work: Callable[[EvaluationRequest], Aske
     if given.json_:
         print_json(measured.figures)
         return
-    _print_figures(measured.figures)
-    for folder in dict.fromkeys(measured.records.values()):
+    _print_figures(measured)
+    folders = list(dict.fromkeys(measured.records.values()))
+    for folder in folders:
         print(f"record: {RunFiles(folder).evaluation}")
+    studies = dict.fromkeys(str(shown_by(folder)) for folder in folders)
+    print(f"next: {shlex.join(['generalist-bench', 'report', *studies])}")
 
 
-def _print_figures(figures: Figures) -> None:
+def _print_figures(measured: AskedFigures) -> None:
     """A table, then what makes its figures doubtful, and the figures whose place they took."""
+    from benchmark.records.study import read_cell
+    from benchmark.report.undertrained import undertrained, undertrained_lines
+
+    figures = measured.figures
 
     def percent(entry: dict[str, Any]) -> list[str]:
         ends = [entry[key] for key in ("low", "high") if key in entry]
@@ -213,7 +222,8 @@ def _print_figures(figures: Figures) -> None:
     ]
     columns = ["run", "metric", "accuracy %", "95 % interval", "n", "settings"]
     print_table("Accuracy in per cent", columns, rows)
-    lines = []
+    doubted = {name: undertrained([read_cell(at)]) for name, at in measured.records.items()}
+    lines = undertrained_lines({name: why for name, why in doubted.items() if why})
     for run_name, metrics in figures.items():
         for name, entry in metrics.items():
             lines += [f"warning: {run_name}: {f['name']}: {f['text']}" for f in entry["findings"]]

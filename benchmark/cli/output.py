@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
     from benchmark.report.study_model import Study
 
 # The first column of a table holds names; they get no more than this share of a terminal's width.
-_NAMES = 0.4
+_NAMES = 0.35
 
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def print_table(
+    title: str, columns: list[str], rows: list[list[str]], spare: Sequence[str] = ()
+) -> None:
     """A table with lines on a terminal; elsewhere tabs between columns, without the title. Without
-    rows, nothing."""
+    rows, nothing.
+
+    Args:
+        spare: the columns that a narrow terminal does without, in this order; they are named below
+            the table.
+    """
     if not rows:
         return
     console = Console()
@@ -39,7 +46,19 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         return
     names = _fitting([row[0] for row in rows], console)
     body = [list(map(escape, [names[i], *row[1:]])) for i, row in enumerate(rows)]
-    console.print(_table(title, columns, body, "left"))
+
+    def drawn(shown: Sequence[int]) -> Table:
+        return _table(
+            title, [columns[j] for j in shown], [[row[j] for j in shown] for row in body], "left"
+        )
+
+    needed = [j for j, column in enumerate(columns) if column not in spare]
+    order = [*needed, *reversed([columns.index(column) for column in spare])]
+    count = _that_fit(console, lambda shown: drawn(sorted(shown)), order, len(needed))
+    console.print(drawn(sorted(order[:count])))
+    if count < len(order):
+        left_out = ", ".join(columns[j] for j in sorted(order[count:]))
+        console.print(f"Not shown here: {left_out}; --json has them.", style="dim", markup=False)
 
 
 def print_study(study: Study, intervals: bool) -> None:
@@ -62,15 +81,13 @@ def print_study(study: Study, intervals: bool) -> None:
             print_table(study.heading, cells.head, rows)
     elif study.evaluated:
         _print_what_fits(console, study, cells.head, cells.rows, by_importance(study))
-    _print_text(console, f"\n{verdict(study)}")
+    print_text(f"\n{verdict(study)}")
     if study.limit_warning:
-        _print_text(console, study.limit_warning)
+        print_text(study.limit_warning)
     others = len(study.findings.warnings) - bool(study.limit_warning)
     if others:
         first = next(w for w in study.findings.warnings if w not in study.limit_warning)
-        _print_text(
-            console, f"{others} warning{'s' * (others > 1)}, see the report: {_start(first)}"
-        )
+        print_text(f"{others} warning{'s' * (others > 1)}, see the report: {_start(first)}")
     print()
 
 
@@ -80,8 +97,9 @@ def _start(text: str) -> str:
     return sentence + (". ..." if more else "")
 
 
-def _print_text(console: Console, text: str) -> None:
+def print_text(text: str) -> None:
     """Running text: broken between words on a terminal, in one line elsewhere."""
+    console = Console(highlight=False)
     if console.is_terminal:
         console.print(text, markup=False)
     else:
@@ -120,9 +138,7 @@ def _print_what_fits(
         ]
         return _table(study.heading, [headings[j] for j in kept], body, "right")
 
-    count = len(order)
-    while count > 1 and _width(console, drawn(order[:count])) > console.width:
-        count -= 1
+    count = _that_fit(console, drawn, order, 1)
     console.print(drawn(order[:count]))
     legend = (
         "bold: highest and overlapped by no other interval; underlined: highest, but overlapped"
@@ -158,6 +174,20 @@ def _table(
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _that_fit(
+    console: Console, drawn: Callable[[Sequence[int]], Table], order: Sequence[int], least: int
+) -> int:
+    """How many columns of ``order`` the terminal's width takes, and ``least`` at any width.
+
+    Args:
+        drawn: the table of some columns.
+    """
+    count = len(order)
+    while count > least and _width(console, drawn(order[:count])) > console.width:
+        count -= 1
+    return count
 
 
 def _width(console: Console, table: Table) -> int:

@@ -15,7 +15,6 @@ from benchmark.cli.options import (
     Metrics,
     Overrides,
     Quiet,
-    Seeds,
     Threads,
     set_threads,
 )
@@ -33,7 +32,14 @@ def record_baseline(
         typer.Option(help="A suite's name or YAML file; default: as recorded before."),
     ] = None,
     method: Methods = None,
-    seed: Seeds = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            help="Seed; repeatable, two at least. Default: as recorded before, else 0 to 5.",
+        ),
+    ] = None,
     set_: Overrides = None,
     limit: Limit = None,
     metric: Metrics = None,
@@ -59,6 +65,7 @@ def record_baseline(
     if "suite" not in scope:
         raise ConfigError("a first baseline needs --suite")
     scope.setdefault("seeds", tuple(range(6)))
+    Progress(quiet).say(f"seeds: {', '.join(map(str, scope['seeds']))}")
     record(
         baseline,
         Scope.model_validate(scope),

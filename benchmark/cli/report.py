@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -137,6 +138,8 @@ def render(
         print_json({"report": paths, "verdict": verdict(study), "table": rows})
         return
     print_study(study, intervals)
+    if not study.evaluated:
+        print(f"next: {shlex.join(['generalist-bench', 'evaluate', str(out)])}")
     print(f"report: {files[0]}")
     for kind, name in (("plot", "tradeoff.png"), ("page", "report.html")):
         for path in files:

@@ -18,6 +18,16 @@ def train(
         list[str] | None,
         typer.Option(help="Method, or my_file.py:MyMethod; repeatable. Default: pgd-at."),
     ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training images; default: 30.")
+    ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            help="l_inf radius of training, e.g. 8/255 (the default); for other norms: "
+            "--set threats.l2.eps=0.5."
+        ),
+    ] = None,
 ) -> None:
     """Train methods without a suite; evaluate OUT measures them."""
     from benchmark.commands.train import training_suite, with_earlier
@@ -29,6 +39,8 @@ def train(
         options.seed or [0],
         options.set_ or (),
         options.extra(),
+        epochs=epochs,
+        eps=eps,
     )
     set_threads(options.threads, options.quiet)
     full = with_earlier(suite, options.folder(suite.name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,21 @@ def choose_metrics(
     names = [metric.name for metric in metrics]
     for name in only:
         if name not in names:
-            raise ConfigError(f"unknown metric {name!r}; {did_you_mean(name, names)}")
+            raise _unknown(name, metrics)
     wanted = set(only)
     for metric in reversed(metrics):  # parts stand before what is computed from them
         if metric.name in wanted:
             wanted |= set(metric.parts)
     return [metric for metric in metrics if not only or metric.name in wanted]
+
+
+def _unknown(name: str, metrics: Collection[Metric]) -> ConfigError:
+    """What to say of a name that no metric has: which ones are of that kind (``aa_linf`` for
+    ``autoattack``), or have similar names."""
+    of_kind = [m.name for m in metrics if name.casefold() in (m.kind, m.title.casefold())]
+    advice = f"did you mean {' or '.join(map(repr, of_kind))}?" if of_kind else ""
+    advice = advice or did_you_mean(name, [m.name for m in metrics])
+    return ConfigError(f"unknown metric {name!r}; {advice}")
 
 
 def usual_radii(dataset: str) -> Radii:
@@ -147,7 +156,7 @@ def find_panel(
             found.setdefault(metric.name, metric)
     wrong = next((name for name in names if name not in found), None)
     if wrong is not None:
-        raise ConfigError(f"unknown metric {wrong!r}; {did_you_mean(wrong, found)}")
+        raise _unknown(wrong, found.values())
     return list(found.values())
 
 

@@ -346,9 +346,9 @@ Label: new-model
 - Architecture: {paper.architecture or "not stated"}
 - Dataset: {submission.dataset}
 - Threat Model: {FOLDERS[submission.threat]}
-- eps: {eps}{" (for the board's 0.5)" if eps == "128/255" else ""}
-- Clean accuracy: {clean} %
-- Robust accuracy: {robust} %
+- eps: {eps or "not stated"}{" (for the board's 0.5)" if eps == "128/255" else ""}
+- Clean accuracy: {_percent(clean)}
+- Robust accuracy: {_percent(robust)}
 - Additional data: {additional}
 - Forward passes per image: {submission.training["inference_passes"]}
 - Evaluation method: {_method(submission)}
@@ -362,6 +362,10 @@ Label: new-model
   (otherwise: model.py, which needs nothing else)
 - [{zoo}] License: {paper.license or "none given"}
 """
+
+
+def _percent(accuracy: str | None) -> str:
+    return "not measured" if accuracy is None else f"{accuracy} %"
 
 
 def _method(submission: _Submission) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from benchmark.commands.run import read_cell_config
 from benchmark.config.suite import MethodEntry, SuiteConfig, build_suite
-from benchmark.core.errors import BenchmarkError
+from benchmark.core.errors import BenchmarkError, ConfigError
 from benchmark.records.files import SuiteFiles
 from benchmark.records.schema import read_plan
+from benchmark.records.study import nested
 
 
 def training_suite(
@@ -21,16 +22,29 @@ def training_suite(
     seeds: Sequence[int],
     overrides: Iterable[str] = (),
     extra: Mapping[str, Any] | None = None,
+    *,
+    epochs: float | None = None,
+    eps: str | float | None = None,
 ) -> SuiteConfig:
     """Every method on a data set by name, with an architecture by name.
 
     Args:
         methods: names, or mappings of name and hyper-parameters.
         overrides, extra: see ``load_suite``.
+        epochs: of training.
+        eps: the l_inf radius of training.
 
     Raises:
-        ConfigError: see ``load_suite``.
+        ConfigError: see ``load_suite``; a setting that is given in two ways.
     """
+    own = {"train.epochs": epochs, "threats.linf.eps": eps}
+    given = [f"{key}={value}" for key, value in own.items() if value is not None]
+    for key in (text.partition("=")[0] for text in given):
+        if nested(extra, *key.split(".")) is not None:
+            raise ConfigError(
+                f"{key} is given twice, as {key.rpartition('.')[2]} and among the settings; keep "
+                "one of them"
+            )
     base = {
         "name": f"train-{dataset}",
         "title": f"Methods on {dataset}",
@@ -39,7 +53,7 @@ def training_suite(
         "methods": list(methods),
         "seeds": list(seeds),
     }
-    return build_suite(base, overrides, extra)
+    return build_suite(base, [*overrides, *given], extra)
 
 
 def with_earlier(suite: SuiteConfig, out: Path) -> SuiteConfig:

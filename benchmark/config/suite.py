@@ -633,7 +633,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     for key in keys:
         if keys.count(key) > 1:
             both = [text for text, other in zip(overrides, keys, strict=True) if other == key]
-            raise ConfigError(f"--set gives {key} twice ({', '.join(both)}); keep one of them")
+            raise ConfigError(f"{key} is given twice ({', '.join(both)}); keep one of them")
     for override in overrides:
         _override(settings, override)
     return settings

@@ -148,8 +148,7 @@ def problems(error: ValidationError, cls: type[BaseModel]) -> list[str]:
             continue  # the values are there, and wrong
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            fields = _fields_at(cls, item["loc"][:-1])
-            found.append(f"unknown key {key!r}; {did_you_mean(str(item['loc'][-1]), fields)}")
+            found.append(f"unknown key {key!r}; {_advice(cls, item['loc'])}")
             continue
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, Problems):
@@ -199,16 +198,22 @@ def _words(item: ErrorDetails) -> str:
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
-def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The field names that are valid at ``path`` below ``cls``, to suggest similar names."""
+def _advice(cls: type[BaseModel], path: tuple[int | str, ...]) -> str:
+    """What is valid in place of the unknown key at ``path`` below ``cls``: the same key one group
+    further down (``train.epochs`` for ``epochs``), or similar ones beside it."""
+    *above, last = path
     current: type[BaseModel] | None = cls
-    for part in path:
-        if isinstance(part, int):
-            continue
-        if current is None or part not in current.model_fields:
-            continue
-        current = _model_in(current.model_fields[part].annotation)
-    return list(current.model_fields) if current else []
+    for part in above:
+        if current is not None and part in current.model_fields:
+            current = _model_in(current.model_fields[str(part)].annotation)
+    if current is None:
+        return did_you_mean(str(last), ())
+    groups = {name: _model_in(one.annotation) for name, one in current.model_fields.items()}
+    below = [f"{name}.{last}" for name, group in groups.items()
+             if group is not None and last in group.model_fields]  # fmt: skip
+    if below:
+        return f"did you mean {' or '.join(map(repr, below))}?"
+    return did_you_mean(str(last), current.model_fields)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

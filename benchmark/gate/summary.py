@@ -26,7 +26,7 @@ def markdown(verdict: Verdict, baseline: Baseline) -> str:
             f"{item.before:.4g}",
             f"{item.now:.4g}",
             difference(item),
-            "" if item.kind in ("mixing", "cost", "probe-neighbours") else f"{item.p:.2g}",
+            f"{item.p:.2g}" if item.tested else "",
             "**moved**" if item.moved else "",
         ]
         for item in verdict.comparisons

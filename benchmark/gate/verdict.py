@@ -52,6 +52,11 @@ class Comparison:
         return self.p < ALPHA
 
     @property
+    def tested(self) -> bool:
+        """Whether ``p`` is that of a test; other figures are the same or they have moved."""
+        return self.kind not in ("mixing", "cost", "probe-neighbours")
+
+    @property
     def name(self) -> str:
         """``SUBJECT METRIC``, for people and test reports."""
         return f"{self.subject} {self.metric}"

@@ -176,6 +176,22 @@ def runs_beside(directory: Path) -> dict[str, Path]:
     return {}
 
 
+def shown_by(record: Path) -> Path:
+    """The folder of which a report shows the record in the folder ``record``: the study's, if its
+    plan has the run; else ``record`` itself.
+
+    Raises:
+        BenchmarkError: a damaged plan.
+    """
+    for run in (record, record.parent):  # one level up for the weights of a further rule
+        out = run.parent.parent
+        if SuiteFiles(out).plan.exists() and any(
+            run.name == item["slug"] for item in read_plan(out)["plan"]
+        ):
+            return out
+    return record
+
+
 def the_run(folder: Path) -> Path:
     """The run that ``folder`` is, or the only one in it.
 

@@ -64,7 +64,21 @@ def test_a_run_of_train_takes_every_number(folder: Path) -> None:
     radii = ["--eps", "1/255", "--eps", "2/255", "--metric", "pgd20_linf@2/255"]
     found = cli("evaluate", run, *radii, "--steps", 3, "-q", "--json").json()[run.name]
     assert "eps=2/255 step=1/510 steps=3" in found["pgd3_linf@2/255"]["settings"]
+    assert "did you mean 'aa_linf'" in said(cli("evaluate", run, "--metric", "autoattack"))
     assert cli("report", folder / "trained").status == 0
+
+
+def test_what_to_do_next_and_what_to_doubt(folder: Path) -> None:
+    """A report is proposed of the study, which shows the run; one of an unevaluated run proposes to
+    evaluate it."""
+    run = run_in(folder / "trained")
+    assert f"next: generalist-bench evaluate {run}" in cli("report", run).out.splitlines()
+    lines = cli("evaluate", run, "--metric", "clean", "-q").out.splitlines()
+    assert lines[-1] == f"next: generalist-bench report {folder / 'trained'}"
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert config["train"]["epochs"] == 1
+    assert any(line.startswith(f"[u] {run.name} is under-trained: seed 0 is near chance")
+               for line in lines)  # fmt: skip
 
 
 def test_another_test_set_stands_beside_the_first(folder: Path) -> None:

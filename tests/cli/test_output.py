@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from synthetic_records import write_suite
 
-from benchmark.cli import output
+from benchmark.cli import check, output
+from benchmark.cli.compare import compare
 from benchmark.cli.output import print_study, print_table
+from benchmark.gate.baseline import read_baseline
+from benchmark.gate.verdict import judge
 from benchmark.records.study import read_suite
 from benchmark.report.study_model import Study
 from benchmark.report.summarise import summarise
@@ -85,3 +89,50 @@ def test_long_names_stay_different(
     assert max(map(len, shown)) <= 20
     print_table("title", ["run", "value"], [])
     assert capsys.readouterr().out == ""
+
+
+def test_a_narrow_terminal_does_without_spare_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [["pgd-at", "0.5", "a long remark on it", "7"]]
+    for width, head in ((60, "run value remark n"), (30, "run value n"), (18, "run value")):
+        _terminal(monkeypatch, width)
+        print_table("title", ["run", "value", "remark", "n"], rows, spare=("remark", "n"))
+        text = capsys.readouterr().out
+        assert head.split() in [line.split() for line in text.splitlines()]
+        missing = [name for name in ("remark", "n") if name not in head.split()]
+        said = f"Not shown here: {', '.join(missing)}; --json has them."
+        assert (said in " ".join(text.split())) == bool(missing)
+
+
+def test_a_comparison_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A figure stays on its row; the verdicts follow below."""
+    methods = {
+        "pgd-at": ("pgd-at", 0.80, 0.50, 0.45, 11.0),
+        "joint": ("joint", 0.90, 0.40, 0.38, 12.0),
+    }
+    write_suite(tmp_path, methods, n=1000, n_aa=50, corruptions=(), spread=0.0)
+    _terminal(monkeypatch, 80)
+    compare(*(next(tmp_path.glob(f"cells/{name}-*")) for name in methods))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    (row,) = (line for line in lines if line.startswith(" pgd20_linf  "))
+    assert row.split()[1] == "1000"
+    assert row.count("[") == row.count("]") == 1
+    assert "pgd20_linf: first is better (p < 0.001)" in lines
+
+
+def test_a_check_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The project's own baseline, with its runs as those of today."""
+    kept = read_baseline(RESULTS / "gate" / "quick.json")
+    _terminal(monkeypatch, 80)
+    check._print(judge(kept, kept.runs, kept.probe))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert "nothing moved" in lines
+    (row,) = (line.split() for line in lines if "generalist-d" in line and "pgd20_l2" in line)
+    assert row == ["generalist-d", "pgd20_l2", "87.78", "87.78", "identical"]

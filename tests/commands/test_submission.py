@@ -216,6 +216,7 @@ def test_a_draft_says_so_everywhere(folder: Path) -> None:
     assert readme.startswith("> DRAFT")
     assert issue.startswith("> DRAFT")
     assert "Additional data: not stated" in issue
+    assert "None" not in issue
     for reason in reasons:
         for text in (refused.err, readme, issue, notice, footnote):
             assert reason in text

@@ -59,7 +59,7 @@ def test_a_record_with_a_key_twice_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_setting_given_twice() -> None:
-    with pytest.raises(ConfigError, match="--set gives train.epochs twice"):
+    with pytest.raises(ConfigError, match="train.epochs is given twice"):
         build_suite(tiny(), ["train.epochs=1", "train.epochs=2"])
 
 
