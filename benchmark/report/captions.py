@@ -5,7 +5,8 @@ CAPTIONS = {
     "intervals; the dashed line joins the methods that no other beats on both axes (by their "
     "means).",
     "fronts": "Fronts: settings of each method, means over seeds; the line is their upper concave "
-    "hull, thin lines are those of single seeds ([fronts.md](fronts.md)).",
+    "hull. With several seeds, the band goes from the lowest to the highest of the hulls of single "
+    "seeds, where all of them reach ([fronts.md](fronts.md)).",
     "differences": "Paired differences from one method on the same images and seeds, with 95 % "
     "intervals; under-trained methods are left out. Filled: p of at most 0.05, adjusted after "
     "Holm over all differences of the study ([differences.md](differences.md)).",

@@ -210,7 +210,7 @@ def _plane(study: Study, plane: FrontPlane) -> dict[str, Any]:
             front.name: {
                 "points": [[label, *_pair(xy)] for label, xy in front.points],
                 "hull": [_pair(xy) for xy in front.hull],
-                "seeds": [[_pair(xy) for xy in hull] for hull in front.seeds],
+                "band": [[round(100 * value, 2) for value in place] for place in front.band],
             }
             for front in plane.fronts
         },

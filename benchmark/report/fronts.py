@@ -147,7 +147,7 @@ def _plane(suite: SuiteRecord, metric: str, undertrained: Collection[str]) -> Fr
                 family=family_of([c for label in found for c in suite.of(label)]),
                 points=tuple(zip(found, xy, strict=True)),
                 hull=_vertices(means[index]),
-                seeds=tuple(_vertices(by_seed[index, :, j]) for j in range(measured.seeds)),
+                band=band([_vertices(by_seed[index, :, j]) for j in range(measured.seeds)]),
                 hypervolume=Interval(value, *_ends(volumes[name], value)),
             )
         )
@@ -169,6 +169,25 @@ def _vertices(accuracies: np.ndarray) -> tuple[Plane, ...]:
     """The hull of points, an array (points, 2)."""
     xy = [(float(x), float(y)) for x, y in accuracies]
     return tuple(xy[i] for i in hull(xy))
+
+
+def band(hulls: Sequence[Sequence[Plane]]) -> tuple[tuple[float, float, float], ...]:
+    """(clean, lowest, highest robust accuracy) of several hulls, at every vertex within the range
+    that all of them reach, and at its ends; () for fewer than two hulls or without such a range.
+
+    Args:
+        hulls: each with its vertices by rising clean accuracy.
+    """
+    if len(hulls) < 2:
+        return ()
+    first, last = max(one[0][0] for one in hulls), min(one[-1][0] for one in hulls)
+    if first >= last:
+        return ()
+    corners = {x for one in hulls for x, _ in one if first < x < last}
+    at = sorted({first, last, *corners})
+    lines = np.array([np.interp(at, [x for x, _ in one], [y for _, y in one]) for one in hulls])
+    ends = zip(at, lines.min(axis=0), lines.max(axis=0), strict=True)
+    return tuple((x, float(low), float(high)) for x, low, high in ends)
 
 
 def _volume(found: np.ndarray, reference: Plane) -> float:

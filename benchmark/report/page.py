@@ -23,6 +23,7 @@ from benchmark.report.texts import (
     images,
     interval_text,
     line_heading,
+    mixing_seeds,
     percent,
     score_text,
 )
@@ -49,6 +50,7 @@ def report_html(study: Study) -> str:
         families=families(study.table),
         colours=colours(study),
         captions=CAPTIONS,
+        mixing_seeds={method: mixing_seeds(found) for method, found in study.mixing.items()},
         fronts=[(p, front_tables(p), how_to_read_fronts(p)) for p in study.fronts],
         charts=charts,
         heats=heats,

@@ -147,8 +147,9 @@ def fronts(study: Study) -> Figure | None:
         for ax, plane in zip(axes[:, 0], study.fronts, strict=True):
             for front in plane.fronts:
                 colour, marker, dashes = looks[front.name]
-                for hull in front.seeds:
-                    ax.plot(*_per_cent(hull), color=colour, lw=0.4, alpha=0.35, zorder=1)
+                if front.band:
+                    clean, low, high = 100 * np.array(front.band).T
+                    ax.fill_between(clean, low, high, color=colour, alpha=0.15, lw=0, zorder=1)
                 ax.plot(*_per_cent(front.hull), color=colour, ls=dashes, lw=1.1, zorder=3)
                 ax.plot(
                     *_per_cent([xy for _, xy in front.points]), color=colour, marker=marker, ls="",

@@ -293,7 +293,8 @@ class Front:
     Attributes:
         points: (label, (clean, robust)) of each setting, means over the shared seeds.
         hull: the vertices of the upper concave hull, by rising clean accuracy.
-        seeds: the hull of each seed.
+        band: (clean, lowest robust, highest robust) of the hulls of single seeds, where the hulls
+            of all seeds reach; () for one seed.
         hypervolume: the area that the points dominate above the plane's reference point.
     """
 
@@ -301,7 +302,7 @@ class Front:
     family: Family
     points: tuple[tuple[str, tuple[float, float]], ...]
     hull: tuple[tuple[float, float], ...]
-    seeds: tuple[tuple[tuple[float, float], ...], ...]
+    band: tuple[tuple[float, float, float], ...]
     hypervolume: Interval
 
 

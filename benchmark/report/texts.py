@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from benchmark.report.study_model import Cost, Findings, Study, Summary
+from benchmark.report.study_model import Cost, Findings, SeedCurve, Study, Summary
 
 NOTHING = "No cell has been evaluated yet."
 LINE_TITLE = "Generalist against the trade-off line"
@@ -42,6 +42,11 @@ def seeds_text(counts: Iterable[int]) -> str:
     """ "1 seed", "3 seeds" or "1 or 3 seeds"."""
     found = sorted(set(counts))
     return f"{' or '.join(map(str, found))} seed{'' if found == [1] else 's'}"
+
+
+def mixing_seeds(found: Mapping[str, Mapping[str, SeedCurve]]) -> str:
+    """Of how many seeds the curves of a method's mix are."""
+    return seeds_text(len(curve.seeds) for curves in found.values() for curve in curves.values())
 
 
 def ball_text(norm: str, eps: str) -> str:

@@ -11,7 +11,7 @@ from benchmark.report.families import learner_looks, line_looks
 from benchmark.report.figures import STYLE, figure
 from benchmark.report.labels import end_labels
 from benchmark.report.study_model import Study
-from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES
+from benchmark.report.texts import MIXING_TITLES, VALIDATION_TITLES, mixing_seeds
 
 
 def curves(study: Study) -> Figure | None:
@@ -65,7 +65,7 @@ def mixing(study: Study) -> Figure | None:
                     ax.fill_between(
                         line.epochs, line.low, line.high, color=colour, alpha=0.15, lw=0
                     )
-            row[0].set_title(label, loc="left", fontsize=6.5, pad=2)
+            row[0].set_title(f"{label}, {mixing_seeds(found)}", loc="left", fontsize=6.5, pad=2)
         for ax, (kind, name) in zip(axes[0], present, strict=True):
             ax.annotate(
                 name, (0.5, 1), (0, 13), xycoords="axes fraction", textcoords="offset points",

@@ -13,7 +13,7 @@ from benchmark.config.suite import SuiteConfig
 from benchmark.records.statistics import Interval
 from benchmark.records.study import SuiteRecord, read_suite
 from benchmark.report import fronts, plots
-from benchmark.report.fronts import hull, nearest
+from benchmark.report.fronts import band, hull, nearest
 from benchmark.report.markdown import findings_md, fronts_md
 from benchmark.report.study_model import FrontCell, FrontPlane
 from benchmark.report.summarise import summarise
@@ -61,6 +61,17 @@ def test_the_hull_leaves_out_what_a_mixture_of_two_others_dominates() -> None:
     assert hull([(0.5, 0.5)]) == [0]
     assert hull([(0.5, 0.5), (0.6, 0.6)]) == [1]
     assert hull([(0, 1), (0.5, 0.5), (1, 0)]) == [0, 2]  # on the line adds nothing
+
+
+def test_the_band_of_seeds_spans_what_all_of_them_reach() -> None:
+    """Lowest and highest at each corner of the hulls between 0.2 and 1, linear between corners."""
+    one, other = [(0.0, 1.0), (1.0, 0.5)], [(0.2, 0.8), (0.6, 0.75), (1.2, 0.0)]
+    assert band([one, other]) == tuple(
+        (x, pytest.approx(low), pytest.approx(high))
+        for x, low, high in ((0.2, 0.8, 0.9), (0.6, 0.7, 0.75), (1.0, 0.25, 0.5))
+    )
+    assert band([one]) == ()
+    assert band([[(0.0, 1.0)], [(0.5, 0.5)]]) == ()
 
 
 @pytest.mark.parametrize(

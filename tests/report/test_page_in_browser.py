@@ -488,7 +488,7 @@ def test_fronts_and_radii_are_drawn(
 
     monkeypatch.setattr(fronts, "RESAMPLES", 200)
     methods = {m: ELEVEN[m] for m in ("pgd-at", "trades", "joint", "generalist-d", "generalist-t")}
-    write_suite(tmp_path, methods, n=200, n_aa=100, corruptions=())
+    write_suite(tmp_path, methods, seeds=(0, 1), n=200, n_aa=100, corruptions=(), spread=0.005)
     plan = json.loads((tmp_path / "suite.json").read_text())
     (tmp_path / "suite.json").write_text(json.dumps({**plan, "fronts": FRONTS}))
     for cell in tmp_path.glob("cells/*"):
@@ -503,12 +503,14 @@ def test_fronts_and_radii_are_drawn(
     planes = browser.all("figure[data-front]")
     assert len(planes) == len(study.fronts) == 2
     heads = [head.replace("\N{NO-BREAK SPACE}", " ") for head in browser.texts("#fronts h3")]
-    assert heads[0] == "Clean and PGD-20 accuracy (ℓ∞, eps 8/255), n = 200, 1 seed"
+    assert heads[0] == "Clean and PGD-20 accuracy (ℓ∞, eps 8/255), n = 200, 2 seeds"
     assert browser.texts("#radii figcaption") == [
-        "Area PGD-20: accuracy under attack (%), n = 200, 1 seed"
+        "Area PGD-20: accuracy under attack (%), n = 200, 2 seeds"
     ]
     assert len(planes[0].find_elements("css selector", "g.settings > *")) == 5
     assert len(planes[0].find_elements("css selector", "g.hull path")) == 2
+    bands = sum(bool(front.band) for front in study.fronts[0].fronts)
+    assert len(planes[0].find_elements("css selector", "g.bands path")) == bands > 0
     tables = browser.texts("#fronts table td")
     for front in study.fronts[0].fronts:
         assert front.name in tables

@@ -519,8 +519,7 @@
         name, x, y, tip: `${name}: ${label}\nClean ${x.toFixed(1)} %\n${plane.title} ${y.toFixed(1)} %`,
       }));
       const hulls = of("hull").map(({ name, p: [x, y] }) => ({ name, x, y }));
-      const seeds = of("seeds").flatMap(({ name, p }, i) =>
-        p.map(([x, y]) => ({ name, x, y, run: `${name} ${i}` })));
+      const bands = of("band").map(({ name, p: [x, low, high] }) => ({ name, x, low, high }));
       const svg = Plot.plot({
         width, height: Math.round(Math.min(480, Math.max(300, width * 0.55))),
         marginLeft: 48, marginBottom: 38, marginTop: 28,
@@ -529,8 +528,8 @@
           nice: true, ticks: Math.max(3, Math.round(width / 110)) },
         y: { label: `${plane.title} accuracy (%)`, labelArrow: "none", grid: true, nice: true, ticks: 7 },
         marks: [
-          Plot.line(seeds, { x: "x", y: "y", z: "run", stroke: (p) => frontColour(p.name),
-            strokeWidth: 0.7, strokeOpacity: 0.4, className: "seeds" }),
+          Plot.areaY(bands, { x: "x", y1: "low", y2: "high", z: "name",
+            fill: (p) => frontColour(p.name), fillOpacity: 0.15, className: "bands" }),
           ...names.map((name) => Plot.line(hulls.filter((p) => p.name === name), {
             x: "x", y: "y", stroke: frontColour(name), strokeWidth: 1.8,
             strokeDasharray: frontLook(name).dash || null, className: "hull",
