@@ -594,21 +594,30 @@ def _read_suite(name: str) -> dict[str, Any]:
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise ConfigError(f"suite file {name} does not exist") from error
+            raise ConfigError(f"suite file {name} does not exist{_file_called(name)}") from error
         except (OSError, ValueError) as error:  # such as bytes that are no UTF-8
             raise ConfigError(f"suite file {name} cannot be read: {error}") from error
         name = path.stem
     else:
         if name not in suite_names():
-            raise ConfigError(
-                f"unknown suite {name!r}; {did_you_mean(name, suite_names())} "
-                "(a suite of your own is given as a path ending in .yaml)"
+            advice = _file_called(name) or (
+                f"; {did_you_mean(name, suite_names())} (a suite of your own is given as a path "
+                "ending in .yaml)"
             )
+            raise ConfigError(f"unknown suite {name!r}{advice}")
         text = (resources.files("benchmark.suites") / f"{name}.yaml").read_text(encoding="utf-8")
     data = parse_yaml(text, f"suite {name}")
     if not isinstance(data, dict):
         raise ConfigError(f"suite {name} must be a mapping of keys to values")
     return {"name": name, **data}
+
+
+def _file_called(name: str) -> str:
+    """The end of a message: the file that was probably meant by ``name``, if there is one."""
+    stem = name.removesuffix(".yaml").removesuffix(".yml")
+    files = (f"{stem}{suffix}" for suffix in (".yaml", ".yml"))
+    found = next((path for path in files if at_home(Path(path)).is_file()), None)
+    return f"; did you mean {found}?" if found else ""
 
 
 def build_suite(

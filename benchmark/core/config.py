@@ -193,6 +193,8 @@ def _words(item: ErrorDetails) -> str:
             "needs at least one value" if kind == "too_short" else f"{shown} is not a finite number"
         )
     what = next((what for start, what in _IS_NOT.items() if kind.startswith(start)), None)
+    if what == "a list" and isinstance(given, str | int | float):
+        return f"{shown} is not a list; write [{given}]"
     if what:
         return f"{shown} is not {what}"
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

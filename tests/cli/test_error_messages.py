@@ -68,6 +68,7 @@ def message(called: Called) -> str:
         ("run", "Missing argument 'SUITE'"),
         ("run quik", "did you mean 'quick'?"),
         ("run none.yaml", "does not exist"),
+        ("run quick --set seeds=3", "3 is not a list; write [3]"),
         ("run quick --sed 1", "--sed"),
         ("run quick --seed -1", "--seed"),
         ("run quick --seed x", "--seed"),

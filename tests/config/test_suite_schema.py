@@ -134,8 +134,11 @@ def test_files(tmp_path: Path) -> None:
             load_suite(str(path))
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match="does not exist$"):
         load_suite(str(tmp_path / "none.yaml"))
+    for wrong in (path.with_suffix(".yml"), path.with_suffix("")):
+        with pytest.raises(ConfigError, match=f"; did you mean {path}\\?"):
+            load_suite(str(wrong))
     with pytest.raises(ConfigError, match="cannot be read"):
         folder = tmp_path / "folder.yaml"
         folder.mkdir()
