@@ -148,11 +148,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def result_of(run: Path) -> dict[str, Any]:
-    """What must not depend on interruptions: weights, curves and record, times left out."""
+    """What must not depend on interruptions: weights, curves and record, times and memory left
+    out."""
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     training = json.loads((run / "training.json").read_text())
     for record in (*metrics, training):
         del record["seconds"]
+    training.pop("peak_memory", None)
     weights = {
         f"{path.name}/{name}": value
         for path in sorted(run.glob("deployed*.pt"))

@@ -1,9 +1,13 @@
-"""How the C library allocates memory for tensors."""
+"""Memory: how the C library allocates it for tensors, and the peak of what is in use."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from pathlib import Path
+
+import torch
 
 # Parameters of glibc's mallopt, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -27,3 +31,49 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # musl
         return False
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+class PeakMemory:
+    """The most memory in use since this object was made.
+
+    On a CUDA device, that is the memory of tensors on it. On a CPU it is the resident set of the
+    process, which includes the interpreter, its libraries and the data; only Linux can start
+    counting anew, so it is unknown elsewhere.
+
+    Args:
+        device: where the tensors are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._counts = True
+        else:
+            self._counts = _count_anew()
+
+    @property
+    def bytes(self) -> int | None:
+        """The peak until now; None if it is unknown."""
+        if not self._counts:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _count_anew() -> bool:
+    """Set the peak of the resident set to its present size, without freed memory; whether the
+    system can do that."""
+    try:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        _CLEAR.write_text("5")
+        return "VmHWM:" in _STATUS.read_text()
+    except OSError:
+        return False

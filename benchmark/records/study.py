@@ -363,8 +363,10 @@ def read_curves(path: Path) -> pd.DataFrame:
     for number, line in enumerate(lines, start=1):
         try:
             point = Figures.validate_python(json.loads(line))
+            if missing := {"step", "epoch", "progress"} - point.keys():
+                raise ValueError(f"no {missing}")
             points[point["step"]] = point
-        except (ValueError, KeyError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise BenchmarkError(

@@ -90,6 +90,10 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
                 f"{', '.join(begun)}: started from, or learned from, trained networks, whose "
                 "training is not included in Grad. passes."
             )
+    if any(cost.key == "memory" for cost in table.costs):
+        lines.append(
+            "Memory: peak of training; on CUDA of the device's tensors, on a CPU of the whole process."
+        )
     lines += reliability_lines(suite)
     lines += undertrained_lines({r.method: r.undertrained for r in table.rows if r.undertrained})
     lines.append(missing_line(suite) or f"No cell is missing ({len(suite.cells)} planned).")

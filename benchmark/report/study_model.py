@@ -86,7 +86,7 @@ class Column:
 class Cost:
     """A column of costs: method to figure, None where it is unknown."""
 
-    key: Literal["training", "inference"]
+    key: Literal["training", "inference", "memory"]
     heading: str
     values: Mapping[str, float | None]
     digits: int

@@ -238,12 +238,19 @@ def costs_of(suite: SuiteRecord) -> tuple[Cost, ...]:
     inference = {
         m: _mean(c.training.get("inference_passes") for c in suite.of(m)) for m in suite.methods
     }
+    memory = {m: _mean(_gigabytes(c) for c in suite.of(m)) for m in suite.methods}
     # Seconds are not shown: wall time on a shared machine, which says more about what else ran.
     costs = (
         Cost("training", "Grad. passes", relative_cost(suite), 1),
         Cost("inference", "Infer. passes", inference, 0),
+        Cost("memory", "Memory (GB)", memory, 2),
     )
     return tuple(cost for cost in costs if any(v is not None for v in cost.values.values()))
+
+
+def _gigabytes(cell: CellRecord) -> float | None:
+    peak = cell.training.get("peak_memory")
+    return None if peak is None else peak / 1e9
 
 
 def relative_cost(suite: SuiteRecord) -> dict[str, float | None]:

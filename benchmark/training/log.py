@@ -140,6 +140,7 @@ def write_summary(
     data: Dataset,
     processes: Mapping[str, Any],
     warnings: Sequence[Mapping[str, Any]],
+    peak: int | None,
     reporter: Progress,
 ) -> None:
     """Write ``training.json`` into ``directory``: its existence means that training is over.
@@ -148,6 +149,7 @@ def write_summary(
         model: the deployed model.
         processes: how processes shared the training, in the form of the record.
         warnings: the warnings that were raised, in the form of the record.
+        peak: bytes of memory, see the record; None if unknown.
 
     Raises:
         BenchmarkError: the disk is full, or the folder cannot be written.
@@ -182,6 +184,7 @@ def write_summary(
             **({"also": {name: chosen[name] for name in others}} if others else {}),
             **floor,
             **({"warnings": list(warnings)} if warnings else {}),
+            **({"peak_memory": peak} if peak else {}),
             "parameters": sum(p.numel() for p in model.parameters()),
             **({"trained": dict(state.trained)} if state.trained else {}),
             "train_images": len(data.train),

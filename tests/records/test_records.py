@@ -42,9 +42,9 @@ def test_a_cell_is_read_in_full(cell: Path) -> None:
 
 def test_the_last_of_two_lines_of_a_step_counts_and_a_cut_line_is_ignored(cell: Path) -> None:
     lines = [
-        {"epoch": 1, "step": 10, "val_clean": 0.1},
-        {"epoch": 2, "step": 20, "val_clean": 0.2},
-        {"epoch": 2, "step": 20, "val_clean": 0.3},
+        {"epoch": 1, "progress": 0.3, "step": 10, "val_clean": 0.1},
+        {"epoch": 2, "progress": 0.6, "step": 20, "val_clean": 0.2},
+        {"epoch": 2, "progress": 0.6, "step": 20, "val_clean": 0.3},
     ]
     text = "\n".join(map(json.dumps, lines)) + '\n{"epoch": 3, "st'
     (cell / "metrics.jsonl").write_text(text)
@@ -66,6 +66,7 @@ def test_the_last_of_two_lines_of_a_step_counts_and_a_cut_line_is_ignored(cell: 
         ("evaluation.json", '{"metrics": {"clean": {"correct": 1}}}'),
         ("evaluation.json", '{"schema_version": 1, "metrics": {}}'),
         ("metrics.jsonl", '{"step": 1\n{"step": 2}\n'),
+        ("metrics.jsonl", '{"step": 1, "progress": 0.5}\n{"step": 2}\n'),  # without its epoch
         ("outcomes.parquet", "PAR1 no"),
     ],
 )
