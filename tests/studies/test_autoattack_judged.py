@@ -17,7 +17,7 @@ def test_verdicts_are_compared_and_ratios_are_of_the_seconds(tmp_path: Path) -> 
     called = cli("run", write_suite(tmp_path), "--out", out, "-q")
     assert called.status == 0, called.err
     (run,) = (out / "cells").iterdir()
-    command = ["-m", "studies.autoattack", "judged", str(run), "--n", "6", "--repeats", "1"]
+    command = ["-m", "studies.autoattack", "judged", str(run), "--n", "3", "--repeats", "1"]
     done = subprocess.run(
         # a radius at which everything falls to the first attack
         [sys.executable, *command, "--eps", "0.5"],
@@ -32,7 +32,7 @@ def test_verdicts_are_compared_and_ratios_are_of_the_seconds(tmp_path: Path) -> 
         (task, reference) for task in ("autoattack", "autoattack-screening") for reference in plain
     ]
     for row in rows:
-        assert row["n"] == 6
+        assert row["n"] == 3
         assert row["flags_equal"]
         assert row["detail"]["not_confirmed"] == 0
         (ours,), (theirs,) = row["detail"]["seconds"], row["detail"]["reference_seconds"]
