@@ -265,9 +265,9 @@ class Training(_Chosen):
         images: training images met; seconds: of the steps alone.
         gradient_passes: in all; passes_per_image: per image and step.
         inference_passes: of the deployed model per image.
-        peak_memory: the most bytes in use since training was started or last resumed, of the process
-            that needed most: on CUDA of tensors on the device, on a CPU of the whole process; absent
-            where it is unknown.
+        peak_memory: the most bytes in use since training was started or last resumed, of the
+            process that needed most: on CUDA of tensors on the device, on a CPU of the whole
+            process; absent where it is unknown.
         also: what further rules chose, if there are any.
         selection_floor, floor_missed: of the rule best-sum.
         trained: SHA-256 of the trained weights that it began with or learned from, if there are

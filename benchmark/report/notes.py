@@ -92,7 +92,8 @@ def notes(suite: SuiteRecord, table: Table) -> tuple[str, ...]:
             )
     if any(cost.key == "memory" for cost in table.costs):
         lines.append(
-            "Memory: peak of training; on CUDA of the device's tensors, on a CPU of the whole process."
+            "Memory: peak of training; on CUDA of the device's tensors, on a CPU of the whole "
+            "process."
         )
     lines += reliability_lines(suite)
     lines += undertrained_lines({r.method: r.undertrained for r in table.rows if r.undertrained})

@@ -129,7 +129,7 @@ class Trainer:
         resume(state, self.directory, self.config, self.data, self._mesh, self._reporter)
         self._watch.take_up(self._log.cut_back(state.step))
         self._choose_crafting()
-        peak = PeakMemory(self.device)
+        self._peak = PeakMemory(self.device)
         last_saved = time.monotonic()
         name = f"train {self.directory.name}"
         with (
@@ -155,7 +155,7 @@ class Trainer:
                     # If this process has no signal number, another process got the signal.
                     raise KeyboardInterrupt(interruption.number or signal.SIGTERM)
                 task.advance(1, note)
-        self._finish(peak)
+        self._finish()
 
     def _choose_crafting(self) -> None:
         """Compile the networks for crafting, or do not; a training that resumes goes on as before.
@@ -245,9 +245,10 @@ class Trainer:
         check_weights(self.state, self.directory, self._mesh)
         save(self.state, self.directory, self.config, self.data, self._mesh)
 
-    def _finish(self, peak: PeakMemory) -> None:
+    def _finish(self) -> None:
         """Write the record of a training that is over."""
-        peaks = self._ranks.gather(peak.bytes)
+        peaks = self._ranks.gather(self._peak.bytes)
+        known = [peak for peak in peaks if peak is not None]
         model, train = self.method.deployed(), self.config.train
         if self._ranks.first:
             write_summary(
@@ -258,7 +259,7 @@ class Trainer:
                 self.data,
                 self._mesh.record(),
                 self._watch.raised,
-                None if None in peaks else max(peaks),
+                max(known) if len(known) == len(peaks) else None,
                 self._reporter,
             )
         self._ranks.gather(None)  # no process continues before the record is written
