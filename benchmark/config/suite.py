@@ -46,6 +46,8 @@ from benchmark.metrics.metric import MetricRef, check_panel, make_metric
 from benchmark.models.config import ModelConfig
 
 Selection = Literal["last", "best", "best-sum"]
+# Nobody means more images in a batch, or more validations, than this.
+_MANY = 10**6
 
 
 def _check_once(what: str, values: Sequence[Any], advice: str = "") -> None:
@@ -124,9 +126,9 @@ class TrainConfig(Config):
     """
 
     epochs: float = Field(default=30, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(default=128, ge=2)
+    batch_size: int = Field(default=128, ge=2, le=_MANY)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    validations: int = Field(default=10, ge=1)
+    validations: int = Field(default=10, ge=1, le=_MANY)
     validation_images: int = Field(default=500, ge=1)
     training_images: int = Field(default=0, ge=0)
     validation_threat: ThreatModel = DEFAULT_THREATS["linf"]
@@ -135,7 +137,7 @@ class TrainConfig(Config):
     batchnorm: BatchStatistics = "synchronised"
     accumulate: int = Field(default=1, ge=1)
     crafting: Literal["eager", "compiled", "fastest"] = "eager"
-    snapshots: int = Field(default=0, ge=0)
+    snapshots: int = Field(default=0, ge=0, le=_MANY)
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
