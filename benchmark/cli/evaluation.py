@@ -22,7 +22,7 @@ from benchmark.cli.options import (
     Threads,
     set_threads,
 )
-from benchmark.cli.output import print_json, print_table
+from benchmark.cli.output import print_json, print_table, print_text
 from benchmark.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -216,14 +216,19 @@ def _print_figures(measured: AskedFigures) -> None:
         return [f"{100 * entry['mean']:.2f}", interval, str(entry["n"])]
 
     rows = [
-        [run_name, name, *percent(entry), entry["settings"]]
+        [run_name, name, *percent(entry)]
         for run_name, metrics in figures.items()
         for name, entry in metrics.items()
     ]
-    columns = ["run", "metric", "accuracy %", "95 % interval", "n", "settings"]
-    print_table("Accuracy in per cent", columns, rows)
+    print_table("Accuracy in per cent", ["run", "metric", "accuracy", "95 % interval", "n"], rows)
+    settings = [
+        f"{name}: {entry['settings']}"
+        for metrics in figures.values()
+        for name, entry in metrics.items()
+        if entry["settings"]
+    ]
     doubted = {name: undertrained([read_cell(at)]) for name, at in measured.records.items()}
-    lines = undertrained_lines({name: why for name, why in doubted.items() if why})
+    lines = settings + undertrained_lines({name: why for name, why in doubted.items() if why})
     for run_name, metrics in figures.items():
         for name, entry in metrics.items():
             lines += [f"warning: {run_name}: {f['name']}: {f['text']}" for f in entry["findings"]]
@@ -234,5 +239,6 @@ def _print_figures(measured: AskedFigures) -> None:
                     f"earlier: {run_name}: {name}: {figure} {interval}, n = {n}, of "
                     f"{other['reason']} {other['settings']}".rstrip()
                 )
-    for line in dict.fromkeys(lines):  # a finding is of all metrics of a network
-        print(line)
+    # Settings are of a metric in all runs, a finding is of all metrics of a network.
+    for line in dict.fromkeys(lines):
+        print_text(line)

@@ -178,7 +178,7 @@ def test_findings_and_intervals_are_shown() -> None:
     called = own_model(1.0, "own_noisy")
     assert called.status == 0
     head, row, *rest = called.out.splitlines()
-    assert head.split("\t") == ["run", "metric", "accuracy %", "95 % interval", "n", "settings"]
+    assert head.split("\t") == ["run", "metric", "accuracy", "95 % interval", "n"]
     assert row.split("\t")[3].startswith("[")
     assert any(line.startswith("warning: own_noisy:Net: random: ") for line in rest)
     entry = own_model(1.0, "own_noisy", "--json").json()["own_noisy:Net"]["clean"]
