@@ -24,7 +24,7 @@ def write(out: Path, curve: dict[float, float], images: int, accuracy: float = 0
     write_suite(out, {"pgd-at": figures}, n=1000, n_aa=100, corruptions=(), spread=0.0)
     (cell,) = out.glob("cells/*")
     points = [
-        {"step": i, "progress": progress, "val_clean": value, "val_pgd": 0.4}
+        {"epoch": i, "step": i, "progress": progress, "val_clean": value, "val_pgd": 0.4}
         for i, (progress, value) in enumerate(curve.items())
     ]
     (cell / "metrics.jsonl").write_text("\n".join(map(json.dumps, points)))
