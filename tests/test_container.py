@@ -51,7 +51,7 @@ def test_hooks_are_checks_of_ci() -> None:
     """By the tools of the environment, so that no version is stated twice."""
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [repository["repo"] for repository in hooks] == ["local"]
-    ci = (ROOT / "tox.ini").read_text()
+    ci = (ROOT / "tox.ini").read_text() + (ROOT / "tests" / "test_conventions.py").read_text()
     for hook in hooks[0]["hooks"]:
         assert hook["language"] == "system"
         words = [word for word in hook["entry"].split() if not word.startswith("-")]
