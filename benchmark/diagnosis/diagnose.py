@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.core.errors import BenchmarkError
 from benchmark.core.threat import Pixels
 from benchmark.diagnosis.finished import FINISHED
 from benchmark.diagnosis.live import LIVE
 from benchmark.diagnosis.signature import Attacked, Ball, RunHistory, Signature, Unjudged
+from benchmark.records.files import RunFiles
 from benchmark.records.study import CellRecord, nested
 
 SIGNATURES: tuple[Signature, ...] = (*LIVE, *FINISHED)
@@ -34,8 +36,18 @@ class Diagnosis:
 
 def diagnose(cell: CellRecord) -> Diagnosis:
     """Judge every signature at the end of a run. A warning of training that no longer applies at
-    the end is reported as such."""
-    run = run_of(cell)
+    the end is reported as such.
+
+    Raises:
+        BenchmarkError: a damaged configuration.
+    """
+    try:
+        run = run_of(cell)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BenchmarkError(
+            f"{RunFiles(cell.path).configuration} is damaged ({error}); delete the run's folder "
+            "and run again"
+        ) from error
     found: dict[str, tuple[str, str]] = {}
     unjudged: dict[str, str] = {}
     for signature in SIGNATURES:
