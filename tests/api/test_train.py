@@ -171,6 +171,15 @@ def test_fronts_and_plots_of_a_study(small_out: Path, tmp_path: Path) -> None:
     assert "pgd-at" in repr(study)
 
 
+def test_a_study_without_figures_says_how_to_get_them(tmp_path: Path) -> None:
+    gb.train("natural", "digits", "small-resnet", epochs=1, settings=NAMED, out=tmp_path / "one",
+             quiet=True)  # fmt: skip
+    study = gb.load(tmp_path / "one")
+    with pytest.raises(BenchmarkError, match="generalist-bench evaluate"):
+        study.table()
+    assert "nothing has been evaluated" in study._repr_html_()
+
+
 def test_comparisons_are_seed_by_seed(small_out: Path) -> None:
     study = gb.load(small_out)
     compared = study.compare("natural", "pgd-at")
