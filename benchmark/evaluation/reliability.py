@@ -17,6 +17,7 @@ from unittest import mock
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -258,8 +259,6 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> list[Finding]:
 def _normalisation(model: nn.Module, x: Tensor, y: Tensor, some: Tensor) -> list[Finding]:
     """A model that is better on images in another range was trained on such images. All images are
     used only if the result on ``some`` (indices) suggests this."""
-    from scipy.stats import binomtest  # noqa: PLC0415 - start-up time
-
     found: tuple[float, float, str] | None = None
     usual = {len(some): _is_right(model, x[some], y[some])}
     for name, (mean, std) in _ranges(x).items():

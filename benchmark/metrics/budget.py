@@ -40,7 +40,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from scipy import special
+from scipy import stats
 from torch import Tensor, nn
 
 from benchmark.attacks.apgd import EVALUATION_DENSITY, apgd
@@ -205,12 +205,9 @@ def _expected_width(breaks: float, drawn: int, total: int) -> float:
         return float(total)
     rate, alpha = drawn / total, 0.05 * FIRST_LOOK
     seen = np.arange(int(4 * breaks * rate) + 10)
-    # Limits of a Poisson mean are quantiles of gamma distributions.
-    most = special.gammaincinv(seen + 1, 1 - FIRST_LOOK_BELOW * alpha)
-    tail = (1 - FIRST_LOOK_BELOW) * alpha
-    least = np.where(seen, special.gammaincinv(np.maximum(seen, 1), tail), 0)
-    expected = breaks * rate
-    chance = np.exp(special.xlogy(seen, expected) - special.gammaln(seen + 1) - expected)
+    most = stats.gamma.ppf(1 - FIRST_LOOK_BELOW * alpha, seen + 1)
+    least = np.where(seen, stats.gamma.ppf((1 - FIRST_LOOK_BELOW) * alpha, np.maximum(seen, 1)), 0)
+    chance = stats.poisson.pmf(seen, breaks * rate)
     return float(chance @ (most - least) / rate * (1 - rate))
 
 

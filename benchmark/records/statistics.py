@@ -27,7 +27,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import optimize, special, stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 Array = NDArray[np.float64]
 
@@ -91,7 +94,7 @@ def _check_level(level: float) -> None:
 
 
 def _quantile(level: float) -> float:
-    return float(special.ndtri((1 + level) / 2))
+    return float(stats.norm.ppf((1 + level) / 2))
 
 
 def wilson(correct: float, n: int, level: float = 0.95) -> Interval:
@@ -110,8 +113,6 @@ def wilson(correct: float, n: int, level: float = 0.95) -> Interval:
 
 
 def _proportion(correct: float, n: int, level: float, method: str) -> Interval:
-    from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - start-up time
-
     low, high = proportion_confint(correct, n, alpha=1 - level, method=method)
     p = correct / n
     # rounding must not push a bound past the estimate at p = 0 and p = 1
@@ -198,8 +199,6 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> McNemar:
     Raises:
         ValueError: different lengths, no image, or values that are not boolean.
     """
-    from statsmodels.stats.contingency_tables import mcnemar  # noqa: PLC0415 - start-up time
-
     first, second = _booleans(a), _booleans(b)
     if first.shape != second.shape or first.ndim != 1 or first.size == 0:
         raise ValueError(f"paired booleans of one length needed, got {first.shape}, {second.shape}")
@@ -240,7 +239,7 @@ def required_n(
         discordant = d
     if not d <= discordant <= 1:
         raise ValueError(f"discordant = {discordant} must lie in [|difference| = {d}, 1]")
-    z_power = float(special.ndtri(power))
+    z_power = float(stats.norm.ppf(power))
     root = _quantile(level) * math.sqrt(discordant) + z_power * math.sqrt(discordant - d * d)
     return math.ceil(root * root / (d * d))
 
@@ -259,8 +258,6 @@ def paired_bootstrap(
     Raises:
         ValueError: shapes differ or are empty.
     """
-    from scipy import stats  # noqa: PLC0415 - start-up time
-
     _check_level(level)
     first, second = (np.asarray(v, dtype=float) for v in (a, b))
     if first.shape != second.shape or first.ndim != 1 or first.size == 0:
@@ -341,8 +338,6 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 
     Sorted p_(1) <= ... <= p_(m): adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
     """
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - start-up time
-
     if not len(pvalues):
         return []
     return [float(p) for p in multipletests(pvalues, method="holm")[1]]
@@ -384,8 +379,6 @@ def hypergeometric_interval(
     Raises:
         ValueError: counts that cannot be, or a share outside (0, 1).
     """
-    from scipy import stats  # noqa: PLC0415 - start-up time
-
     _check_sample(right, drawn, total, level)
     if not 0 < lower < 1:
         raise ValueError(f"lower = {lower} must lie strictly between 0 and 1")
@@ -423,8 +416,6 @@ def sampling_sequence(
     Raises:
         ValueError: counts that cannot be.
     """
-    from scipy import stats  # noqa: PLC0415 - start-up time
-
     _check_sample(right, drawn, total, level)
     a, b = prior
     counts = np.arange(right, total - (drawn - right) + 1)
