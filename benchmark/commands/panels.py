@@ -16,7 +16,7 @@ from benchmark.data.shifted import SHIFTED, find_shifted
 from benchmark.data.source import DATASETS
 from benchmark.metrics.metric import Metric, check_panel, make_metric
 from benchmark.records.files import SuiteFiles
-from benchmark.records.schema import read_plan
+from benchmark.records.study import study_around
 
 
 def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
@@ -28,17 +28,16 @@ def suite_metrics(run: Path) -> tuple[Metric, ...] | None:
     Raises:
         BenchmarkError: a damaged plan of the suite.
     """
-    out = run.resolve().parent.parent
-    path = SuiteFiles(out).plan
-    if not path.exists():
+    found = study_around(run.resolve())
+    if found is None:
         return None
-    suite = read_plan(out)
-    if run.resolve().name not in {cell["slug"] for cell in suite["plan"]}:
-        return None
+    out, suite = found
     try:
         return tuple(make_metric(item) for item in suite["evaluation"])
     except ValueError as error:
-        raise BenchmarkError(f"{path} is damaged ({error}); run the suite again") from error
+        raise BenchmarkError(
+            f"{SuiteFiles(out).plan} is damaged ({error}); run the suite again"
+        ) from error
 
 
 def named_and_given(texts: Sequence[str]) -> tuple[list[str], list[Metric]]:

@@ -155,6 +155,20 @@ class SuiteRecord:
         return [c for c in self.cells if c.status != "evaluated"]
 
 
+def study_around(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The folder and the plan of the study that the run in the folder ``run`` belongs to; None
+    without a plan that has it.
+
+    Raises:
+        BenchmarkError: a damaged plan.
+    """
+    out = run.parent.parent
+    if not SuiteFiles(out).plan.exists():
+        return None
+    suite = read_plan(out)
+    return (out, suite) if any(item["slug"] == run.name for item in suite["plan"]) else None
+
+
 def runs_beside(directory: Path) -> dict[str, Path]:
     """By label the runs of the study that ``directory`` belongs to, with its seed; {} without one.
 
@@ -166,12 +180,9 @@ def runs_beside(directory: Path) -> dict[str, Path]:
     """
     folder = Path(directory).resolve()
     for run in (folder, *folder.parents[:3]):
-        out = run.parent.parent
-        if not SuiteFiles(out).plan.exists():
-            continue
-        plan = read_plan(out)["plan"]
-        seeds = {item["seed"] for item in plan if item["slug"] == run.name}
-        if seeds:
+        if found := study_around(run):
+            out, plan = found[0], found[1]["plan"]
+            seeds = {item["seed"] for item in plan if item["slug"] == run.name}
             return {p["label"]: SuiteFiles(out).cell(p["slug"]) for p in plan if p["seed"] in seeds}
     return {}
 
@@ -183,13 +194,9 @@ def shown_by(record: Path) -> Path:
     Raises:
         BenchmarkError: a damaged plan.
     """
-    for run in (record, record.parent):  # one level up for the weights of a further rule
-        out = run.parent.parent
-        if SuiteFiles(out).plan.exists() and any(
-            run.name == item["slug"] for item in read_plan(out)["plan"]
-        ):
-            return out
-    return record
+    # one level up for the weights of a further rule
+    found = study_around(record) or study_around(record.parent)
+    return found[0] if found else record
 
 
 def the_run(folder: Path) -> Path:
